@@ -1,0 +1,72 @@
+"""Which keys a query sees, and the kernels that attend to them.
+
+A query at position q sees the key at position p of its own segment when
+
+    0 <= q - p            in a global layer
+    0 <= q - p < window   in a local layer: exactly `window` keys, itself included
+
+Visibility is decided by positions, never by columns, so padding may stand anywhere in a row. A
+padded query has position -1, sees nothing and yields some finite average; a padded or empty key has
+position -1 and is unseen.
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+Array = jax.Array
+UNSEEN = -0.7 * float(
+    jnp.finfo(jnp.float32).max
+)  # finite: a row that sees nothing must not become NaN
+
+
+def visible(
+    position_BT: Array,
+    key_position_BS: Array,
+    window: int | None,
+    segment_BT: Array | None = None,
+) -> Array:
+    """visible_BTS; with `segment_BT`, keys are the queries' own tokens and segments are apart."""
+    distance_BTS = position_BT[:, :, None] - key_position_BS[:, None, :]
+    visible_BTS = (distance_BTS >= 0) & (key_position_BS >= 0)[:, None, :]
+    if window is not None:
+        visible_BTS &= distance_BTS < window
+    if segment_BT is not None:
+        visible_BTS &= segment_BT[:, :, None] == segment_BT[:, None, :]
+    return visible_BTS
+
+
+def contract(equation: str, *operands: Array) -> Array:
+    """An einsum that accumulates and returns float32, whatever its operands' dtype."""
+    return jnp.einsum(equation, *operands, preferred_element_type=jnp.float32)
+
+
+def softcap(x: Array, cap: float | None) -> Array:
+    """cap * tanh(x / cap): the identity near zero, never beyond ±cap."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def einsum_attention(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible_BTS: Array, cap: float | None
+) -> Array:
+    """softmax(mask(softcap(q·k))) v in plain einsums; query head n reads key head n // Q."""
+    q_BTKQH = rearrange(q_BTNH, "B T (K Q) H -> B T K Q H", K=k_BSKH.shape[2])
+    score_BKQTS = contract("BTKQH,BSKH->BKQTS", q_BTKQH, k_BSKH)
+    score_BKQTS = jnp.where(visible_BTS[:, None, None, :, :], softcap(score_BKQTS, cap), UNSEEN)
+    weight_BKQTS = jax.nn.softmax(score_BKQTS, axis=-1).astype(q_BTNH.dtype)
+    out_BTKQH = contract("BKQTS,BSKH->BTKQH", weight_BKQTS, v_BSKH)
+    return rearrange(out_BTKQH, "B T K Q H -> B T (K Q) H").astype(q_BTNH.dtype)
+
+
+def fused_attention(
+    q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible_BTS: Array, cap: float | None
+) -> Array:
+    """The same through `jax.nn.dot_product_attention`, which may choose a fused kernel."""
+    if cap is not None:
+        raise ValueError("attention='fused' cannot soft-cap its scores: use attention='einsum'")
+    return jax.nn.dot_product_attention(
+        q_BTNH, k_BSKH, v_BSKH, mask=visible_BTS[:, None, :, :], scale=1.0
+    )
+
+
+ATTENTION = {"einsum": einsum_attention, "fused": fused_attention}

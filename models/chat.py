@@ -1,0 +1,107 @@
+"""Gemma's chat format, byte for byte as its published templates render it.
+
+    <bos><start_of_turn>user
+    {content}<end_of_turn>
+    <start_of_turn>model
+    {content}<end_of_turn>
+
+Content is stripped. Gemma 3 puts a system message, unstripped, and a blank line at the head of the
+first user turn; Gemma 2 has no system role. The newline after <end_of_turn> belongs to the
+template: the model stops at the token. Deviation: roles that the templates would pass through
+unread (a "tool", a system message in the middle) are refused.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from models.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
+
+Message = Mapping[str, object]  # {"role": "system" | "user" | "assistant", "content": str}
+
+
+class ChatError(ValueError):
+    """A conversation that the model's template does not allow."""
+
+
+def _text(index: int, content: object) -> str:
+    """The text of a message: a string, or a list of text parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"].strip() for part in content)
+    raise ChatError(f"messages[{index}]: content is neither a text nor a list of text parts")
+
+
+def turns(messages: Sequence[Message], family: str) -> list[tuple[str, str]]:
+    """(role, text) of every turn, as the template writes them."""
+    messages = list(enumerate(messages))
+    if not messages:
+        raise ChatError("messages: a conversation needs at least one message")
+    prefix = ""
+    if messages[0][1].get("role") == "system":
+        if family == "gemma2":
+            raise ChatError("messages[0]: System role not supported by Gemma 2")
+        content = messages[0][1].get("content")
+        if not isinstance(content, str) and isinstance(content, Sequence) and content:
+            content = content[0].get("text")
+        prefix = _text(0, content) + "\n\n"
+        messages = messages[1:]
+    rendered = []
+    for place, (index, message) in enumerate(messages):
+        role = {"user": "user", "assistant": "model", "model": "model"}.get(message.get("role"))
+        expected = ("user", "model")[place % 2]
+        if role != expected:
+            raise ChatError(
+                f"messages[{index}]: role {message.get('role')!r} where "
+                f"{'assistant' if expected == 'model' else 'user'!r} is due; "
+                "roles must alternate user/assistant/user/assistant/..."
+            )
+        text = _text(index, message.get("content")).strip()
+        rendered.append((role, (prefix if place == 0 else "") + text))
+    return rendered
+
+
+def render(messages: Sequence[Message], family: str, *, reply: bool = True) -> str:
+    """The conversation as one text from <bos> on; with `reply`, up to where the model speaks."""
+    text = "<bos>"
+    for role, content in turns(messages, family):
+        text += f"{START_OF_TURN}{role}\n{content}{END_OF_TURN}\n"
+    return text + (f"{START_OF_TURN}model\n" if reply else "")
+
+
+def encode_chat(
+    tokenizer: Tokenizer, messages: Sequence[Message], *, reply: bool = True
+) -> list[int]:
+    """The ids of `render`; control tokens come from the template alone, never from a message."""
+    ids = [tokenizer.bos_id]
+    for role, content in turns(messages, tokenizer.family):
+        ids.append(tokenizer.start_of_turn_id)
+        ids += tokenizer.encode(f"{role}\n{content}", bos=False)
+        ids.append(tokenizer.end_of_turn_id)
+        ids += tokenizer.encode("\n", bos=False)
+    if reply:
+        ids += [tokenizer.start_of_turn_id, *tokenizer.encode("model\n", bos=False)]
+    return ids
+
+
+def jinja_template(family: str) -> str:
+    """The same format as a Jinja template, for the tokenizers of exported directories."""
+    if family == "gemma2":
+        head = "{% if messages[0]['role'] == 'system' %}"
+        head += "{{ raise_exception('System role not supported') }}{% endif %}"
+        head += "{% set prefix = '' %}{% set turns = messages %}"
+    else:
+        head = "{% if messages[0]['role'] == 'system' %}"
+        head += "{% set prefix = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"
+        head += "{% else %}{% set prefix = '' %}{% set turns = messages %}{% endif %}"
+    alternate = "roles must alternate user/assistant/user/assistant/..."
+    return (
+        "{{ bos_token }}" + head + "{% for turn in turns %}"
+        "{% if (turn['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('" + alternate + "') }}{% endif %}"
+        "{% set role = 'model' if turn['role'] == 'assistant' else turn['role'] %}"
+        "{{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else '') }}"
+        "{{ turn['content'] | trim }}{{ '<end_of_turn>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    )

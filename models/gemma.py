@@ -1,0 +1,179 @@
+"""Gemma 2 and Gemma 3: token ids in, hidden states and logits out.
+
+    x = E[ids] * sqrt(D);   x = layer_l(x) for l < L;   logits = softcap(norm(x) Eᵀ)       (tied
+    embedding E)
+
+The layers' parameters are stacked along a leading axis L and the depth is one `lax.scan`, with a
+flag beside each layer that says whether it is local. Given a cache, the depth is a Python loop
+instead, because rings and full-length layers have different shapes; so it is when
+`params["layers"]` is a tuple of layers (`unstack`), which decodes faster since no layer has to be
+cut out of a stack first.
+
+The row mask is 0 for padding. Where it is larger than 1 it numbers the packed examples of a row (1,
+2, ... from left to right), which then do not see each other.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from models.attention import contract, softcap, visible
+from models.cache import Cache, LayerCache, key_positions
+from models.config import GLOBAL, LOCAL, GemmaConfig
+from models.layers import Block, RMSNorm, View, init_weight, rope_angles
+from models.sharding import shard_rows
+
+Array = jax.Array
+Params = Any
+REMAT = {
+    "none": lambda f: f,
+    "dots": functools.partial(
+        jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
+    "full": jax.checkpoint,
+}
+
+
+def row_positions(mask_BT: Array) -> Array:
+    """Each token's place among the tokens of its own example; -1 for padding."""
+    count_BT = jnp.cumsum(mask_BT > 0, axis=1)
+    latest_BT = jax.lax.cummax(mask_BT, axis=1)
+    before_BT = jnp.pad(latest_BT, ((0, 0), (1, 0)))[:, :-1]
+    start_BT = jax.lax.cummax(jnp.where(mask_BT > before_BT, count_BT, 0), axis=1)
+    return jnp.where(mask_BT > 0, count_BT - start_BT, -1)
+
+
+def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str, View]:
+    """Positions, rotations and visible keys for the layers of each kind."""
+    position_BT = row_positions(mask_BT)
+    slots = dict.fromkeys((LOCAL, GLOBAL))
+    if cache is not None:
+        position_BT = jnp.where(mask_BT > 0, position_BT + cache.length_B[:, None], -1)
+        sizes = (layer.k_BSKH.shape[1] for layer in cache.layers)
+        slots = dict(zip(config.kinds, sizes, strict=True))
+
+    def view(kind: str) -> View:
+        is_local = kind == LOCAL
+        theta = config.local_theta if is_local else config.global_theta
+        factor = 1.0 if is_local else config.global_rope_factor
+        key_position_BS, segment_BT = position_BT, mask_BT
+        if cache is not None:
+            key_position_BS = key_positions(cache.length_B, position_BT, slots[kind])
+            segment_BT = None
+        window = config.window if is_local else None
+        return View(
+            position_BT=position_BT,
+            angle=rope_angles(position_BT, config.head_dim, theta, factor),
+            visible_BTS=visible(position_BT, key_position_BS, window, segment_BT),
+        )
+
+    return {kind: view(kind) for kind in slots}
+
+
+class Embedder(nn.Module):
+    """E[ids] * sqrt(D), the factor rounded to the table's dtype."""
+
+    config: GemmaConfig
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, ids_BT: Array) -> Array:
+        shape = (self.config.vocab_size, self.config.width)
+        table_VD = self.param("table", init_weight, shape, self.param_dtype)
+        return table_VD[ids_BT] * jnp.asarray(self.config.width**0.5, table_VD.dtype)
+
+
+class Gemma(nn.Module):
+    """The text tower; `lora_scale` is that of the adapter in the `lora` collection."""
+
+    config: GemmaConfig
+    dtype: Any = jnp.float32  # of activations and cache
+    param_dtype: Any = jnp.float32
+    lora_scale: float = 0.0
+    attention: str = "einsum"
+    remat: str = "none"
+    mesh: jax.sharding.Mesh | None = None
+
+    @nn.compact
+    def __call__(
+        self, ids_BT: Array, mask_BT: Array, cache: Cache | None = None
+    ) -> tuple[Array, Cache | None]:
+        """The hidden states (for `unembed`), and the cache with this chunk in it."""
+        config = self.config
+        view = views(config, mask_BT.astype(jnp.int32), cache)
+        block = Block(config, self.param_dtype, self.lora_scale, self.attention, parent=None)
+        x_BTD = Embedder(config, self.param_dtype, name="embedder")(ids_BT)
+        x_BTD = shard_rows(x_BTD.astype(self.dtype), self.mesh)
+        if self.is_initializing():
+            self.param("layers", self.init_layers, block, x_BTD, view[LOCAL])
+        layers = {
+            "params": self.get_variable("params", "layers"),
+            "lora": self.get_variable("lora", "layers", {}),
+        }
+
+        def apply(x_BTD: Array, layer: Params, view: View, cache: LayerCache | None = None):
+            x_BTD, cache = block.apply(layer, x_BTD, view, cache)
+            return shard_rows(x_BTD, self.mesh), cache
+
+        apply = REMAT[self.remat](apply)
+
+        def scanned(x_BTD: Array, layer: tuple[Params, Array]) -> tuple[Array, None]:
+            variables, is_local = layer
+            here = jax.tree.map(
+                functools.partial(jax.lax.select, is_local), view[LOCAL], view[GLOBAL]
+            )
+            return apply(x_BTD, variables, here)
+
+        if cache is None and not isinstance(layers["params"], tuple):
+            is_local_L = jnp.array([kind == LOCAL for kind in config.kinds])
+            x_BTD, _ = jax.lax.scan(scanned, x_BTD, (layers, is_local_L))
+        else:
+            old = (None,) * config.num_layers if cache is None else cache.layers
+            new = []
+            for i, kind in enumerate(config.kinds):
+                layer = {name: layer_at(stack, i) for name, stack in layers.items()}
+                x_BTD, layer_cache = apply(x_BTD, layer, view[kind], old[i])
+                new.append(layer_cache)
+            if cache is not None:
+                length_B = cache.length_B + jnp.sum(mask_BT > 0, axis=1, dtype=jnp.int32)
+                cache = Cache(layers=tuple(new), length_B=length_B)
+        norm = RMSNorm(config.norm_eps, self.param_dtype, name="final_norm")
+        return norm(x_BTD), cache
+
+    def init_layers(self, key: Array, block: Block, x_BTD: Array, view: View) -> Params:
+        """Every layer's parameters, stacked."""
+        keys_L = jax.random.split(key, self.config.num_layers)
+        return jax.vmap(lambda key: block.init(key, x_BTD, view)["params"])(keys_L)
+
+
+def layer_at(layers: Params, i: int) -> Params:
+    """Layer i of a tuple of layers, or of one stack of them."""
+    return layers[i] if isinstance(layers, tuple) else jax.tree.map(lambda x: x[i], layers)
+
+
+def unstack(params: Params) -> Params:
+    """The same parameters (or adapter) with one subtree per layer instead of one stack of them."""
+    layers = params["layers"]
+    depth = jax.tree.leaves(layers)[0].shape[0]
+    return {**params, "layers": tuple(layer_at(layers, i) for i in range(depth))}
+
+
+def unembed(config: GemmaConfig, params: Params, hidden_BTD: Array) -> Array:
+    """logits_BTV in float32, from the same table that embeds."""
+    table_VD = params["embedder"]["table"].astype(hidden_BTD.dtype)
+    logits_BTV = contract("BTD,VD->BTV", hidden_BTD, table_VD)
+    return softcap(logits_BTV, config.logit_softcap)
+
+
+def init_params(config: GemmaConfig, key: Array, dtype: Any) -> Params:
+    """Random parameters of the published initial spread; under `jax.eval_shape`, their shapes."""
+    ids_BT = jnp.zeros((1, 1), jnp.int32)
+    return Gemma(config, dtype, dtype).init(key, ids_BT, jnp.ones_like(ids_BT))["params"]
+
+
+def param_shapes(config: GemmaConfig, dtype: Any = jnp.float32) -> Params:
+    """The parameters as `jax.ShapeDtypeStruct`s."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))

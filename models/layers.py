@@ -1,0 +1,152 @@
+"""The pieces of a Gemma layer.
+
+    x <- x + norm(attention(norm(x)))          RMSNorm before and after each sublayer
+    x <- x + norm(mlp(norm(x)))                mlp(x) = W_down (gelu(W_gate x) * W_up x)
+
+Norms, rotations and softmax are float32 whatever the compute dtype; every contraction accumulates
+and returns float32 and is cast once. Linen only names the parameters; a `Linear` also looks for an
+adapter of its own name in the `lora` collection (arXiv:2106.09685).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from models.attention import ATTENTION
+from models.cache import LayerCache, extend
+from models.config import GemmaConfig
+
+Array = jax.Array
+init_weight = nn.initializers.normal(0.02)  # the `initializer_range` of the published configs
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) * (1 + scale), in float32; the stored scale is centred at zero."""
+
+    eps: float
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        gain = jnp.expand_dims(1.0 + scale.astype(jnp.float32), range(x.ndim - 1))
+        x32 = x.astype(jnp.float32)
+        variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        return (x32 * jax.lax.rsqrt(variance + self.eps) * gain).astype(x.dtype)
+
+
+def rope_angles(position_BT: Array, head_dim: int, theta: float, factor: float) -> Array:
+    """position / factor / theta^(2i / H) for the H/2 rotation planes i (arXiv:2104.09864)."""
+    exponent = np.arange(head_dim // 2) * 2 / head_dim
+    frequency = jnp.asarray(1 / (factor * theta**exponent), jnp.float32)
+    return position_BT.astype(jnp.float32)[:, :, None] * frequency[None, None, :]
+
+
+def rope(x: Array, angle: Array) -> Array:
+    """Rotates x [B, T, heads, H] in float32; plane i is the dimensions i and i + H/2."""
+    cos, sin = jnp.cos(angle)[:, :, None, :], jnp.sin(angle)[:, :, None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+class Linear(nn.Module):
+    """x W, plus lora_scale (x a) b if the `lora` collection has a and b under this layer's name.
+
+    W contracts its first `num_inputs` axes with the last ones of x.
+    """
+
+    shape: tuple[int, ...]
+    param_dtype: jnp.dtype
+    lora_scale: float
+    num_inputs: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        def dot(x, w, axes):
+            return jnp.tensordot(x, w.astype(x.dtype), axes, preferred_element_type=jnp.float32)
+
+        y = dot(x, self.param("w", init_weight, self.shape, self.param_dtype), self.num_inputs)
+        if self.has_variable("lora", "a"):
+            h = dot(x, self.get_variable("lora", "a"), self.num_inputs).astype(x.dtype)
+            y = y + self.lora_scale * dot(h, self.get_variable("lora", "b"), 1)
+        return y.astype(x.dtype)
+
+
+class View(struct.PyTreeNode):
+    """What one kind of layer is told of the tokens at hand."""
+
+    position_BT: Array  # -1 for padding
+    angle: Array  # RoPE angles [B, T, H/2] at this kind's base
+    visible_BTS: Array
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over the chunk's own keys, and the cache's if there is one."""
+
+    config: GemmaConfig
+    param_dtype: jnp.dtype
+    lora_scale: float
+    kernel: str
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: Array, view: View, cache: LayerCache | None
+    ) -> tuple[Array, LayerCache | None]:
+        c = self.config
+        linear = functools.partial(Linear, param_dtype=self.param_dtype, lora_scale=self.lora_scale)
+        norm = functools.partial(RMSNorm, eps=c.norm_eps, param_dtype=self.param_dtype)
+        q_BTNH = linear((c.width, c.num_heads, c.head_dim), name="q")(x_BTD)
+        k_BTKH = linear((c.width, c.num_kv_heads, c.head_dim), name="k")(x_BTD)
+        v_BTKH = linear((c.width, c.num_kv_heads, c.head_dim), name="v")(x_BTD)
+        if c.qk_norm:
+            q_BTNH, k_BTKH = norm(name="q_norm")(q_BTNH), norm(name="k_norm")(k_BTKH)
+        q_BTNH = (rope(q_BTNH, view.angle) * c.query_scalar**-0.5).astype(x_BTD.dtype)
+        k_BTKH = rope(k_BTKH, view.angle).astype(x_BTD.dtype)
+        keys = LayerCache(k_BSKH=k_BTKH, v_BSKH=v_BTKH)
+        if cache is not None:
+            keys, cache = extend(cache, keys, view.position_BT)
+        out_BTNH = ATTENTION[self.kernel](
+            q_BTNH, keys.k_BSKH, keys.v_BSKH, view.visible_BTS, c.attention_softcap
+        )
+        return linear((c.num_heads, c.head_dim, c.width), num_inputs=2, name="o")(out_BTNH), cache
+
+
+class MLP(nn.Module):
+    """down(gelu(gate x) * up x), with the tanh form of GELU (arXiv:2002.05202)."""
+
+    config: GemmaConfig
+    param_dtype: jnp.dtype
+    lora_scale: float
+
+    @nn.compact
+    def __call__(self, x_BTD: Array) -> Array:
+        linear = functools.partial(Linear, param_dtype=self.param_dtype, lora_scale=self.lora_scale)
+        wide = (self.config.width, self.config.ffn_width)
+        gate_BTF = jax.nn.gelu(linear(wide, name="gate")(x_BTD), approximate=True)
+        up_BTF = linear(wide, name="up")(x_BTD)
+        return linear(wide[::-1], name="down")(gate_BTF * up_BTF)
+
+
+class Block(nn.Module):
+    """One layer: attention, then the MLP, each normalised before and after."""
+
+    config: GemmaConfig
+    param_dtype: jnp.dtype
+    lora_scale: float
+    kernel: str
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: Array, view: View, cache: LayerCache | None = None
+    ) -> tuple[Array, LayerCache | None]:
+        norm = functools.partial(RMSNorm, eps=self.config.norm_eps, param_dtype=self.param_dtype)
+        sizes = (self.config, self.param_dtype, self.lora_scale)
+        y_BTD = norm(name="pre_attention_norm")(x_BTD)
+        y_BTD, cache = Attention(*sizes, self.kernel, name="attention")(y_BTD, view, cache)
+        x_BTD = x_BTD + norm(name="post_attention_norm")(y_BTD)
+        y_BTD = MLP(*sizes, name="mlp")(norm(name="pre_ffw_norm")(x_BTD))
+        return x_BTD + norm(name="post_ffw_norm")(y_BTD), cache
