@@ -60,11 +60,6 @@ def read_header(file: pathlib.Path) -> list[TensorInfo]:
                 infos.append(TensorInfo(file, name, tuple(part.get_shape()), part.get_dtype()))
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a whole safetensors file ({error})") from None
-    for info in infos:
-        if info.dtype not in DTYPES:
-            raise CheckpointError(
-                f"{file}: tensor {info.name} has dtype {info.dtype}, expected {', '.join(DTYPES)}"
-            )
     return infos
 
 
@@ -135,6 +130,10 @@ def read_tensor(info: TensorInfo) -> np.ndarray:
 
 def native_dtype(info: TensorInfo) -> np.dtype:
     """The dtype to load a tensor in; float16 becomes float32, which holds all its values."""
+    if info.dtype not in DTYPES:
+        raise CheckpointError(
+            f"{info.file}: tensor {info.name} has dtype {info.dtype}, expected {', '.join(DTYPES)}"
+        )
     return np.dtype(np.float32 if info.dtype == "F16" else DTYPES[info.dtype])
 
 

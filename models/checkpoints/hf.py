@@ -22,6 +22,7 @@ from models.checkpoints.files import (
     TensorInfo,
     native_dtype,
     open_tensors,
+    read_json,
     read_tensor,
     whole_directory,
     write_json,
@@ -78,6 +79,12 @@ def tensor_names(config: GemmaConfig) -> dict[Slot, tuple[str, str]]:
     }
 
 
+def read_config(directory: pathlib.Path) -> GemmaConfig:
+    """The architecture of a directory."""
+    path = directory / "config.json"
+    return hf_config.from_json(read_json(path), str(path))
+
+
 def load(
     directory: pathlib.Path, config: GemmaConfig, dtype: Any | None, mesh: Mesh | None
 ) -> Params:
@@ -93,6 +100,7 @@ def load(
         {prefix + name: their_shape(pattern, size) for name, pattern in names.values()},
         table.name,
     )
+    dtypes = {name: native_dtype(info) for name, info in found.items()}
     if head and not np.array_equal(read_tensor(head), read_tensor(table)):
         raise CheckpointError(
             f"{head.file}: lm_head.weight differs from {table.name}, but Gemma's are tied"
@@ -105,7 +113,7 @@ def load(
             values[: config.vocab_size] if leaf == "embedder/table" else values, pattern, size
         )
 
-    return build(param_shapes(config, dtype or native_dtype(table)), read, mesh)
+    return build(param_shapes(config, dtype or dtypes[table.name]), read, mesh)
 
 
 def _prefix(directory: pathlib.Path, found: dict[str, TensorInfo]) -> str:

@@ -50,7 +50,13 @@ MUST_BE = {  # what would need other code
     "peft_type": ("LORA",),
     "bias": ("none", None),
     "use_dora": (False, None),
+    "use_qalora": (False, None),
+    "use_bdlora": (False, None),
     "lora_bias": (False, None),
+    "layer_replication": (None, []),
+    "target_parameters": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),  # others change the base
     "fan_in_fan_out": (False, None),
     "modules_to_save": (None, []),
     "trainable_token_indices": (None, [], {}),
@@ -114,12 +120,13 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
     if not factors:
         raise CheckpointError(f"{weights}: holds no adapter")
     for (target, _), pair in factors.items():
-        one = next(iter(pair.values()))
+        one, *_ = pair.values()
         if len(pair) != 2:
             raise CheckpointError(f"{weights}: tensor {one.name} has no partner lora_A or lora_B")
         rank = pair["A"].shape[0] if pair["A"].shape else 0
         for factor, pattern in zip("AB", MODULES[target][1:], strict=True):
             info, shape = pair[factor], their_shape(pattern, {**sizes(config), "R": rank})
+            native_dtype(info)
             if info.shape != shape or rank == 0:
                 raise CheckpointError(
                     f"{weights}: tensor {info.name} has shape {list(info.shape)}, "

@@ -1,0 +1,195 @@
+"""Gemma 3 and Gemma 2 as Tunix 0.1.7 computes them, on weights drawn by `recipe`.
+
+    python -m tests.references.tunix_models        (pip install -e '.[test,parity]')
+
+writes tunix_models.npz and .json beside this file; tests/test_tunix.py reads them without Tunix, and
+tests/parity/test_tunix_live.py runs `run_case` again.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from tests.references.recipe import draw, draw_ids
+
+HERE = pathlib.Path(__file__).parent
+COMMON = {"num_embed": 96, "sliding_window_size": 8}
+CASES = {
+    # One KV head, head width apart from D/N, scaled RoPE, query scalar D/N = 12 apart from head width.
+    "gemma3_kv1": {
+        "family": "gemma3",
+        "num_layers": 7,
+        "embed_dim": 48,
+        "hidden_dim": 80,
+        "num_heads": 4,
+        "head_dim": 16,
+        "num_kv_heads": 1,
+        "global_scale_factor": 8.0,
+        "scale_by_width": True,
+    },
+    "gemma3_kv2": {
+        "family": "gemma3",
+        "num_layers": 6,
+        "embed_dim": 64,
+        "hidden_dim": 96,
+        "num_heads": 4,
+        "head_dim": 16,
+        "num_kv_heads": 2,
+        "global_scale_factor": 1.0,
+        "scale_by_width": False,
+    },
+    "gemma2_kv2": {
+        "family": "gemma2",
+        "num_layers": 4,
+        "embed_dim": 48,
+        "hidden_dim": 80,
+        "num_heads": 4,
+        "head_dim": 16,
+        "num_kv_heads": 2,
+    },
+}
+SCALE = {"gemma3_kv1": 0.15, "gemma3_kv2": 0.15, "gemma2_kv2": 0.4}  # 0.4: sharp attention
+LENGTH, PROMPT, NEW = 28, 10, 14
+
+
+class IntTokenizer:
+    """ "3 17 5" <-> [3, 17, 5], for Tunix's sampler; no text ends a sequence."""
+
+    def encode(self, text, **_):
+        return [int(token) for token in text.split()]
+
+    def decode(self, ids, **_):
+        return " ".join(str(int(token)) for token in ids)
+
+    def bos_id(self):
+        return 2
+
+    def eos_id(self):
+        return 1 << 29
+
+    def pad_id(self):
+        return 0
+
+
+def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and mask: a full row, a left-padded and a right-padded one.
+
+    Tunix's Gemma 2 goes wrong once left padding exceeds the window; its second row is padded on the right.
+    """
+    ids = draw_ids(1, 3, LENGTH, COMMON["num_embed"])
+    mask = np.ones_like(ids)
+    mask[2, -6:] = 0
+    if name.startswith("gemma2"):
+        mask[1, -9:] = 0
+    else:
+        mask[1, :9] = 0
+    return ids * mask, mask
+
+
+def build(name: str):
+    """Tunix's module with drawn weights, and their shapes by name."""
+    import jax.numpy as jnp
+    from flax import nnx
+    from tunix.models.gemma import model as tunix2
+    from tunix.models.gemma3 import model as tunix3
+
+    case = {**COMMON, **CASES[name]}
+    family, by_width = case.pop("family"), case.pop("scale_by_width", False)
+    if family == "gemma3":
+        norms = tunix3.QueryPreAttentionNormalisation
+        scaling = norms.BY_ONE_OVER_SQRT_HEAD_DIM
+        if by_width:
+            scaling = norms.BY_ONE_OVER_SQRT_EMBED_DIM_DIV_NUM_HEADS
+        config = tunix3.ModelConfig(
+            **case,
+            global_base_frequency=1_000_000,
+            query_pre_attn_norm=scaling,
+            param_dtype=jnp.float32,
+        )
+        model = tunix3.Gemma3(config, rngs=nnx.Rngs(0))
+    else:
+        kinds = tunix2.AttentionType
+        config = tunix2.ModelConfig(
+            **case,
+            final_logit_softcap=30.0,
+            attn_logits_soft_cap=50.0,
+            use_post_attn_norm=True,
+            use_post_ffw_norm=True,
+            attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL) * 2,
+        )
+        model = tunix2.Gemma(config, rngs=nnx.Rngs(0))
+    state = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    shapes = {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in sorted_(state)}
+    weights = draw(shapes, 0, SCALE[name])
+    for path, leaf in state.items():
+        leaf[...] = jnp.asarray(weights[".".join(map(str, path))])
+    nnx.update(model, nnx.from_flat_state(list(state.items())))
+    return model, shapes
+
+
+def sorted_(state: dict) -> list:
+    """Items by the text of their paths."""
+    return sorted(state.items(), key=lambda item: ".".join(map(str, item[0])))
+
+
+def run_case(name: str) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
+    """Tunix's logits, log-probs and greedy tokens for a case, and its parameters' shapes."""
+    import jax.numpy as jnp
+    from flax import nnx
+    from tunix.generate.sampler import CacheConfig, Sampler
+    from tunix.rl import common
+    from tunix.sft.utils import build_positions_from_mask, make_causal_attn_mask
+
+    model, shapes = build(name)
+    ids, mask = rows(name)
+    positions = build_positions_from_mask(jnp.asarray(mask != 0))
+    attention = make_causal_attn_mask(jnp.asarray(mask != 0))
+    logits, _ = model(jnp.asarray(ids), positions, None, attention)
+    case = CASES[name]
+    sampler = Sampler(
+        model,
+        IntTokenizer(),
+        CacheConfig(
+            cache_size=PROMPT + NEW,
+            num_layers=case["num_layers"],
+            num_kv_heads=case["num_kv_heads"],
+            head_dim=case["head_dim"],
+        ),
+    )
+    prompts = draw_ids(2, 2, PROMPT, COMMON["num_embed"])
+    prompts[:, 0] = 2  # the sampler puts BOS in front by itself
+    greedy = sampler(
+        np.array([" ".join(map(str, row[1:])) for row in prompts]),
+        max_generation_steps=NEW,
+        max_prompt_length=PROMPT,
+        eos_tokens=[1 << 29],
+    )
+    logprobs = common.compute_per_token_logps(
+        *nnx.split(model),
+        prompt_tokens=jnp.asarray(ids[:1, :PROMPT]),
+        completion_tokens=jnp.asarray(ids[:1, PROMPT:]),
+        pad_id=0,
+        eos_id=1,
+    )
+    arrays = {
+        "logits": np.asarray(logits),
+        "logprobs": np.asarray(logprobs),
+        "prompts": prompts,
+        "greedy": np.stack(greedy.tokens).astype(np.int32),
+    }
+    return arrays, shapes
+
+
+def main() -> None:
+    """Writes the fixture."""
+    arrays, shapes = {}, {}
+    for name in CASES:
+        found, shapes[name] = run_case(name)
+        arrays |= {f"{name}/{key}": value for key, value in found.items()}
+    np.savez_compressed(HERE / "tunix_models.npz", **arrays)
+    (HERE / "tunix_models.json").write_text(json.dumps(shapes, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
