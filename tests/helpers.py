@@ -11,7 +11,7 @@ from models.cache import init_cache
 from models.config import SIZES, GemmaConfig, layer_kinds
 from models.gemma import Gemma, init_params, unembed
 
-# Seven layers so that the 5:1 pattern repeats and is cut off; nothing equals anything else by accident.
+# Seven layers, so that the 5:1 pattern repeats and is cut off; no two sizes are equal by accident.
 TINY3 = dataclasses.replace(
     SIZES["gemma3_tiny"],
     vocab_size=96,

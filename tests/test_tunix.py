@@ -1,4 +1,4 @@
-"""Our models against arrays that Tunix 0.1.7 made of the same weights (references/tunix_models.py)."""
+"""Our models against arrays that Tunix made of the same weights (references/tunix_models.py)."""
 
 import functools
 import json

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def draw(shapes: dict[str, list[int]], seed: int, scale: float) -> dict[str, np.ndarray]:
-    """A float32 array per name, in the order given: vectors of spread 0.1, the rest of spread `scale`."""
+    """A float32 array per name, in order: vectors of spread 0.1, the rest of spread `scale`."""
     random = np.random.RandomState(seed)
     return {
         name: np.float32(random.standard_normal(shape) * (0.1 if len(shape) == 1 else scale))

@@ -1,10 +1,11 @@
-"""Gemma 3 and Gemma 2 as transformers 5.23 and peft 0.21 compute them, on weights drawn by `recipe`.
+"""Gemma 3 and 2 as transformers 5.23 and peft 0.21 compute them, on weights drawn by `recipe`.
 
     python -m tests.references.transformers_models    (pip install torch transformers peft)
 
-writes beside this file transformers_models.npz (logits, loss and gradients of one supervised step, logits with
-an adapter and with it merged), transformers_models.json (config.json and tensor shapes as transformers writes
-them) and peft_adapter/ (as peft writes it). tests/test_transformers.py needs neither library.
+writes beside this file transformers_models.npz (logits, loss and gradients of one supervised step,
+logits with an adapter and with it merged), transformers_models.json (config.json and tensor shapes
+as transformers writes them) and peft_adapter/ (as peft writes it). tests/test_transformers.py needs
+neither library.
 """
 
 import json
@@ -19,7 +20,7 @@ from tests.references.recipe import draw, draw_ids
 HERE = pathlib.Path(__file__).parent
 COMMON = {"vocab_size": 96, "sliding_window": 8, "max_position_embeddings": 512}
 CASES = {
-    # One KV head, head width apart from D/N, scaled RoPE on global layers, query scalar apart from it.
+    # One KV head, head width apart from D/N, scaled RoPE, query scalar apart from both.
     "gemma3_kv1": {
         "num_hidden_layers": 7,
         "hidden_size": 32,

@@ -2,8 +2,8 @@
 
     python -m tests.references.tunix_models        (pip install -e '.[test,parity]')
 
-writes tunix_models.npz and .json beside this file; tests/test_tunix.py reads them without Tunix, and
-tests/parity/test_tunix_live.py runs `run_case` again.
+writes tunix_models.npz and .json beside this file; tests/test_tunix.py reads them without Tunix,
+and tests/parity/test_tunix_live.py runs `run_case` again.
 """
 
 import json
@@ -16,7 +16,7 @@ from tests.references.recipe import draw, draw_ids
 HERE = pathlib.Path(__file__).parent
 COMMON = {"num_embed": 96, "sliding_window_size": 8}
 CASES = {
-    # One KV head, head width apart from D/N, scaled RoPE, query scalar D/N = 12 apart from head width.
+    # One KV head, head width 16 apart from D/N = 12, which is the query scalar, scaled RoPE.
     "gemma3_kv1": {
         "family": "gemma3",
         "num_layers": 7,
@@ -75,7 +75,8 @@ class IntTokenizer:
 def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and mask: a full row, a left-padded and a right-padded one.
 
-    Tunix's Gemma 2 goes wrong once left padding exceeds the window; its second row is padded on the right.
+    Tunix's Gemma 2 goes wrong once left padding exceeds the window; its second row is padded on the
+    right.
     """
     ids = draw_ids(1, 3, LENGTH, COMMON["num_embed"])
     mask = np.ones_like(ids)

@@ -1,0 +1,133 @@
+"""The house rules, read from the source."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ROOMS = ("launch", "configs", "grpo", "models")
+# A room imports from itself and from the rooms named here; stages never from each other.
+MAY_IMPORT = {
+    "models": (),
+    "grpo.algorithms": (),
+    "grpo.rollout": ("models", "grpo.algorithms"),
+    "grpo.rewards": ("models", "grpo.algorithms"),
+    "grpo.data": ("models", "grpo.algorithms"),
+    "grpo.training": ("models", "grpo.algorithms", "grpo.rollout", "grpo.rewards", "grpo.data"),
+    "grpo.stages": (
+        "models", "grpo.algorithms", "grpo.rollout", "grpo.rewards", "grpo.data", "grpo.training",
+    ),
+    "grpo.tools": (
+        "models", "grpo.algorithms", "grpo.rollout", "grpo.rewards", "grpo.data", "grpo.training",
+        "grpo.stages",
+    ),
+    "launch": ("grpo",),
+    "configs": (),
+}  # fmt: skip
+BANNED = (
+    "flax.nnx",
+    "jax._src",
+    "jax.experimental.pjit",
+    "pickle",
+    "torch",
+    "transformers",
+    "tunix",
+)
+BANNED_CALLS = {"eval", "exec", "compile", "__import__"}
+SOURCES = [
+    *[p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))],
+    *sorted(ROOT.glob("*.py")),
+]
+
+
+def module_of(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str | None:
+    names = [room for room in MAY_IMPORT if module == room or module.startswith(room + ".")]
+    return max(names, key=len, default=None)
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def broken(module: str, imported: set[str]) -> list[str]:
+    """The imports that a module of a room must not have."""
+    own = room_of(module)
+    wrong = []
+    for name in imported:
+        room = room_of(name)
+        if room is not None and room != own and not room.startswith(MAY_IMPORT[own] or "-"):
+            wrong.append(name)
+        if room == own == "grpo.stages" and name.split(".")[2:3] != module.split(".")[2:3]:
+            wrong.append(name)
+        if name.startswith(BANNED) or (name.split(".")[0] == "flax" and own != "models"):
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_go_one_way(path):
+    assert broken(module_of(path), imports(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("models.gemma", "grpo.algorithms.losses"),
+        ("grpo.algorithms.losses", "models.gemma"),
+        ("grpo.stages.sft", "grpo.stages.grpo"),
+        ("grpo.rewards.format", "grpo.training.state"),
+        ("grpo.stages.grpo", "configs.base"),
+        ("configs.tiny", "grpo.stages"),
+        ("grpo.training.state", "flax"),
+        ("models.layers", "flax.nnx"),
+        ("models.layers", "torch"),
+    ],
+)
+def test_the_rule_itself_can_fail(module, imported):
+    assert broken(module, {imported}) == [imported]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_nothing_from_outside_is_run(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in BANNED_CALLS, f"{path}:{node.lineno}"
+        if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
+            assert not getattr(node.value, "value", False), f"{path}:{node.value.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_every_module_class_and_function_says_what_it_is(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), path
+    for node in tree.body:
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
+        assert not public or ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+def test_dependencies_are_the_chosen_ones():
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"\ndependencies = \[(.*?)\]", text, re.DOTALL)[1]
+    names = set(re.findall(r'"([a-z-]+)', listed))
+    assert names == {
+        "jax", "flax", "optax", "orbax-checkpoint", "chex", "einops", "sentencepiece",
+        "huggingface-hub", "absl-py", "ml-collections", "safetensors",
+    }  # fmt: skip
+
+
+def test_every_fixture_has_its_script():
+    for fixture in (ROOT / "tests" / "references").glob("*.npz"):
+        assert fixture.with_suffix(".py").is_file(), fixture
