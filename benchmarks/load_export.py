@@ -1,10 +1,10 @@
-"""The full Gemma-3-1b shape through its checkpoints: written, loaded, run, exported, loaded again bit-equal.
+"""The full Gemma-3-1b shape: written, loaded, run, exported, loaded again bit-equal.
 
     python benchmarks/load_export.py [--size=gemma3_1b] [--folder=/tmp/somewhere]
 
-Weights are random bfloat16 (no real ones are needed for sizes and seconds). Each phase is a process of its own,
-so that its peak memory is its own: the process's high-water mark less what it held before the phase began. Prints
-a JSON line per phase.
+Weights are random bfloat16 (no real ones are needed for sizes and seconds). Each phase is a process
+of its own, so that its peak memory is its own: the process's high-water mark less what it held
+before the phase began. Prints a JSON line per phase.
 """
 
 import json
@@ -34,7 +34,9 @@ def random_model(size: str) -> Model:
     shapes = param_shapes(SIZES[size], jnp.bfloat16)
     leaves, structure = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(0), len(leaves))
-    drawn = [0.02 * jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    drawn = [
+        0.02 * jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
+    ]
     return Model(config=SIZES[size], params=jax.tree.unflatten(structure, drawn))
 
 

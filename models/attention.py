@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from einops import rearrange
 
 Array = jax.Array
-UNSEEN = -0.7 * float(
-    jnp.finfo(jnp.float32).max
-)  # finite: a row that sees nothing must not become NaN
+# Finite: a row that sees nothing must not become NaN.
+UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
 def visible(

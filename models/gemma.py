@@ -14,7 +14,7 @@ The row mask is 0 for padding. Where it is larger than 1 it numbers the packed e
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -49,19 +49,19 @@ def row_positions(mask_BT: Array) -> Array:
 def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str, View]:
     """Positions, rotations and visible keys for the layers of each kind."""
     position_BT = row_positions(mask_BT)
-    slots = dict.fromkeys((LOCAL, GLOBAL))
+    slots: dict[str, int | None] = dict.fromkeys((LOCAL, GLOBAL))
     if cache is not None:
         position_BT = jnp.where(mask_BT > 0, position_BT + cache.length_B[:, None], -1)
         sizes = (layer.k_BSKH.shape[1] for layer in cache.layers)
         slots = dict(zip(config.kinds, sizes, strict=True))
 
-    def view(kind: str) -> View:
+    def view(kind: str, slots: int | None) -> View:
         is_local = kind == LOCAL
         theta = config.local_theta if is_local else config.global_theta
         factor = 1.0 if is_local else config.global_rope_factor
         key_position_BS, segment_BT = position_BT, mask_BT
-        if cache is not None:
-            key_position_BS = key_positions(cache.length_B, position_BT, slots[kind])
+        if cache is not None and slots is not None:
+            key_position_BS = key_positions(cache.length_B, position_BT, slots)
             segment_BT = None
         window = config.window if is_local else None
         return View(
@@ -70,7 +70,7 @@ def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str,
             visible_BTS=visible(position_BT, key_position_BS, window, segment_BT),
         )
 
-    return {kind: view(kind) for kind in slots}
+    return {kind: view(kind, size) for kind, size in slots.items()}
 
 
 class Embedder(nn.Module):
@@ -115,12 +115,12 @@ class Gemma(nn.Module):
         }
 
         def apply(x_BTD: Array, layer: Params, view: View, cache: LayerCache | None = None):
-            x_BTD, cache = block.apply(layer, x_BTD, view, cache)
+            x_BTD, cache = cast(tuple, block.apply(layer, x_BTD, view, cache))
             return shard_rows(x_BTD, self.mesh), cache
 
         apply = REMAT[self.remat](apply)
 
-        def scanned(x_BTD: Array, layer: tuple[Params, Array]) -> tuple[Array, None]:
+        def scanned(x_BTD: Array, layer: tuple[Params, Array]):
             variables, is_local = layer
             here = jax.tree.map(
                 functools.partial(jax.lax.select, is_local), view[LOCAL], view[GLOBAL]

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from models.checkpoints import deepmind, hf, peft
 from models.checkpoints.files import CheckpointError
 from models.checkpoints.hub import local_directory
+from models.checkpoints.layout import MOST_EXTRA_ROWS
 from models.config import GemmaConfig
 from models.gemma import Gemma, unembed
 from models.lora import LoraConfig, merge
@@ -58,7 +59,7 @@ class Model:
 
     def merged(self) -> "Model":
         """New parameters with the adapter in them; these ones stay as they are."""
-        if self.adapter is None:
+        if self.adapter is None or self.lora is None:
             return self
         params = jax.jit(merge, static_argnums=2)(self.params, self.adapter, self.lora.scale)
         return dataclasses.replace(self.base(), params=params)
@@ -110,7 +111,7 @@ def save_adapter(
     model: Model, directory: str | pathlib.Path, base: str | None = None
 ) -> pathlib.Path:
     """Writes the model's adapter in PEFT's format; `base` names the model it belongs to."""
-    if model.adapter is None:
+    if model.adapter is None or model.lora is None:
         raise CheckpointError("this model has no adapter to save")
     return peft.save(directory, model.config, model.lora, model.adapter, base=base)
 
@@ -152,7 +153,7 @@ def _fit_vocabulary(
     """The config with as many tokens as the tokenizer, if only padding rows are beyond them."""
     if tokenizer is None or tokenizer.vocab_size == config.vocab_size:
         return config
-    if not 0 < config.vocab_size - tokenizer.vocab_size <= hf.MOST_EXTRA_ROWS:
+    if not 0 < config.vocab_size - tokenizer.vocab_size <= MOST_EXTRA_ROWS:
         raise CheckpointError(
             f"{directory}: tokenizer.model has {tokenizer.vocab_size} pieces, "
             f"the embedding {config.vocab_size} rows; they belong to different models"

@@ -1,8 +1,10 @@
 """Our exports in transformers and peft, and transformers' multimodal directories in ours.
 
-    python -m tests.references.interop     (this package with torch, transformers and peft beside it)
+    python -m tests.references.interop     (this package with torch, transformers and peft beside
+    it)
 
-Prints a line per check with the largest difference of the logits; exits with 1 if one is above its bound.
+Prints a line per check with the largest difference of the logits; exits with 1 if one is above its
+bound.
 """
 
 import os
@@ -78,9 +80,13 @@ def tokenizers(folder: pathlib.Path) -> None:
     ]
     for family in TINY:
         tokenizer = Tokenizer(train_tokenizer(["What is 1 + 2?\n\nAnd 3?"] * 3, 400), family)
-        config = TINY[family].__class__(**{**vars(TINY[family]), "vocab_size": tokenizer.vocab_size})
+        config = TINY[family].__class__(
+            **{**vars(TINY[family]), "vocab_size": tokenizer.vocab_size}
+        )
         params = init_params(config, jax.random.key(0), jnp.bfloat16)
-        out = save_hf(Model(config=config, params=params, tokenizer=tokenizer), folder / f"{family}-tok")
+        out = save_hf(
+            Model(config=config, params=params, tokenizer=tokenizer), folder / f"{family}-tok"
+        )
         theirs = transformers.AutoTokenizer.from_pretrained(out)
         ids = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
         same = list(ids) == encode_chat(tokenizer, talk)
@@ -89,7 +95,9 @@ def tokenizers(folder: pathlib.Path) -> None:
             print(list(ids), encode_chat(tokenizer, talk))
             failed.append(f"{family} tokenizer")
         generation = transformers.GenerationConfig.from_pretrained(out)
-        print(f"{family} generation_config, in transformers: eos_token_id {generation.eos_token_id}")
+        print(
+            f"{family} generation_config, in transformers: eos_token_id {generation.eos_token_id}"
+        )
 
 
 def multimodal(folder: pathlib.Path) -> None:
@@ -117,11 +125,15 @@ def multimodal(folder: pathlib.Path) -> None:
             value.normal_(0, 0.2)
     model.save_pretrained(folder / "multimodal")
     ids = np.where(IDS == 95, 94, IDS)
-    check("gemma3 multimodal, in ours", run(model, ids), logits(load_model(folder / "multimodal"), ids))
+    check(
+        "gemma3 multimodal, in ours",
+        run(model, ids),
+        logits(load_model(folder / "multimodal"), ids),
+    )
 
 
 if __name__ == "__main__":
-    print(f"transformers {transformers.__version__}, peft {peft.__version__}, torch {torch.__version__}")
+    print(*(f"{m.__name__} {m.__version__}" for m in (transformers, peft, torch)))
     with tempfile.TemporaryDirectory() as name:
         for part in (exports, tokenizers, multimodal):
             part(pathlib.Path(name))
