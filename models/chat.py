@@ -7,8 +7,9 @@
 
 Content is stripped. Gemma 3 puts a system message, unstripped, and a blank line at the head of the
 first user turn; Gemma 2 has no system role. The newline after <end_of_turn> belongs to the
-template: the model stops at the token. Deviation: roles that the templates would pass through
-unread (a "tool", a system message in the middle) are refused.
+template: the model stops at the token. Deviations: what the templates would pass through unread (a
+"tool", a system message in the middle) or leave out (a system message alone or its further parts, a
+part that is no text) is refused; Gemma 2 reads lists of text parts too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,10 @@ def _texts(index: int, message: Message) -> list[str]:
     if isinstance(content, str):
         return [content]
     if isinstance(content, list | tuple) and all(
-        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+        isinstance(part, Mapping)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str)
+        for part in content
     ):
         return [part["text"] for part in content]
     raise ChatError(f"messages[{index}]: content is neither a text nor a list of text parts")
@@ -48,8 +52,8 @@ def turns(messages: Sequence[Message], family: str) -> list[tuple[str, str]]:
         if family == "gemma2":
             raise ChatError("messages[0]: System role not supported by Gemma 2")
         texts = _texts(*numbered.pop(0))
-        if not texts:
-            raise ChatError("messages[0]: a system message needs a text")
+        if len(texts) != 1 or not numbered:
+            raise ChatError("messages[0]: a system message is one text, and a user turn follows it")
         prefix = texts[0] + "\n\n"
     rendered = []
     for place, (index, message) in enumerate(numbered):
