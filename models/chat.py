@@ -101,7 +101,8 @@ def jinja_template(family: str) -> str:
         head += "{% set prefix = '' %}{% set turns = messages %}"
     else:
         head = "{% if messages[0]['role'] == 'system' %}"
-        head += "{% set prefix = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"
+        head += "{% set first = messages[0]['content'] %}{% set turns = messages[1:] %}"
+        head += "{% set prefix = (first if first is string else first[0]['text']) + '\n\n' %}"
         head += "{% else %}{% set prefix = '' %}{% set turns = messages %}{% endif %}"
     alternate = "roles must alternate user/assistant/user/assistant/..."
     return (
@@ -110,6 +111,8 @@ def jinja_template(family: str) -> str:
         "{{ raise_exception('" + alternate + "') }}{% endif %}"
         "{% set role = 'model' if turn['role'] == 'assistant' else turn['role'] %}"
         "{{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else '') }}"
-        "{{ turn['content'] | trim }}{{ '<end_of_turn>\n' }}{% endfor %}"
+        "{% if turn['content'] is string %}{{ turn['content'] | trim }}{% else %}"
+        "{% for part in turn['content'] %}{{ part['text'] | trim }}{% endfor %}{% endif %}"
+        "{{ '<end_of_turn>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
     )
