@@ -7,49 +7,57 @@
 
 Content is stripped. Gemma 3 puts a system message, unstripped, and a blank line at the head of the
 first user turn; Gemma 2 has no system role. The newline after <end_of_turn> belongs to the
-template: the model stops at the token. Deviation: roles that the templates would pass through
-unread (a "tool", a system message in the middle) are refused.
+template: the model stops at the token. Deviations: what the templates would pass through unread (a
+"tool", a system message in the middle) or leave out (a system message alone or its further parts, a
+part that is no text) is refused; Gemma 2 reads lists of text parts too.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from models.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 
-Message = Mapping[str, object]  # {"role": "system" | "user" | "assistant", "content": str}
+Message = Mapping[str, Any]  # role: system, user, assistant; content: str or text parts
 
 
 class ChatError(ValueError):
     """A conversation that the model's template does not allow."""
 
 
-def _text(index: int, content: object) -> str:
-    """The text of a message: a string, or a list of text parts."""
+def _texts(index: int, message: Message) -> list[str]:
+    """What a message says: one string, or that of each text part in a list."""
+    content = message.get("content")
     if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence) and all(
-        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+        return [content]
+    if isinstance(content, list | tuple) and all(
+        isinstance(part, Mapping)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str)
+        for part in content
     ):
-        return "".join(part["text"].strip() for part in content)
+        return [part["text"] for part in content]
     raise ChatError(f"messages[{index}]: content is neither a text nor a list of text parts")
 
 
 def turns(messages: Sequence[Message], family: str) -> list[tuple[str, str]]:
     """(role, text) of every turn, as the template writes them."""
-    messages = list(enumerate(messages))
-    if not messages:
+    numbered = list(enumerate(messages))
+    if not numbered:
         raise ChatError("messages: a conversation needs at least one message")
+    for index, message in numbered:
+        if not isinstance(message, Mapping):
+            raise ChatError(f"messages[{index}]: not a mapping with a role and content")
     prefix = ""
-    if messages[0][1].get("role") == "system":
+    if numbered[0][1].get("role") == "system":
         if family == "gemma2":
             raise ChatError("messages[0]: System role not supported by Gemma 2")
-        content = messages[0][1].get("content")
-        if not isinstance(content, str) and isinstance(content, Sequence) and content:
-            content = content[0].get("text")
-        prefix = _text(0, content) + "\n\n"
-        messages = messages[1:]
+        texts = _texts(*numbered.pop(0))
+        if len(texts) != 1 or not numbered:
+            raise ChatError("messages[0]: a system message is one text, and a user turn follows it")
+        prefix = texts[0] + "\n\n"
     rendered = []
-    for place, (index, message) in enumerate(messages):
-        role = {"user": "user", "assistant": "model", "model": "model"}.get(message.get("role"))
+    for place, (index, message) in enumerate(numbered):
+        role = "model" if message.get("role") == "assistant" else message.get("role")
         expected = ("user", "model")[place % 2]
         if role != expected:
             raise ChatError(
@@ -57,7 +65,7 @@ def turns(messages: Sequence[Message], family: str) -> list[tuple[str, str]]:
                 f"{'assistant' if expected == 'model' else 'user'!r} is due; "
                 "roles must alternate user/assistant/user/assistant/..."
             )
-        text = _text(index, message.get("content")).strip()
+        text = "".join(text.strip() for text in _texts(index, message))
         rendered.append((role, (prefix if place == 0 else "") + text))
     return rendered
 
@@ -93,7 +101,8 @@ def jinja_template(family: str) -> str:
         head += "{% set prefix = '' %}{% set turns = messages %}"
     else:
         head = "{% if messages[0]['role'] == 'system' %}"
-        head += "{% set prefix = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"
+        head += "{% set first = messages[0]['content'] %}{% set turns = messages[1:] %}"
+        head += "{% set prefix = (first if first is string else first[0]['text']) + '\n\n' %}"
         head += "{% else %}{% set prefix = '' %}{% set turns = messages %}{% endif %}"
     alternate = "roles must alternate user/assistant/user/assistant/..."
     return (
@@ -102,6 +111,8 @@ def jinja_template(family: str) -> str:
         "{{ raise_exception('" + alternate + "') }}{% endif %}"
         "{% set role = 'model' if turn['role'] == 'assistant' else turn['role'] %}"
         "{{ '<start_of_turn>' + role + '\n' + (prefix if loop.first else '') }}"
-        "{{ turn['content'] | trim }}{{ '<end_of_turn>\n' }}{% endfor %}"
+        "{% if turn['content'] is string %}{{ turn['content'] | trim }}{% else %}"
+        "{% for part in turn['content'] %}{{ part['text'] | trim }}{% endfor %}{% endif %}"
+        "{{ '<end_of_turn>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
     )

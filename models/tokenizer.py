@@ -27,6 +27,8 @@ class Tokenizer:
     """A sentencepiece model for the family "gemma2" or "gemma3"; `proto` is its file's content."""
 
     def __init__(self, proto: bytes, family: str | None = None, name: str = "tokenizer"):
+        if not proto:  # sentencepiece would take it for no model at all, and say nothing
+            raise TokenizerError(f"{name}: is empty, so it is not a sentencepiece model")
         self.proto = proto
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
