@@ -27,6 +27,9 @@ DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded or written; one line that names the file and the fault."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # names in files may hold line breaks
+
 
 class TensorInfo(NamedTuple):
     """Where a tensor lies and what its file's header says of it."""
