@@ -113,9 +113,13 @@ def open_tensors(directory: pathlib.Path) -> dict[str, TensorInfo]:
                 )
             found[info.name] = info
     if files[0].name != "model.safetensors" and (directory / INDEX).is_file():
-        for name, file in read_json(directory / INDEX)["weight_map"].items():
+        weight_map = read_json(directory / INDEX)["weight_map"]
+        for name, file in weight_map.items():
             if name not in found or found[name].file.name != file:
                 raise CheckpointError(f"{directory / INDEX}: tensor {name} is not in {file}")
+        for name, info in found.items():
+            if name not in weight_map:
+                raise CheckpointError(f"{info.file}: tensor {name} is not in {INDEX}")
     return found
 
 
