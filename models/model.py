@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from models.checkpoints import deepmind, hf, peft
 from models.checkpoints.files import CheckpointError
 from models.checkpoints.hub import local_directory
+from models.checkpoints.layout import MOST_EXTRA_ROWS
 from models.config import GemmaConfig
 from models.gemma import Gemma, unembed
 from models.lora import LoraConfig, merge
@@ -152,7 +153,7 @@ def _fit_vocabulary(
     """The config with as many tokens as the tokenizer, if only padding rows are beyond them."""
     if tokenizer is None or tokenizer.vocab_size == config.vocab_size:
         return config
-    if not 0 < config.vocab_size - tokenizer.vocab_size <= hf.MOST_EXTRA_ROWS:
+    if not 0 < config.vocab_size - tokenizer.vocab_size <= MOST_EXTRA_ROWS:
         raise CheckpointError(
             f"{directory}: tokenizer.model has {tokenizer.vocab_size} pieces, "
             f"the embedding {config.vocab_size} rows; they belong to different models"
