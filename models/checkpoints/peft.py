@@ -8,6 +8,7 @@ and goes out, bit for bit.
 
 import pathlib
 import re
+import reprlib
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ MODULES = {  # our target -> (their module, pattern of A, pattern of B)
 }
 NAME = re.compile(
     r"base_model\.model\.(?:model\.|language_model\.model\.|model\.language_model\.)?"
-    r"layers\.(\d+)\.((?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight"
+    r"layers\.(\d{1,4})\.((?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight"
 )
 MUST_BE = {  # what would need other code
     "peft_type": ("LORA",),
@@ -77,11 +78,11 @@ def load(
     for name, allowed in MUST_BE.items():
         if data.get(name) not in allowed:
             raise CheckpointError(
-                f"{where}: {name}={data.get(name)!r}: only {allowed[0]!r} is supported"
+                f"{where}: {name}={reprlib.repr(data.get(name))}: only {allowed[0]!r} is supported"
             )
     factors = _factors(weights, config)
     _check_coverage(where, data, factors, config)
-    scales = {key: _scale(where, data, key, ab) for key, ab in factors.items()}
+    scales = {key: _scale(where, data, ab) for key, ab in factors.items()}
     lora = _common(where, data, factors, set(scales.values()))
     deviates = set(scales.values()) != {lora.scale}
     dtype = np.dtype(np.float32) if deviates else native_dtype(next(iter(factors.values()))["A"])
@@ -160,20 +161,25 @@ def _check_coverage(where: str, data: dict, factors: Factors, config: GemmaConfi
                     )
 
 
-def _scale(where: str, data: dict, key: tuple[str, int], pair: dict[str, TensorInfo]) -> float:
+def _scale(where: str, data: dict, pair: dict[str, TensorInfo]) -> float:
     """What one module's low-rank product is multiplied by, and a check of its rank."""
-    target, layer = key
-    module = f"layers.{layer}.{MODULES[target][0]}"
+    module = pair["A"].name.removeprefix("base_model.model.").split(".lora_A")[0]
 
     def lookup(patterns: str, default: str) -> float:
-        for pattern, value in (data.get(patterns) or {}).items():
+        table = data.get(patterns) or {}
+        if not isinstance(table, dict):
+            raise CheckpointError(f"{where}: {patterns}: expected an object")
+        for pattern, value in table.items():
+            # Groups that repeat, and many repeats, may take for ever to match.
+            plain = not re.search(r"\)[*+{]", pattern) and sum(map(pattern.count, "*+{")) <= 4
             try:
-                nested = re.search(r"[+*}]\)[+*{]", pattern)  # may take for ever to match
-                found = not nested and re.match(rf"(.*\.)?({pattern})$", module)
-            except re.error:
-                nested = True
-            if nested:
-                raise CheckpointError(f"{where}: {patterns} {pattern!r}: not a plain regex")
+                found = plain and re.match(rf"(.*\.)?({pattern})$", module)
+            except (re.error, OverflowError, RecursionError):
+                plain = False
+            if not plain:
+                raise CheckpointError(
+                    f"{where}: {patterns} {reprlib.repr(pattern)}: not a plain regex"
+                )
             if found:
                 return _number(f"{where}: {patterns}", {pattern: value}, pattern)
         return _number(where, data, default)
@@ -190,7 +196,7 @@ def _scale(where: str, data: dict, key: tuple[str, int], pair: dict[str, TensorI
 def _number(where: str, data: dict, name: str) -> float:
     value = data.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
-        raise CheckpointError(f"{where}: {name}={value!r}: expected a positive number")
+        raise CheckpointError(f"{where}: {name}={reprlib.repr(value)}: expected a positive number")
     return value
 
 
