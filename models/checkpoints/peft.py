@@ -138,27 +138,25 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
 
 def _check_coverage(where: str, data: dict, factors: Factors, config: GemmaConfig) -> None:
     """Raises where the config's targets and layers are not those of the tensors."""
-    names = {module.split(".")[1]: target for target, (module, *_) in MODULES.items()}
-    targets = {target for target, _ in factors}
-    listed = data.get("target_modules")
-    if isinstance(listed, list):
-        asked = {names[last] for last in (str(m).split(".")[-1] for m in listed) if last in names}
-        for target in sorted(targets ^ asked):
-            has, lacks = (
-                ("tensors", "target_modules")
-                if target in targets
-                else ("target_modules", "tensors")
+    listed, layers = data.get("target_modules"), data.get("layers_to_transform")
+    if isinstance(listed, str) or data.get("exclude_modules"):
+        return  # a regex or exceptions: what has tensors is what was meant
+    if listed is None:
+        listed = [MODULES[target][0] for target, _ in factors]
+    layers = [layers] if isinstance(layers, int) else layers or list(range(config.num_layers))
+    if not isinstance(listed, list) or not isinstance(layers, list):
+        raise CheckpointError(f"{where}: target_modules, layers_to_transform: expected lists")
+    for layer in range(config.num_layers):
+        for target, (module, *_) in MODULES.items():
+            path = f"layers.{layer}.{module}"
+            # PEFT takes the ends of paths; whole ones carry a prefix that differs between models.
+            named = any(
+                f".{path}".endswith(f".{n}") or f".{n}".endswith(f".{path}") for n in listed
             )
-            raise CheckpointError(
-                f"{where}: {MODULES[target][0]} is in the {has} but not in the {lacks}"
-            )
-    if data.get("layers_to_transform") is None and not isinstance(listed, str):
-        for target in sorted(targets):
-            for layer in range(config.num_layers):
-                if (target, layer) not in factors:
-                    raise CheckpointError(
-                        f"{where}: no tensors for layers.{layer}.{MODULES[target][0]}"
-                    )
+            asked = named and layer in layers
+            if asked != ((target, layer) in factors):
+                problem = "a target without tensors" if asked else "no target but has tensors"
+                raise CheckpointError(f"{where}: {path} is {problem}")
 
 
 def _scale(where: str, data: dict, pair: dict[str, TensorInfo]) -> float:
