@@ -117,7 +117,12 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
             raise CheckpointError(
                 f"{weights}: tensor {info.name}, but the model has {config.num_layers} layers"
             )
-        factors.setdefault((target_of[match[2]], int(match[1])), {})[match[3]] = info
+        pair = factors.setdefault((target_of[match[2]], int(match[1])), {})
+        if match[3] in pair:
+            raise CheckpointError(
+                f"{weights}: tensors {pair[match[3]].name} and {info.name} adapt the same module"
+            )
+        pair[match[3]] = info
     if not factors:
         raise CheckpointError(f"{weights}: holds no adapter")
     for (target, _), pair in factors.items():
