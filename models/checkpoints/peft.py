@@ -85,7 +85,8 @@ def load(
     scales = {key: _scale(where, data, ab) for key, ab in factors.items()}
     lora = _common(where, data, factors, set(scales.values()))
     deviates = set(scales.values()) != {lora.scale}
-    dtype = np.dtype(np.float32) if deviates else native_dtype(next(iter(factors.values()))["A"])
+    stored = {native_dtype(info) for pair in factors.values() for info in pair.values()}
+    dtype = np.dtype(np.float32) if deviates or len(stored) > 1 else stored.pop()
     size = {**sizes(config), "R": lora.rank}
 
     def read(leaf: str, layer: int | None) -> np.ndarray:
