@@ -57,6 +57,9 @@ MUST_BE = {  # what would need other code
     "layer_replication": (None, []),
     "target_parameters": (None, []),
     "alora_invocation_tokens": (None, []),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),  # others change the base
     "fan_in_fan_out": (False, None),
     "modules_to_save": (None, []),
