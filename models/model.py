@@ -145,6 +145,8 @@ def _tokenizer(directory: pathlib.Path, family: str) -> Tokenizer | None:
         return Tokenizer.load(path, family) if path.is_file() else None
     except TokenizerError as error:
         raise CheckpointError(str(error)) from None
+    except (IndexError, UnicodeDecodeError) as error:  # of an empty or a damaged file
+        raise CheckpointError(f"{path}: not a sentencepiece model ({error})") from None
 
 
 def _fit_vocabulary(

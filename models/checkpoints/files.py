@@ -27,6 +27,9 @@ DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded or written; one line that names the file and the fault."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # names in files may hold line breaks
+
 
 class TensorInfo(NamedTuple):
     """Where a tensor lies and what its file's header says of it."""
@@ -43,7 +46,7 @@ def read_json(path: pathlib.Path) -> dict:
         raise CheckpointError(f"{path}: no such file")
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
@@ -110,9 +113,13 @@ def open_tensors(directory: pathlib.Path) -> dict[str, TensorInfo]:
                 )
             found[info.name] = info
     if files[0].name != "model.safetensors" and (directory / INDEX).is_file():
-        for name, file in read_json(directory / INDEX)["weight_map"].items():
+        weight_map = read_json(directory / INDEX)["weight_map"]
+        for name, file in weight_map.items():
             if name not in found or found[name].file.name != file:
                 raise CheckpointError(f"{directory / INDEX}: tensor {name} is not in {file}")
+        for name, info in found.items():
+            if name not in weight_map:
+                raise CheckpointError(f"{info.file}: tensor {name} is not in {INDEX}")
     return found
 
 

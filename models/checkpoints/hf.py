@@ -93,6 +93,7 @@ def load(
     prefix = _prefix(directory, found)
     names, size = tensor_names(config), sizes(config)
     table = found[prefix + TOP["embedder/table"][0]]
+    dtypes = {name: native_dtype(info) for name, info in found.items()}
     head = found.pop("lm_head.weight", None)
     compare(
         directory,
@@ -100,7 +101,6 @@ def load(
         {prefix + name: their_shape(pattern, size) for name, pattern in names.values()},
         table.name,
     )
-    dtypes = {name: native_dtype(info) for name, info in found.items()}
     if head and not np.array_equal(read_tensor(head), read_tensor(table)):
         raise CheckpointError(
             f"{head.file}: lm_head.weight differs from {table.name}, but Gemma's are tied"

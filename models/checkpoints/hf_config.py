@@ -7,6 +7,8 @@ Written: the flat style with `layer_types`, which every version reads. What this
 is refused by name.
 """
 
+import reprlib
+
 from models.chat import jinja_template
 from models.checkpoints.files import CheckpointError
 from models.config import GLOBAL, LOCAL, GemmaConfig, layer_kinds
@@ -51,6 +53,7 @@ MUST_BE = {  # what would need other code
 }
 # The Hub's multimodal models count 64 rows that are no text tokens.
 PADDED_VOCAB = {262_208: 262_144, 256_128: 256_000}
+MOST_LAYERS = 1000  # lists of this length are made before any weight is seen
 
 
 class _Fields:
@@ -60,25 +63,24 @@ class _Fields:
         self.data, self.defaults, self.where = data, defaults, where
 
     def fail(self, name: str, expected: str) -> CheckpointError:
-        return CheckpointError(f"{self.where}: {name}={self.data.get(name)!r}: expected {expected}")
+        found = reprlib.repr(self.data.get(name))  # long and deep values are cut short
+        return CheckpointError(f"{self.where}: {name}={found}: expected {expected}")
 
     def number(self, name: str, *, whole: bool = False, optional: bool = False):
         value = self.data.get(name, self.defaults.get(name))
         if value is None and optional:
             return None
-        kinds = (int,) if whole else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < 1e12:
-            raise self.fail(name, f"a positive {'whole number' if whole else 'number'}")
+        kinds, end = ((int,), 10**7) if whole else ((int, float), 10**12)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < end:
+            raise self.fail(name, f"a positive {'whole number' if whole else 'number'} below {end}")
         return value if whole else float(value)
 
 
 def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
     """The architecture that a config.json describes."""
     model_type = data.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise CheckpointError(
-            f"{where}: model_type={model_type!r}: expected one of {', '.join(MODEL_TYPES)}"
-        )
+    if model_type not in tuple(MODEL_TYPES):  # which, unlike a dict, can be asked about a list
+        raise _Fields(data, {}, where).fail("model_type", f"one of {', '.join(MODEL_TYPES)}")
     family = MODEL_TYPES[model_type]
     if model_type == "gemma3":
         text = data.get("text_config")
@@ -93,6 +95,8 @@ def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
         if data.get(name) not in allowed:
             raise fields.fail(name, f"{allowed[-1]!r}, the only one supported")
     num_layers = fields.number("num_hidden_layers", whole=True)
+    if num_layers > MOST_LAYERS:
+        raise fields.fail("num_hidden_layers", f"at most {MOST_LAYERS}")
     vocab_size = fields.number("vocab_size", whole=True)
     global_theta, local_theta, factor = _rope(fields, family)
     try:
@@ -125,8 +129,14 @@ def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
 def _kinds(fields: _Fields, family: str, num_layers: int) -> tuple[str, ...]:
     types = fields.data.get("layer_types")
     if types is not None:
-        if not isinstance(types, list) or any(t not in LAYER_TYPES for t in types):
+        if not isinstance(types, list):
             raise fields.fail("layer_types", f"a list of {' and '.join(LAYER_TYPES)}")
+        for kind in types:
+            if kind not in tuple(LAYER_TYPES):
+                raise CheckpointError(
+                    f"{fields.where}: layer_types has {reprlib.repr(kind)}: "
+                    f"expected {' or '.join(LAYER_TYPES)}"
+                )
         if len(types) != num_layers:
             raise CheckpointError(
                 f"{fields.where}: layer_types has {len(types)} entries, "
@@ -158,7 +168,7 @@ def _rope(fields: _Fields, family: str) -> tuple[float, float, float]:
         if not isinstance(full, dict) or not isinstance(sliding, dict):
             raise fields.fail("rope_parameters", "full_attention and sliding_attention")
         factor = _factor(fields, "rope_parameters", full)
-        if family == "gemma3" and _factor(fields, "rope_parameters", sliding) != 1:
+        if sliding is not full and _factor(fields, "rope_parameters", sliding) != 1:
             raise fields.fail("rope_parameters", "no scaling of sliding_attention")
         defaults = fields.defaults
         local = {"rope_theta": defaults["rope_local_base_freq"], **sliding}
@@ -218,8 +228,8 @@ def to_json(config: GemmaConfig, dtype: str) -> dict:
         data["rope_local_base_freq"] = config.local_theta
         factor = config.global_rope_factor
         data["rope_scaling"] = None if factor == 1 else {"rope_type": "linear", "factor": factor}
-    elif config.local_theta != config.global_theta:
-        raise CheckpointError("Gemma 2's config.json has one rope_theta; this model has two")
+    elif config.local_theta != config.global_theta or config.global_rope_factor != 1:
+        raise CheckpointError("Gemma 2's config.json has one rope_theta, unscaled; not this model")
     return data
 
 

@@ -42,6 +42,8 @@ def download(repo: str, revision: str | None) -> pathlib.Path:
         fix = (
             "it is not in the cache and the Hub is out of reach: connect, or pass a local directory"
         )
-    except (errors.HfHubHTTPError, OSError) as error:
+    except errors.HFValidationError:
+        fix = "no such directory, and not a name that a Hub repository can have"
+    except Exception as error:  # of its HTTP client, transfer service and file system
         fix = f"the download failed ({type(error).__name__}); run again to resume it"
     raise CheckpointError(f"{name}: {fix}")

@@ -8,6 +8,7 @@ and goes out, bit for bit.
 
 import pathlib
 import re
+import reprlib
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ MODULES = {  # our target -> (their module, pattern of A, pattern of B)
 }
 NAME = re.compile(
     r"base_model\.model\.(?:model\.|language_model\.model\.|model\.language_model\.)?"
-    r"layers\.(\d+)\.((?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight"
+    r"layers\.(\d{1,4})\.((?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight"
 )
 MUST_BE = {  # what would need other code
     "peft_type": ("LORA",),
@@ -56,6 +57,9 @@ MUST_BE = {  # what would need other code
     "layer_replication": (None, []),
     "target_parameters": (None, []),
     "alora_invocation_tokens": (None, []),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),  # others change the base
     "fan_in_fan_out": (False, None),
     "modules_to_save": (None, []),
@@ -77,14 +81,15 @@ def load(
     for name, allowed in MUST_BE.items():
         if data.get(name) not in allowed:
             raise CheckpointError(
-                f"{where}: {name}={data.get(name)!r}: only {allowed[0]!r} is supported"
+                f"{where}: {name}={reprlib.repr(data.get(name))}: only {allowed[0]!r} is supported"
             )
     factors = _factors(weights, config)
     _check_coverage(where, data, factors, config)
-    scales = {key: _scale(where, data, key, ab) for key, ab in factors.items()}
+    scales = {key: _scale(where, data, ab) for key, ab in factors.items()}
     lora = _common(where, data, factors, set(scales.values()))
     deviates = set(scales.values()) != {lora.scale}
-    dtype = np.dtype(np.float32) if deviates else native_dtype(next(iter(factors.values()))["A"])
+    stored = {native_dtype(info) for pair in factors.values() for info in pair.values()}
+    dtype = np.dtype(np.float32) if deviates or len(stored) > 1 else stored.pop()
     size = {**sizes(config), "R": lora.rank}
 
     def read(leaf: str, layer: int | None) -> np.ndarray:
@@ -116,7 +121,12 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
             raise CheckpointError(
                 f"{weights}: tensor {info.name}, but the model has {config.num_layers} layers"
             )
-        factors.setdefault((target_of[match[2]], int(match[1])), {})[match[3]] = info
+        pair = factors.setdefault((target_of[match[2]], int(match[1])), {})
+        if match[3] in pair:
+            raise CheckpointError(
+                f"{weights}: tensors {pair[match[3]].name} and {info.name} adapt the same module"
+            )
+        pair[match[3]] = info
     if not factors:
         raise CheckpointError(f"{weights}: holds no adapter")
     for (target, _), pair in factors.items():
@@ -137,43 +147,46 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
 
 def _check_coverage(where: str, data: dict, factors: Factors, config: GemmaConfig) -> None:
     """Raises where the config's targets and layers are not those of the tensors."""
-    names = {module.split(".")[1]: target for target, (module, *_) in MODULES.items()}
-    targets = {target for target, _ in factors}
-    listed = data.get("target_modules")
-    if isinstance(listed, list):
-        asked = {names[last] for last in (str(m).split(".")[-1] for m in listed) if last in names}
-        for target in sorted(targets ^ asked):
-            has, lacks = (
-                ("tensors", "target_modules")
-                if target in targets
-                else ("target_modules", "tensors")
+    listed, layers = data.get("target_modules"), data.get("layers_to_transform")
+    if isinstance(listed, str) or data.get("exclude_modules"):
+        return  # a regex or exceptions: what has tensors is what was meant
+    if listed is None:
+        listed = [MODULES[target][0] for target, _ in factors]
+    layers = [layers] if isinstance(layers, int) else layers or list(range(config.num_layers))
+    if not isinstance(listed, list) or not isinstance(layers, list):
+        raise CheckpointError(f"{where}: target_modules, layers_to_transform: expected lists")
+    for layer in range(config.num_layers):
+        for target, (module, *_) in MODULES.items():
+            path = f"layers.{layer}.{module}"
+            # PEFT takes the ends of paths; whole ones carry a prefix that differs between models.
+            named = any(
+                f".{path}".endswith(f".{n}") or f".{n}".endswith(f".{path}") for n in listed
             )
-            raise CheckpointError(
-                f"{where}: {MODULES[target][0]} is in the {has} but not in the {lacks}"
-            )
-    if data.get("layers_to_transform") is None and not isinstance(listed, str):
-        for target in sorted(targets):
-            for layer in range(config.num_layers):
-                if (target, layer) not in factors:
-                    raise CheckpointError(
-                        f"{where}: no tensors for layers.{layer}.{MODULES[target][0]}"
-                    )
+            asked = named and layer in layers
+            if asked != ((target, layer) in factors):
+                problem = "a target without tensors" if asked else "no target but has tensors"
+                raise CheckpointError(f"{where}: {path} is {problem}")
 
 
-def _scale(where: str, data: dict, key: tuple[str, int], pair: dict[str, TensorInfo]) -> float:
+def _scale(where: str, data: dict, pair: dict[str, TensorInfo]) -> float:
     """What one module's low-rank product is multiplied by, and a check of its rank."""
-    target, layer = key
-    module = f"layers.{layer}.{MODULES[target][0]}"
+    module = pair["A"].name.removeprefix("base_model.model.").split(".lora_A")[0]
 
     def lookup(patterns: str, default: str) -> float:
-        for pattern, value in (data.get(patterns) or {}).items():
+        table = data.get(patterns) or {}
+        if not isinstance(table, dict):
+            raise CheckpointError(f"{where}: {patterns}: expected an object")
+        for pattern, value in table.items():
+            # Groups that repeat, and many repeats, may take for ever to match.
+            plain = not re.search(r"\)[*+{]", pattern) and sum(map(pattern.count, "*+{")) <= 4
             try:
-                nested = re.search(r"[+*}]\)[+*{]", pattern)  # may take for ever to match
-                found = not nested and re.match(rf"(.*\.)?({pattern})$", module)
-            except re.error:
-                nested = True
-            if nested:
-                raise CheckpointError(f"{where}: {patterns} {pattern!r}: not a plain regex")
+                found = plain and re.match(rf"(.*\.)?({pattern})$", module)
+            except (re.error, OverflowError, RecursionError):
+                plain = False
+            if not plain:
+                raise CheckpointError(
+                    f"{where}: {patterns} {reprlib.repr(pattern)}: not a plain regex"
+                )
             if found:
                 return _number(f"{where}: {patterns}", {pattern: value}, pattern)
         return _number(where, data, default)
@@ -190,7 +203,7 @@ def _scale(where: str, data: dict, key: tuple[str, int], pair: dict[str, TensorI
 def _number(where: str, data: dict, name: str) -> float:
     value = data.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
-        raise CheckpointError(f"{where}: {name}={value!r}: expected a positive number")
+        raise CheckpointError(f"{where}: {name}={reprlib.repr(value)}: expected a positive number")
     return value
 
 
