@@ -288,7 +288,10 @@ BAD = (
     ({"num_attention_heads": 5}, "num_heads=5: not a multiple of num_kv_heads=2"),
     ({"head_dim": 15}, "head_dim=15: RoPE needs an even"),
     # Sizes that would take all memory before any weight is seen.
-    ({"num_hidden_layers": 10**6}, "num_hidden_layers=1000000: expected at most 1000"),
+    (
+        {"num_hidden_layers": 10**6},
+        "num_hidden_layers=1000000: expected a positive whole number below 1000",
+    ),
     ({"layer_types": None, "sliding_window_pattern": 10**11}, "sliding_window_pattern=1000"),
     ({"head_dim": 10**10}, "head_dim=10000000000"),
     ({"sliding_window": 2**32}, "sliding_window=4294967296"),
@@ -300,7 +303,7 @@ BAD = (
     ({"layer_types": None, "sliding_window_pattern": None}, "sliding_window_pattern=None"),
     # RoPE.
     ({"rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "'rope_type': 'yarn'}: expected"),
-    ({"rope_scaling": "linear"}, "rope_scaling='linear': expected rope_type"),
+    ({"rope_scaling": "linear"}, "rope_scaling='linear': expected an object"),
     ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling: factor=None"),
     ({"rope_scaling": {"rope_type": "linear", "factor": -8}}, "rope_scaling: factor=-8"),
     ({"rope_parameters": {**V5, "sliding_attention": LINEAR}}, "no scaling of sliding_attention"),

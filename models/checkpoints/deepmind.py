@@ -58,7 +58,8 @@ class Tree:
         self.directory = directory
         self.checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
         try:
-            tree = self.checkpointer.metadata(directory.resolve()).item_metadata.tree
+            metadata: Any = self.checkpointer.metadata(directory.resolve())
+            tree = metadata.item_metadata.tree
         except Exception as error:  # orbax raises what its many readers raise
             raise CheckpointError(
                 f"{directory}: not a readable orbax checkpoint ({_line(error)})"

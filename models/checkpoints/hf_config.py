@@ -8,6 +8,7 @@ is refused by name.
 """
 
 import reprlib
+from typing import Any
 
 from models.chat import jinja_template
 from models.checkpoints.files import CheckpointError
@@ -66,14 +67,23 @@ class _Fields:
         found = reprlib.repr(self.data.get(name))  # long and deep values are cut short
         return CheckpointError(f"{self.where}: {name}={found}: expected {expected}")
 
-    def number(self, name: str, *, whole: bool = False, optional: bool = False):
-        value = self.data.get(name, self.defaults.get(name))
-        if value is None and optional:
-            return None
-        kinds, end = ((int,), 10**7) if whole else ((int, float), 10**12)
-        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < end:
-            raise self.fail(name, f"a positive {'whole number' if whole else 'number'} below {end}")
-        return value if whole else float(value)
+    def get(self, name: str) -> Any:
+        return self.data.get(name, self.defaults.get(name))
+
+    def whole(self, name: str, end: int = 10**7) -> int:
+        value = self.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < end:
+            raise self.fail(name, f"a positive whole number below {end}")
+        return value
+
+    def real(self, name: str) -> float:
+        value = self.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
+            raise self.fail(name, "a positive number")
+        return float(value)
+
+    def optional(self, name: str) -> float | None:
+        return None if self.get(name) is None else self.real(name)
 
 
 def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
@@ -94,31 +104,29 @@ def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
     for name, allowed in MUST_BE.items():
         if data.get(name) not in allowed:
             raise fields.fail(name, f"{allowed[-1]!r}, the only one supported")
-    num_layers = fields.number("num_hidden_layers", whole=True)
-    if num_layers > MOST_LAYERS:
-        raise fields.fail("num_hidden_layers", f"at most {MOST_LAYERS}")
-    vocab_size = fields.number("vocab_size", whole=True)
+    num_layers = fields.whole("num_hidden_layers", MOST_LAYERS)
+    vocab_size = fields.whole("vocab_size")
     global_theta, local_theta, factor = _rope(fields, family)
     try:
         return GemmaConfig(
             family=family,
             num_layers=num_layers,
             vocab_size=PADDED_VOCAB.get(vocab_size, vocab_size),
-            width=fields.number("hidden_size", whole=True),
-            ffn_width=fields.number("intermediate_size", whole=True),
-            num_heads=fields.number("num_attention_heads", whole=True),
-            num_kv_heads=fields.number("num_key_value_heads", whole=True),
-            head_dim=fields.number("head_dim", whole=True),
+            width=fields.whole("hidden_size"),
+            ffn_width=fields.whole("intermediate_size"),
+            num_heads=fields.whole("num_attention_heads"),
+            num_kv_heads=fields.whole("num_key_value_heads"),
+            head_dim=fields.whole("head_dim"),
             kinds=_kinds(fields, family, num_layers),
-            window=fields.number("sliding_window", whole=True),
+            window=fields.whole("sliding_window"),
             local_theta=local_theta,
             global_theta=global_theta,
             global_rope_factor=factor,
-            query_scalar=fields.number("query_pre_attn_scalar"),
-            attention_softcap=fields.number("attn_logit_softcapping", optional=True),
-            logit_softcap=fields.number("final_logit_softcapping", optional=True),
-            norm_eps=fields.number("rms_norm_eps"),
-            max_positions=fields.number("max_position_embeddings", whole=True),
+            query_scalar=fields.real("query_pre_attn_scalar"),
+            attention_softcap=fields.optional("attn_logit_softcapping"),
+            logit_softcap=fields.optional("final_logit_softcapping"),
+            norm_eps=fields.real("rms_norm_eps"),
+            max_positions=fields.whole("max_position_embeddings"),
         )
     except CheckpointError:
         raise
@@ -149,7 +157,7 @@ def _kinds(fields: _Fields, family: str, num_layers: int) -> tuple[str, ...]:
     if "sliding_window_pattern" in fields.data:
         name = "sliding_window_pattern"
     fields.defaults[name] = 6
-    return layer_kinds(num_layers, (LOCAL,) * (fields.number(name, whole=True) - 1) + (GLOBAL,))
+    return layer_kinds(num_layers, (LOCAL,) * (fields.whole(name) - 1) + (GLOBAL,))
 
 
 def _rope(fields: _Fields, family: str) -> tuple[float, float, float]:
@@ -157,8 +165,8 @@ def _rope(fields: _Fields, family: str) -> tuple[float, float, float]:
     rope = fields.data.get("rope_parameters")
     if rope is None:
         factor = _factor(fields, "rope_scaling", fields.data.get("rope_scaling"))
-        theta = fields.number("rope_theta")
-        local_theta = theta if family == "gemma2" else fields.number("rope_local_base_freq")
+        theta = fields.real("rope_theta")
+        local_theta = theta if family == "gemma2" else fields.real("rope_local_base_freq")
     else:
         if not isinstance(rope, dict):
             raise fields.fail("rope_parameters", "an object")
@@ -172,8 +180,8 @@ def _rope(fields: _Fields, family: str) -> tuple[float, float, float]:
             raise fields.fail("rope_parameters", "no scaling of sliding_attention")
         defaults = fields.defaults
         local = {"rope_theta": defaults["rope_local_base_freq"], **sliding}
-        theta = _Fields(full, defaults, f"{fields.where}: rope_parameters").number("rope_theta")
-        local_theta = _Fields(local, {}, f"{fields.where}: rope_parameters").number("rope_theta")
+        theta = _Fields(full, defaults, f"{fields.where}: rope_parameters").real("rope_theta")
+        local_theta = _Fields(local, {}, f"{fields.where}: rope_parameters").real("rope_theta")
     if family == "gemma2" and factor != 1:
         raise CheckpointError(f"{fields.where}: rope scaling {factor}: Gemma 2 has none")
     return theta, local_theta, factor
@@ -183,14 +191,14 @@ def _factor(fields: _Fields, name: str, rope: object) -> float:
     """The linear factor of one rope description; other kinds of scaling are refused."""
     if rope is None:
         return 1.0
-    kind = None
-    if isinstance(rope, dict):
-        kind = rope.get("rope_type", rope.get("type", "default"))
+    if not isinstance(rope, dict):
+        raise fields.fail(name, "an object")
+    kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return 1.0
     if kind != "linear":
         raise fields.fail(name, "rope_type 'default' or 'linear'")
-    return _Fields(rope, {}, f"{fields.where}: {name}").number("factor")
+    return _Fields(rope, {}, f"{fields.where}: {name}").real("factor")
 
 
 def to_json(config: GemmaConfig, dtype: str) -> dict:

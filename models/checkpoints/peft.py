@@ -27,7 +27,7 @@ from models.checkpoints.files import (
     write_json,
     write_tensors,
 )
-from models.checkpoints.layout import build, sizes, their_shape, to_ours, to_theirs
+from models.checkpoints.layout import Slot, build, sizes, their_shape, to_ours, to_theirs
 from models.config import GemmaConfig
 from models.gemma import param_shapes
 from models.lora import TARGETS, LoraConfig, init_adapter
@@ -65,7 +65,7 @@ MUST_BE = {  # what would need other code
     "modules_to_save": (None, []),
     "trainable_token_indices": (None, [], {}),
 }
-Factors = dict[tuple[str, int], dict[str, TensorInfo]]  # (target, layer) -> A, B
+Factors = dict[Slot, dict[str, TensorInfo]]  # (target, layer) -> A, B
 
 
 def load(
