@@ -71,7 +71,11 @@ def turns(messages: Sequence[Message], family: str) -> list[tuple[str, str]]:
 
 
 def render(messages: Sequence[Message], family: str, *, reply: bool = True) -> str:
-    """The conversation as one text from <bos> on; with `reply`, up to where the model speaks."""
+    """The conversation as one text from <bos> on; with `reply`, up to where the model speaks.
+
+    For reading and comparing: control text that a message contains stands in it as typed, so ids
+    must come from `encode_chat`.
+    """
     text = "<bos>"
     for role, content in turns(messages, family):
         text += f"{START_OF_TURN}{role}\n{content}{END_OF_TURN}\n"

@@ -2,7 +2,7 @@
 
 Text is data. The strings of control tokens inside it ("<end_of_turn>" typed by a user or written by
 a model) are encoded as ordinary characters, so that only code can end a turn; decoding gives the
-same text back.
+same text back (but for "▁", sentencepiece's own sign for a space).
 """
 
 import io
@@ -40,6 +40,8 @@ class Tokenizer:
         self.bos_id = self._special(name, "<bos>")
         self.start_of_turn_id = self._special(name, START_OF_TURN)
         self.end_of_turn_id = self._special(name, END_OF_TURN)
+        if family not in (None, "gemma2", "gemma3"):
+            raise TokenizerError(f"{name}: family={family!r}: expected 'gemma2' or 'gemma3'")
         self.family = family or ("gemma2" if self.start_of_turn_id == 106 else "gemma3")
 
     @classmethod
@@ -94,29 +96,34 @@ class Tokenizer:
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """A Gemma-like tokenizer (BPE, single digits, byte fallback) of up to `vocab_size` pieces."""
-    proto = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=proto,
-        model_type="bpe",
-        vocab_size=vocab_size,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        pad_piece="<pad>",
-        eos_piece="<eos>",
-        bos_piece="<bos>",
-        user_defined_symbols=[START_OF_TURN, END_OF_TURN, "\n", "\n\n"],
-        num_threads=1,
-        minloglevel=2,
-    )
+    texts, proto = list(texts), io.BytesIO()
+    options = {
+        "model_type": "bpe",
+        "vocab_size": vocab_size,
+        "hard_vocab_limit": False,
+        "character_coverage": 1.0,
+        "byte_fallback": True,
+        "split_digits": True,
+        "normalization_rule_name": "identity",
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "user_defined_symbols": [START_OF_TURN, END_OF_TURN, "\n", "\n\n"],
+        "num_threads": 1,
+        "minloglevel": 2,
+    }
+    for token, name in enumerate(("pad", "eos", "bos", "unk")):
+        options |= {f"{name}_id": token, f"{name}_piece": f"<{name}>"}
+    try:
+        # The trainer would pass over texts longer than its limit.
+        longest = max(len(text.encode()) for text in texts)
+        options["max_sentence_length"] = max(longest + 1, 4096)
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=proto, **options
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise TokenizerError(
+            f"no tokenizer of {vocab_size} pieces from these texts: {reason}"
+        ) from None
     return proto.getvalue()

@@ -251,3 +251,24 @@ def test_trained_pieces():
     assert spelled("ж") == ["ж"]  # rare, yet covered
     assert len(spelled(" " * 8)) < 8
     assert len(tokenizer("trained").encode("數", bos=False)) == 3  # its bytes
+
+
+def test_long_texts_are_learned_from_too():
+    tokenizer = Tokenizer(train_tokenizer(["zebra " * 2000], 400))
+    assert len(tokenizer.encode("zebra", bos=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "size"),
+    [([], 400), (["abc"], 5), (["\ud800"], 400)],
+    ids=["none", "few", "surrogate"],
+)
+def test_untrainable(texts, size):
+    with pytest.raises(TokenizerError, match=f"no tokenizer of {size} pieces") as caught:
+        train_tokenizer(texts, size)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_family():
+    with pytest.raises(TokenizerError, match="family='llama'"):
+        Tokenizer(train_tokenizer(["abc"], 400), "llama")
