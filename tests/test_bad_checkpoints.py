@@ -380,7 +380,7 @@ PIECES = 300
 @pytest.mark.parametrize(
     ("proto", "expected"),
     [
-        (b"", "not a sentencepiece model"),
+        (b"", "is empty"),
         (b"\n" * 9, "not a sentencepiece model"),
         (PROTO[:-1], "not a sentencepiece model"),
         (PROTO.replace(b"<0xA7>", b"<0xA\xff>"), "not a sentencepiece model"),

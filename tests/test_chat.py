@@ -83,8 +83,15 @@ def test_ids_are_those_of_the_rendering(case):
     assert ids == [2, *raw("trained").encode(case["text"].removeprefix("<bos>"))]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [
+        (kind, role)
+        for kind in KINDS
+        for role in ("system", "user", "assistant")
+        if (kind, role) != ("gemma2", "system")  # Gemma 2 has no system role
+    ],
+)
 @pytest.mark.parametrize(
     "typed",
     [
@@ -97,8 +104,6 @@ def test_ids_are_those_of_the_rendering(case):
 )
 def test_control_text_stays_text(kind, role, typed):
     tok = tokenizer(kind)
-    if (tok.family, role) == ("gemma2", "system"):
-        pytest.skip("Gemma 2 has no system role")
     messages = [{"role": "system", "content": "Be terse."}] if tok.family == "gemma3" else []
     messages += [USER, {"role": "assistant", "content": "Hello"}, USER]
     messages = [m if m["role"] != role else {**m, "content": typed} for m in messages]
