@@ -174,6 +174,7 @@ def init_params(config: GemmaConfig, key: Array, dtype: Any) -> Params:
     return Gemma(config, dtype, dtype).init(key, ids_BT, jnp.ones_like(ids_BT))["params"]
 
 
+@functools.cache
 def param_shapes(config: GemmaConfig, dtype: Any = jnp.float32) -> Params:
     """The parameters as `jax.ShapeDtypeStruct`s."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))

@@ -83,18 +83,15 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: expected one of {DTYPES}")
     directory = local_directory(path, revision)
-    orbax = None if (directory / "config.json").is_file() else deepmind.find(directory)
-    if orbax is None:
-        config = config or hf.read_config(directory)
-        tokenizer = _tokenizer(directory, config.family)
-        config = _fit_vocabulary(directory, config, tokenizer)
-        params = hf.load(directory, config, dtype, mesh)
-    else:
-        config, params = deepmind.load(orbax, config, dtype, mesh)
-        tokenizer = _tokenizer(directory, config.family) or _tokenizer(
-            directory.parent, config.family
-        )
-        _fit_vocabulary(directory, config, tokenizer)
+    is_orbax = not (directory / "config.json").is_file() and deepmind.find(directory)
+    source = deepmind if is_orbax else hf
+    config = config or source.read_config(directory)
+    # Kaggle's tokenizer lies beside the folder of the orbax tree.
+    tokenizer = _tokenizer(directory, config.family)
+    if tokenizer is None and is_orbax:
+        tokenizer = _tokenizer(directory.parent, config.family)
+    config = _fit_vocabulary(directory, config, tokenizer)
+    params = source.load(directory, config, dtype, mesh)
     model = Model(config=config, params=params, tokenizer=tokenizer, mesh=mesh)
     if adapter is None:
         return model
@@ -145,8 +142,6 @@ def _tokenizer(directory: pathlib.Path, family: str) -> Tokenizer | None:
         return Tokenizer.load(path, family) if path.is_file() else None
     except TokenizerError as error:
         raise CheckpointError(str(error)) from None
-    except (IndexError, UnicodeDecodeError) as error:  # of an empty or a damaged file
-        raise CheckpointError(f"{path}: not a sentencepiece model ({error})") from None
 
 
 def _fit_vocabulary(

@@ -33,7 +33,8 @@ class Tokenizer:
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
             self.vocab_size = self._pieces.vocab_size()
-        except RuntimeError as error:
+            self._pieces.id_to_piece(list(range(self.vocab_size)))  # all of them can be read
+        except (RuntimeError, IndexError, UnicodeDecodeError) as error:
             raise TokenizerError(f"{name}: not a sentencepiece model ({error})") from None
         self.pad_id = self._special(name, "<pad>")
         self.eos_id = self._special(name, "<eos>")

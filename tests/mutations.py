@@ -148,8 +148,7 @@ MISTAKES = [
             'ids += tokenizer.encode(f"{role}\\n{content}")',
             "tests/test_chat.py"),
     Mistake("content not stripped", "models/chat.py",
-            'text = _text(index, message.get("content")).strip()',
-            'text = _text(index, message.get("content"))',
+            '"".join(text.strip() for text in _texts(index, message))', '"".join(_texts(index, message))',
             "tests/test_chat.py"),
     Mistake("control tokens pass through", "models/tokenizer.py",
             "for part in self._without_control(text):", "for part in [text]:",
@@ -187,7 +186,7 @@ def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:
     if source.count(mistake.old) != 1:
         return False, f"{mistake.file} has {source.count(mistake.old)} places like {mistake.old!r}"
     file.write_text(source.replace(mistake.old, mistake.new))
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", mistake.test]
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", mistake.test]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
     file.write_text(source)
     red = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

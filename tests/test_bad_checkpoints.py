@@ -119,21 +119,29 @@ def resized(table, rows):
 # What becomes of one tensor -> what the error says after the directory's name.
 BAD_TENSORS = (
     (Q, lambda x: None, f": lacks tensor {Q}; is its config that of these weights?"),
-    (Q, lambda x: x[:-1], f": tensor {Q} has shape [63, 48], its config makes it [64, 48]"),
-    (Q, lambda x: x.T, f": tensor {Q} has shape [48, 64], its config makes it [64, 48]"),
-    (Q, lambda x: x.reshape(4, 16, 48), f": tensor {Q} has shape [4, 16, 48], its"),
-    (Q, lambda x: x[0, 0], f": tensor {Q} has shape [], its"),
+    (Q, lambda x: x[:-1], f"/{FILE}: tensor {Q} has shape [63, 48], its config makes it [64, 48]"),
+    (Q, lambda x: x.T, f"/{FILE}: tensor {Q} has shape [48, 64], its config makes it [64, 48]"),
+    (Q, lambda x: x.reshape(4, 16, 48), f"/{FILE}: tensor {Q} has shape [4, 16, 48], its"),
+    (Q, lambda x: x[0, 0], f"/{FILE}: tensor {Q} has shape [], its"),
     (Q, lambda x: x.astype("i4"), f"/{FILE}: tensor {Q} has dtype I32, expected F32, F16, BF16"),
     (Q, lambda x: x.astype("f8"), f"/{FILE}: tensor {Q} has dtype F64, expected F32, F16, BF16"),
-    (NORM, lambda x: np.pad(x, (0, 64)), f": tensor {NORM} has shape [112], its config"),
-    ("model.extra", lambda x: np.ones(3, "f"), ": has unexpected tensor model.extra; is its"),
-    ("a\nb", lambda x: np.ones(3, "f"), ": has unexpected tensor a b; is its config"),
-    (f"x.{TABLE}", lambda x: np.ones(3, "f"), f": has unexpected tensor x.{TABLE}; is its"),
+    (NORM, lambda x: np.pad(x, (0, 64)), f"/{FILE}: tensor {NORM} has shape [112], its config"),
+    (
+        "model.extra",
+        lambda x: np.ones(3, "f"),
+        f"/{FILE}: has unexpected tensor model.extra; is its",
+    ),
+    ("a\nb", lambda x: np.ones(3, "f"), f"/{FILE}: has unexpected tensor a b; is its config"),
+    (f"x.{TABLE}", lambda x: np.ones(3, "f"), f"/{FILE}: has unexpected tensor x.{TABLE}; is its"),
     (f"language_model.{TABLE}", lambda x: np.ones(3, "f"), ": 2 tensors named embed_tokens.weight"),
     (TABLE, lambda x: None, ": 0 tensors named embed_tokens.weight with a prefix of model., "),
-    (TABLE, lambda x: resized(x, 95), f": tensor {TABLE} has shape [95, 48], its config"),
-    (TABLE, lambda x: resized(x, 96 + 129), f": tensor {TABLE} has shape [225, 48], its config"),
-    (TABLE, lambda x: x[0, 0], f": tensor {TABLE} has shape [], its config"),
+    (TABLE, lambda x: resized(x, 95), f"/{FILE}: tensor {TABLE} has shape [95, 48], its config"),
+    (
+        TABLE,
+        lambda x: resized(x, 96 + 129),
+        f"/{FILE}: tensor {TABLE} has shape [225, 48], its config",
+    ),
+    (TABLE, lambda x: x[0, 0], f"/{FILE}: tensor {TABLE} has shape [], its config"),
     (HEAD, lambda x: np.ones((96, 48), "f"), f"/{FILE}: {HEAD} differs from {TABLE}, but"),
     (HEAD, lambda x: np.ones(1, "f"), f"/{FILE}: {HEAD} differs from {TABLE}, but"),
     (HEAD, lambda x: np.ones((96, 48), "i4"), f"/{FILE}: tensor {HEAD} has dtype I32, expected"),
@@ -340,10 +348,16 @@ BAD_CONFIGS = (
     ),
     (
         {"num_hidden_layers": 6},
-        ": has unexpected tensor model.layers.6.input_layernorm.weight (and",
+        f"/{FILE}: has unexpected tensor model.layers.6.input_layernorm.weight (and",
     ),
-    ({"hidden_size": 64}, f": tensor {TABLE} has shape [96, 48], its config makes it [96, 64]"),
-    ({"vocab_size": 97}, f": tensor {TABLE} has shape [96, 48], its config makes it [97, 48]"),
+    (
+        {"hidden_size": 64},
+        f"/{FILE}: tensor {TABLE} has shape [96, 48], its config makes it [96, 64]",
+    ),
+    (
+        {"vocab_size": 97},
+        f"/{FILE}: tensor {TABLE} has shape [96, 48], its config makes it [97, 48]",
+    ),
     ({"num_attention_heads": 2}, ".o_proj.weight has shape [48, 64], its config makes it [48, 32]"),
     ({"num_key_value_heads": 4}, ".k_proj.weight has shape [32, 48], its config makes it [64, 48]"),
     ({"head_dim": 8}, ".k_proj.weight has shape [32, 48], its config makes it [16, 48]"),
@@ -364,7 +378,7 @@ def test_config_of_the_other_family(saved):
     name = "model.layers.0.self_attn.k_norm.weight"
     for family, other, expected in (
         ("gemma2", "gemma3", f": lacks tensor {name} (and 7 more)"),
-        ("gemma3", "gemma2", f": has unexpected tensor {name} (and 13 more)"),
+        ("gemma3", "gemma2", f"/{FILE}: has unexpected tensor {name} (and 13 more)"),
     ):
         depth = TINY[family].num_layers
         config = dataclasses.replace(

@@ -10,7 +10,7 @@ import pytest
 
 from models import load_model
 from models.checkpoints import deepmind
-from models.checkpoints.files import CheckpointError
+from models.checkpoints.files import CheckpointError, TensorInfo
 from models.config import SIZES
 from models.gemma import param_shapes
 from models.tokenizer import train_tokenizer
@@ -112,7 +112,7 @@ class Shapes:
         }
         d, f, h = config.width, config.ffn_width, config.head_dim
         n, k = config.num_heads, config.num_kv_heads
-        self.shapes = {"embedder/input_embedding": (rows, d), "final_norm/scale": (d,)}
+        shapes = {"embedder/input_embedding": (rows, d), "final_norm/scale": (d,)}
         for i in range(config.num_layers):
             own = {
                 "attn/q_einsum/w": (n, d, h),
@@ -125,7 +125,8 @@ class Shapes:
             }
             if "layers/attention/q_norm/scale" in leaves:
                 own |= {"attn/_query_norm/scale": (h,), "attn/_key_norm/scale": (h,)}
-            self.shapes |= {f"layer_{i}/{name}": shape for name, shape in own.items()}
+            shapes |= {f"layer_{i}/{name}": shape for name, shape in own.items()}
+        self.infos = {n: TensorInfo("kaggle", n, shape, "bfloat16") for n, shape in shapes.items()}
 
 
 def flat(tree):

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from models.checkpoints.files import CheckpointError, refuse_nonfinite
+from models.checkpoints.files import CheckpointError, TensorInfo, refuse_nonfinite, widest
 from models.checkpoints.layout import Slot, build, compare, expand, sizes, their_shape, to_ours
 from models.config import SIZES, GemmaConfig
 from models.gemma import param_shapes
@@ -64,15 +64,16 @@ class Tree:
             raise CheckpointError(
                 f"{directory}: not a readable orbax checkpoint ({_line(error)})"
             ) from None
-        self.paths, self.shapes = {}, {}
+        self.paths: dict[str, list] = {}
+        self.infos: dict[str, TensorInfo] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             name = "/".join(str(key.key) for key in path)
             for prefix in PREFIXES:
                 name = name.removeprefix(prefix)
             if name.endswith(("mlp/gating_einsum", "mlp/linear")):  # as in DeepMind's memory
                 name += "/w"
-            self.paths[name], self.shapes[name] = [key.key for key in path], tuple(leaf.shape)
-            self.dtype = leaf.dtype
+            self.paths[name] = [key.key for key in path]
+            self.infos[name] = TensorInfo(directory, name, tuple(leaf.shape), str(leaf.dtype))
 
     def read(self, name: str) -> np.ndarray:
         """One array, all of it finite."""
@@ -92,9 +93,22 @@ class Tree:
         return values
 
 
+def open_tree(directory: pathlib.Path) -> Tree:
+    """The tree of a directory that `find` recognises."""
+    found = find(directory)
+    if found is None:
+        raise CheckpointError(f"{directory}: has neither a config.json nor an orbax tree")
+    return Tree(found)
+
+
 def _line(error: Exception) -> str:
     """The first line of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def read_config(directory: pathlib.Path) -> GemmaConfig:
+    """The published size whose shapes a directory has."""
+    return recognise(open_tree(directory))
 
 
 def recognise(tree: Tree) -> GemmaConfig:
@@ -105,18 +119,18 @@ def recognise(tree: Tree) -> GemmaConfig:
         except CheckpointError:
             continue
         return config
-    table = tree.shapes.get("embedder/input_embedding")
+    table = tree.infos.get(TOP["embedder/table"][0])
     raise CheckpointError(
-        f"{tree.directory}: no published size has these shapes (embedding {table}); pass config="
+        f"{tree.directory}: no published size has these shapes "
+        f"(embedding {list(table.shape) if table else 'absent'}); pass config="
     )
 
 
 def load(
-    directory: pathlib.Path, config: GemmaConfig | None, dtype: Any | None, mesh: Mesh | None
-) -> tuple[GemmaConfig, Params]:
-    """The size and the parameters of a directory, in `dtype` or as they are stored."""
-    tree = Tree(directory)
-    config = config or recognise(tree)
+    directory: pathlib.Path, config: GemmaConfig, dtype: Any | None, mesh: Mesh | None
+) -> Params:
+    """The parameters of a directory, in `dtype` or the widest one stored."""
+    tree = open_tree(directory)
     names, size = _check(tree, config), sizes(config)
 
     def read(leaf: str, layer: int | None) -> np.ndarray:
@@ -126,7 +140,7 @@ def load(
             values = values[: config.vocab_size]
         return to_ours(values if part is None else values[part], pattern, size)
 
-    return config, build(param_shapes(config, dtype or tree.dtype), read, mesh)
+    return build(param_shapes(config, dtype or widest(tree.infos.values())), read, mesh)
 
 
 def _check(tree: Tree, config: GemmaConfig) -> dict[Slot, tuple[str, int | None, str]]:
@@ -135,9 +149,10 @@ def _check(tree: Tree, config: GemmaConfig) -> dict[Slot, tuple[str, int | None,
     for (leaf, i), (name, part, pattern) in expand(config, TOP, LAYER).items():
         name = name if i is None else f"layer_{i}/{name}"
         lead = () if part is None else (2,)
-        if leaf.startswith("mlp/") and tree.shapes.get(name) == (2, config.width, config.ffn_width):
+        transposed = (2, config.width, config.ffn_width)
+        if part is not None and name in tree.infos and tree.infos[name].shape == transposed:
             pattern = "D F -> D F"
         names[leaf, i] = (name, part, pattern)
         expected[name] = (*lead, *their_shape(pattern, size))
-    compare(tree.directory, tree.shapes, expected, TOP["embedder/table"][0])
+    compare(tree.directory, tree.infos, expected, TOP["embedder/table"][0])
     return names

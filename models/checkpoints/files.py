@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import ml_dtypes
@@ -21,7 +21,10 @@ import safetensors.numpy
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".npy", ".npz", ".h5")
-DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+DTYPES = {
+    **{"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16},  # safetensors' names
+    **{"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16},  # orbax's
+}
 
 
 class CheckpointError(ValueError):
@@ -135,13 +138,17 @@ def read_tensor(info: TensorInfo) -> np.ndarray:
     return values
 
 
-def native_dtype(info: TensorInfo) -> np.dtype:
-    """The dtype to load a tensor in; float16 becomes float32, which holds all its values."""
-    if info.dtype not in DTYPES:
-        raise CheckpointError(
-            f"{info.file}: tensor {info.name} has dtype {info.dtype}, expected {', '.join(DTYPES)}"
-        )
-    return np.dtype(np.float32 if info.dtype == "F16" else DTYPES[info.dtype])
+def widest(infos: Iterable[TensorInfo]) -> np.dtype:
+    """The dtype that holds all values of some tensors: bfloat16 if all are, else float32."""
+    stored = set()
+    for info in infos:
+        if info.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{info.file}: tensor {info.name} has dtype {info.dtype}, "
+                f"expected {', '.join(DTYPES)}"
+            )
+        stored.add(DTYPES[info.dtype])
+    return np.dtype(ml_dtypes.bfloat16 if stored == {ml_dtypes.bfloat16} else np.float32)
 
 
 def refuse_nonfinite(values: np.ndarray, where: str) -> None:

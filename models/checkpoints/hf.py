@@ -20,11 +20,11 @@ from models.checkpoints.files import (
     INDEX,
     CheckpointError,
     TensorInfo,
-    native_dtype,
     open_tensors,
     read_json,
     read_tensor,
     whole_directory,
+    widest,
     write_json,
     write_tensors,
 )
@@ -88,16 +88,16 @@ def read_config(directory: pathlib.Path) -> GemmaConfig:
 def load(
     directory: pathlib.Path, config: GemmaConfig, dtype: Any | None, mesh: Mesh | None
 ) -> Params:
-    """The parameters of a directory, in `dtype` or as they are stored."""
+    """The parameters of a directory, in `dtype` or the widest one stored."""
     found = {n: info for n, info in open_tensors(directory).items() if not PASSED_OVER.fullmatch(n)}
     prefix = _prefix(directory, found)
     names, size = tensor_names(config), sizes(config)
     table = found[prefix + TOP["embedder/table"][0]]
-    dtypes = {name: native_dtype(info) for name, info in found.items()}
+    stored = widest(found.values())
     head = found.pop("lm_head.weight", None)
     compare(
         directory,
-        {name: info.shape for name, info in found.items()},
+        found,
         {prefix + name: their_shape(pattern, size) for name, pattern in names.values()},
         table.name,
     )
@@ -113,7 +113,7 @@ def load(
             values[: config.vocab_size] if leaf == "embedder/table" else values, pattern, size
         )
 
-    return build(param_shapes(config, dtype or dtypes[table.name]), read, mesh)
+    return build(param_shapes(config, dtype or stored), read, mesh)
 
 
 def _prefix(directory: pathlib.Path, found: dict[str, TensorInfo]) -> str:

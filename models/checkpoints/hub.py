@@ -1,5 +1,6 @@
 """Repositories of the Hugging Face Hub as local directories: resumable, offline from the cache."""
 
+import os
 import pathlib
 import re
 
@@ -14,11 +15,11 @@ FILES = ("*.json", "*.safetensors", "tokenizer.model")  # never a pickle
 def local_directory(path: str | pathlib.Path, revision: str | None) -> pathlib.Path:
     """`path` if it is a directory, else the repository `owner/name` at a revision."""
     directory = pathlib.Path(path).expanduser()
-    if directory.is_dir():
+    if str(path) and os.path.isdir(directory):  # which, unlike Path.is_dir, takes any name
         if revision is not None:
             raise CheckpointError(f"{path}: a local directory has no revision {revision!r}")
         return directory
-    if directory.exists():
+    if str(path) and os.path.exists(directory):
         raise CheckpointError(f"{path}: a file, where a checkpoint directory is expected")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or str(path).startswith("."):
         raise CheckpointError(f"{path}: no such directory, and not a Hub repository `owner/name`")
@@ -40,7 +41,7 @@ def download(repo: str, revision: str | None) -> pathlib.Path:
         fix = "there is no such repository, or it is private: check the name and HF_TOKEN"
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         fix = (
-            "it is not in the cache and the Hub is out of reach: connect, or pass a local directory"
+            "it is not in the cache and the Hub did not answer: connect, or pass a local directory"
         )
     except errors.HFValidationError:
         fix = "no such directory, and not a name that a Hub repository can have"

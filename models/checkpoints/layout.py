@@ -13,7 +13,7 @@ import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
 
-from models.checkpoints.files import CheckpointError
+from models.checkpoints.files import CheckpointError, TensorInfo
 from models.config import GemmaConfig
 from models.gemma import param_shapes
 from models.sharding import path_name, shardings
@@ -69,7 +69,7 @@ def expand(
 
 def compare(
     where: object,
-    found: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, TensorInfo],
     expected: Mapping[str, tuple[int, ...]],
     table: str,
 ) -> None:
@@ -78,15 +78,16 @@ def compare(
     for problem, names in (("lacks tensor", missing), ("has unexpected tensor", extra)):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            place = found[names[0]].file if names[0] in found else where
             raise CheckpointError(
-                f"{where}: {problem} {names[0]}{more}; is its config that of these weights?"
+                f"{place}: {problem} {names[0]}{more}; is its config that of these weights?"
             )
     for name, shape in expected.items():
-        rows, *rest = found[name] or (0,)
+        rows, *rest = found[name].shape or (0,)
         padded = name == table and 0 <= rows - shape[0] <= MOST_EXTRA_ROWS
         if (shape[0] if padded else rows, *rest) != shape:
             raise CheckpointError(
-                f"{where}: tensor {name} has shape {list(found[name])}, "
+                f"{found[name].file}: tensor {name} has shape {list(found[name].shape)}, "
                 f"its config makes it {list(shape)}"
             )
 

@@ -18,12 +18,12 @@ from jax.sharding import Mesh
 from models.checkpoints.files import (
     CheckpointError,
     TensorInfo,
-    native_dtype,
     read_header,
     read_json,
     read_tensor,
     refuse_pickle,
     whole_directory,
+    widest,
     write_json,
     write_tensors,
 )
@@ -50,6 +50,7 @@ NAME = re.compile(
 MUST_BE = {  # what would need other code
     "peft_type": ("LORA",),
     "bias": ("none", None),
+    "use_rslora": (False, True, None),
     "use_dora": (False, None),
     "use_qalora": (False, None),
     "use_bdlora": (False, None),
@@ -88,8 +89,8 @@ def load(
     scales = {key: _scale(where, data, ab) for key, ab in factors.items()}
     lora = _common(where, data, factors, set(scales.values()))
     deviates = set(scales.values()) != {lora.scale}
-    stored = {native_dtype(info) for pair in factors.values() for info in pair.values()}
-    dtype = np.dtype(np.float32) if deviates or len(stored) > 1 else stored.pop()
+    stored = widest(info for pair in factors.values() for info in pair.values())
+    dtype = np.dtype(np.float32) if deviates else stored
     size = {**sizes(config), "R": lora.rank}
 
     def read(leaf: str, layer: int | None) -> np.ndarray:
@@ -136,7 +137,6 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
         rank = pair["A"].shape[0] if pair["A"].shape else 0
         for factor, pattern in zip("AB", MODULES[target][1:], strict=True):
             info, shape = pair[factor], their_shape(pattern, {**sizes(config), "R": rank})
-            native_dtype(info)
             if info.shape != shape or rank == 0:
                 raise CheckpointError(
                     f"{weights}: tensor {info.name} has shape {list(info.shape)}, "
