@@ -91,12 +91,13 @@ def load_model(
     if tokenizer is None and is_orbax:
         tokenizer = _tokenizer(directory.parent, config.family)
     config = _fit_vocabulary(directory, config, tokenizer)
+    lora, factors = None, None
+    if adapter is not None:  # before the weights: what is wrong with it shows at once
+        lora, factors = peft.load(local_directory(adapter, None), config, mesh)
     params = source.load(directory, config, dtype, mesh)
-    model = Model(config=config, params=params, tokenizer=tokenizer, mesh=mesh)
-    if adapter is None:
-        return model
-    lora, weights = peft.load(local_directory(adapter, None), config, mesh)
-    return dataclasses.replace(model, lora=lora, adapter=weights)
+    return Model(
+        config=config, params=params, tokenizer=tokenizer, lora=lora, adapter=factors, mesh=mesh
+    )
 
 
 def save_hf(model: Model, directory: str | pathlib.Path) -> pathlib.Path:
@@ -115,7 +116,10 @@ def save_adapter(
 
 def logits(model: Model, ids: Sequence[Sequence[int]] | Array, mask: Any = None) -> Array:
     """logits_BTV in float32 for rows of token ids; `mask` is 0 where a row is padded."""
-    ids_BT = np.asarray(ids)
+    try:
+        ids_BT = np.asarray(ids)
+    except ValueError:  # rows of different lengths
+        ids_BT = np.zeros(0)
     if ids_BT.ndim != 2 or ids_BT.size == 0 or not np.issubdtype(ids_BT.dtype, np.integer):
         raise ValueError("ids: expected rows of token ids of equal, positive length")
     if ids_BT.min() < 0 or ids_BT.max() >= model.config.vocab_size:

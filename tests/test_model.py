@@ -100,6 +100,7 @@ def test_logits_of_padded_rows():
         ([[1, 96]], None, r"found 1 \.\. 96, the vocabulary is 0 \.\. 95"),
         ([[-1, 5]], None, "found -1"),
         ([1, 2, 3], None, "rows of token ids"),
+        ([[1, 2], [3]], None, "rows of token ids of equal"),
         ([[]], None, "rows of token ids"),
         ([[1.5, 2.0]], None, "rows of token ids"),
         ([[1, 2]], [[1]], r"mask: shape \(1, 1\), ids have \(1, 2\)"),

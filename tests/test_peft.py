@@ -327,8 +327,14 @@ BAD_TENSORS = (
     ({A: (3, 48), B: (32, 3)}, f"/{WEIGHTS}: tensor {A} has rank 3, {CONFIG} says 4"),
     ({A: np.full((4, 48), np.nan, "f")}, f"/{WEIGHTS}: tensor {A} is not finite at (0, 0)"),
     ({B: np.full((32, 4), np.inf, "f")}, f"/{WEIGHTS}: tensor {B} is not finite at (0, 0)"),
-    ({A: np.ones((4, 48), "f8")}, f"/{WEIGHTS}: tensor {A} has dtype F64, expected F32, F16"),
-    ({B: np.ones((32, 4), "i4")}, f"/{WEIGHTS}: tensor {B} has dtype I32, expected F32, F16"),
+    (
+        {A: np.ones((4, 48), "f8")},
+        f"/{WEIGHTS}: tensor {A} has dtype F64, expected float32, float16",
+    ),
+    (
+        {B: np.ones((32, 4), "i4")},
+        f"/{WEIGHTS}: tensor {B} has dtype I32, expected float32, float16",
+    ),
     ({DEEP: (4, 48)}, f"/{WEIGHTS}: tensor {DEEP}, but the model has 7 layers"),
     ({DEEPEST: (4, 48)}, f"/{WEIGHTS}: tensor {DEEPEST} adapts nothing of Gemma's layers"),
     ({AGAIN: (4, 48)}, f"/{WEIGHTS}: tensors {AGAIN} and {A} adapt the same module"),

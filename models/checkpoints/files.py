@@ -21,10 +21,7 @@ import safetensors.numpy
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".npy", ".npz", ".h5")
-DTYPES = {
-    **{"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16},  # safetensors' names
-    **{"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16},  # orbax's
-}
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' name -> NumPy's
 
 
 class CheckpointError(ValueError):
@@ -63,7 +60,9 @@ def read_header(file: pathlib.Path) -> list[TensorInfo]:
             infos = []
             for name in tensors.keys():  # noqa: SIM118 (a handle, not a dict)
                 part = tensors.get_slice(name)
-                infos.append(TensorInfo(file, name, tuple(part.get_shape()), part.get_dtype()))
+                dtype = str(part.get_dtype())
+                shape = tuple(part.get_shape())
+                infos.append(TensorInfo(file, name, shape, DTYPES.get(dtype, dtype)))
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a whole safetensors file ({error})") from None
     return infos
@@ -142,13 +141,13 @@ def widest(infos: Iterable[TensorInfo]) -> np.dtype:
     """The dtype that holds all values of some tensors: bfloat16 if all are, else float32."""
     stored = set()
     for info in infos:
-        if info.dtype not in DTYPES:
+        if info.dtype not in DTYPES.values():
             raise CheckpointError(
                 f"{info.file}: tensor {info.name} has dtype {info.dtype}, "
-                f"expected {', '.join(DTYPES)}"
+                f"expected {', '.join(DTYPES.values())}"
             )
-        stored.add(DTYPES[info.dtype])
-    return np.dtype(ml_dtypes.bfloat16 if stored == {ml_dtypes.bfloat16} else np.float32)
+        stored.add(info.dtype)
+    return np.dtype(ml_dtypes.bfloat16 if stored == {"bfloat16"} else np.float32)
 
 
 def refuse_nonfinite(values: np.ndarray, where: str) -> None:
