@@ -1,6 +1,6 @@
 """Tunix itself beside us: what tests/test_tunix.py reads from a fixture, computed again.
 
-    pip install -e '.[test,parity]' -c constraints.txt && pytest tests/parity
+    pip install -e '.[test,parity]' && pytest tests/parity     (in an environment of its own)
 
 Without Tunix installed these tests skip and say so; `.ci/run` installs it.
 """
