@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 Array = jax.Array
-# Finite: a row that sees nothing must not become NaN.
+# Finite, or a row that sees nothing becomes NaN; 0.7 leaves room for differences of two scores.
 UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
@@ -64,7 +64,7 @@ def einsum_attention(
 def fused_attention(
     q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, visible_BTS: Array, cap: float | None
 ) -> Array:
-    """The same through `jax.nn.dot_product_attention`, which may choose a fused kernel."""
+    """The same through `jax.nn.dot_product_attention`, which on CPUs is unfused einsums as well."""
     if cap is not None:
         raise ValueError("attention='fused' cannot soft-cap its scores: use attention='einsum'")
     return jax.nn.dot_product_attention(

@@ -10,7 +10,7 @@ instead, because rings and full-length layers have different shapes; so it is wh
 cut out of a stack first.
 
 The row mask is 0 for padding. Where it is larger than 1 it numbers the packed examples of a row (1,
-2, ... from left to right), which then do not see each other.
+2, ... from left to right), which then do not see each other; with a cache it is 0 or 1.
 """
 
 import functools

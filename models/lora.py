@@ -8,6 +8,7 @@ parameters; to unmerge is to go back to the ones it was given, exactly.
 """
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -65,7 +66,7 @@ def init_adapter(lora: LoraConfig, params: Params, key: Array, dtype: Any = jnp.
         part, leaf = TARGETS[name]
         depth, *shape = params["layers"][part][leaf]["w"].shape
         inputs, outputs = shape[: num_inputs(name)], shape[num_inputs(name) :]
-        bound = jnp.prod(jnp.array(inputs)) ** -0.5
+        bound = math.prod(inputs) ** -0.5
         a = jax.random.uniform(
             jax.random.fold_in(key, i), (depth, *inputs, lora.rank), dtype, -bound, bound
         )

@@ -1,7 +1,7 @@
 """A model as one value. `load_model` makes it from a directory, `logits` asks it.
 
 model = load_model("path/or/owner/name")
-scores_BTV = logits(model, [model.tokenizer.encode("The capital of France is")])
+logits_BTV = logits(model, [model.tokenizer.encode("The capital of France is")])
 """
 
 import dataclasses
@@ -40,6 +40,10 @@ class Model:
     adapter: Params | None = None
     mesh: Mesh | None = None
 
+    def __post_init__(self):
+        if (self.lora is None) != (self.adapter is None):
+            raise ValueError("Model: lora and adapter come together, or neither")
+
     @property
     def module(self) -> Gemma:
         """The linen module, computing in the dtype of the parameters."""
@@ -76,9 +80,9 @@ def load_model(
 ) -> Model:
     """A model from a Hugging Face or DeepMind directory or a Hub repository, with a PEFT adapter.
 
-    `dtype` is "float32", "bfloat16" or None for the one stored; `config` overrides what the
-    directory says (and is needed for DeepMind checkpoints of unpublished sizes); with `mesh`, every
-    device gets its own shards only.
+    `dtype` is "float32", "bfloat16" or None for the stored one (float32 if several are); `config`
+    overrides what the directory says (and is needed for DeepMind checkpoints of unpublished sizes);
+    with `mesh`, every device gets its own shards only.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: expected one of {DTYPES}")

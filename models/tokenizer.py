@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import sentencepiece
 
 START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
+# All pieces with a function; HTML tags and runs of white space keep their own pieces.
 _CONTROL = re.compile(
     r"<(?:start|end)_of_(?:turn|image)>|<image_soft_token>|<mask>|<2mass>|<unused\d+>"
     r"|\[multimodal\]|\[@BOS@\]|\[toxicity=0\]"

@@ -118,30 +118,38 @@ def resized(table, rows):
 
 # What becomes of one tensor -> what the error says after the directory's name.
 BAD_TENSORS = (
-    (Q, lambda x: None, f": lacks tensor {Q}; is its config that of these weights?"),
-    (Q, lambda x: x[:-1], f"/{FILE}: tensor {Q} has shape [63, 48], its config makes it [64, 48]"),
-    (Q, lambda x: x.T, f"/{FILE}: tensor {Q} has shape [48, 64], its config makes it [64, 48]"),
-    (Q, lambda x: x.reshape(4, 16, 48), f"/{FILE}: tensor {Q} has shape [4, 16, 48], its"),
-    (Q, lambda x: x[0, 0], f"/{FILE}: tensor {Q} has shape [], its"),
+    (Q, lambda x: None, f": lacks tensor {Q}; is this the architecture of these weights?"),
+    (
+        Q,
+        lambda x: x[:-1],
+        f"/{FILE}: tensor {Q} has shape [63, 48], the architecture makes it [64, 48]",
+    ),
+    (
+        Q,
+        lambda x: x.T,
+        f"/{FILE}: tensor {Q} has shape [48, 64], the architecture makes it [64, 48]",
+    ),
+    (Q, lambda x: x.reshape(4, 16, 48), f"/{FILE}: tensor {Q} has shape [4, 16, 48], the"),
+    (Q, lambda x: x[0, 0], f"/{FILE}: tensor {Q} has shape [], the"),
     (Q, lambda x: x.astype("i4"), f"/{FILE}: tensor {Q} has dtype I32, expected float32, float16"),
     (Q, lambda x: x.astype("f8"), f"/{FILE}: tensor {Q} has dtype F64, expected float32, float16"),
-    (NORM, lambda x: np.pad(x, (0, 64)), f"/{FILE}: tensor {NORM} has shape [112], its config"),
+    (NORM, lambda x: np.pad(x, (0, 64)), f"/{FILE}: tensor {NORM} has shape [112], the arch"),
     (
         "model.extra",
         lambda x: np.ones(3, "f"),
-        f"/{FILE}: has unexpected tensor model.extra; is its",
+        f"/{FILE}: has unexpected tensor model.extra; is this",
     ),
-    ("a\nb", lambda x: np.ones(3, "f"), f"/{FILE}: has unexpected tensor a b; is its config"),
-    (f"x.{TABLE}", lambda x: np.ones(3, "f"), f"/{FILE}: has unexpected tensor x.{TABLE}; is its"),
+    ("a\nb", lambda x: np.ones(3, "f"), f"/{FILE}: has unexpected tensor a b; is this"),
+    (f"x.{TABLE}", lambda x: np.ones(3, "f"), f"/{FILE}: has unexpected tensor x.{TABLE}; is this"),
     (f"language_model.{TABLE}", lambda x: np.ones(3, "f"), ": 2 tensors named embed_tokens.weight"),
     (TABLE, lambda x: None, ": 0 tensors named embed_tokens.weight with a prefix of model., "),
-    (TABLE, lambda x: resized(x, 95), f"/{FILE}: tensor {TABLE} has shape [95, 48], its config"),
+    (TABLE, lambda x: resized(x, 95), f"/{FILE}: tensor {TABLE} has shape [95, 48], the arch"),
     (
         TABLE,
         lambda x: resized(x, 96 + 129),
-        f"/{FILE}: tensor {TABLE} has shape [225, 48], its config",
+        f"/{FILE}: tensor {TABLE} has shape [225, 48], the arch",
     ),
-    (TABLE, lambda x: x[0, 0], f"/{FILE}: tensor {TABLE} has shape [], its config"),
+    (TABLE, lambda x: x[0, 0], f"/{FILE}: tensor {TABLE} has shape [], the arch"),
     (HEAD, lambda x: np.ones((96, 48), "f"), f"/{FILE}: {HEAD} differs from {TABLE}, but"),
     (HEAD, lambda x: np.ones(1, "f"), f"/{FILE}: {HEAD} differs from {TABLE}, but"),
     (HEAD, lambda x: np.ones((96, 48), "i4"), f"/{FILE}: tensor {HEAD} has dtype I32, expected"),
@@ -352,18 +360,24 @@ BAD_CONFIGS = (
     ),
     (
         {"hidden_size": 64},
-        f"/{FILE}: tensor {TABLE} has shape [96, 48], its config makes it [96, 64]",
+        f"/{FILE}: tensor {TABLE} has shape [96, 48], the architecture makes it [96, 64]",
     ),
     (
         {"vocab_size": 97},
-        f"/{FILE}: tensor {TABLE} has shape [96, 48], its config makes it [97, 48]",
+        f"/{FILE}: tensor {TABLE} has shape [96, 48], the architecture makes it [97, 48]",
     ),
-    ({"num_attention_heads": 2}, ".o_proj.weight has shape [48, 64], its config makes it [48, 32]"),
-    ({"num_key_value_heads": 4}, ".k_proj.weight has shape [32, 48], its config makes it [64, 48]"),
-    ({"head_dim": 8}, ".k_proj.weight has shape [32, 48], its config makes it [16, 48]"),
+    (
+        {"num_attention_heads": 2},
+        ".o_proj.weight has shape [48, 64], the architecture makes it [48, 32]",
+    ),
+    (
+        {"num_key_value_heads": 4},
+        ".k_proj.weight has shape [32, 48], the architecture makes it [64, 48]",
+    ),
+    ({"head_dim": 8}, ".k_proj.weight has shape [32, 48], the architecture makes it [16, 48]"),
     (
         {"intermediate_size": 96},
-        ".down_proj.weight has shape [48, 80], its config makes it [48, 96]",
+        ".down_proj.weight has shape [48, 80], the architecture makes it [48, 96]",
     ),
 )
 

@@ -89,6 +89,48 @@ def test_nested_trees_and_prefixes(tmp_path):
     assert_trees_equal(load_model(tmp_path, config=TINY3).params, tiny_params("gemma3"))
 
 
+def test_vision_is_passed_over(tmp_path):
+    vision = {
+        "SigLiPFromPatches_0/siglip_encoder/pos_embedding": {"w": np.ones((2, 3), np.int32)},
+        "transformer/embedder/mm_input_projection": {"w": np.ones((3, 48), np.float32)},
+    }
+    write(tmp_path, theirs("gemma3") | vision)
+    assert_trees_equal(load_model(tmp_path, config=TINY3).params, tiny_params("gemma3"))
+
+
+def test_as_many_kv_heads_as_heads_are_one_fused_array(tmp_path):
+    config = dataclasses.replace(TINY3, num_heads=2, num_kv_heads=2)
+    tree, random = theirs("gemma3"), np.random.RandomState(1)
+    drawn = random.standard_normal((7, 3, 2, 48, 16)).astype(np.float32)
+    for i in range(7):
+        del tree[f"transformer/layer_{i}/attn/q_einsum"]
+        del tree[f"transformer/layer_{i}/attn/kv_einsum"]
+        tree[f"transformer/layer_{i}/attn/qkv_einsum"] = {"w": drawn[i]}
+        vec = tree[f"transformer/layer_{i}/attn/attn_vec_einsum"]
+        vec["w"] = vec["w"][:2]
+    attention = load_model(write(tmp_path, tree), config=config).params["layers"]["attention"]
+    for part, name in enumerate("qkv"):
+        got = np.asarray(attention[name]["w"])
+        np.testing.assert_array_equal(got, drawn[:, part].transpose(0, 2, 1, 3))
+
+
+def test_stacked_layers_are_refused_by_name(tmp_path):
+    tree = {"transformer/stacked_layers/attention_type_0/mlp/linear": {"w": np.ones((2, 3))}}
+    with pytest.raises(CheckpointError, match="stacked layers are not read"):
+        load_model(write(tmp_path, tree), config=TINY3)
+
+
+def test_the_tree_is_found_wherever_it_lies(tmp_path):
+    deep = tmp_path / "run" / "checkpoint" / "7"
+    with ocp.CheckpointManager(deep.parent) as manager:
+        manager.save(7, args=ocp.args.PyTreeSave(theirs("gemma3")))
+    for folder in (tmp_path, deep.parent, deep):
+        assert deepmind.find(folder) == deep / "default"
+    assert_trees_equal(load_model(tmp_path, config=TINY3).params, tiny_params("gemma3"))
+    write(tmp_path, theirs("gemma3"))  # a second tree: which one is meant?
+    assert deepmind.find(tmp_path) is None
+
+
 def test_the_tokenizer_may_lie_beside_or_above(tmp_path):
     write(tmp_path, theirs("gemma3"))
     proto = train_tokenizer(["a b c"] * 3, 400)

@@ -231,7 +231,6 @@ def test_fields_are_read_and_not_assumed():
         "rope_theta": 3e5,
         "rope_local_base_freq": 2e3,
         "rope_scaling": {"rope_type": "linear", "factor": 1.5},
-        "attn_logit_softcapping": 11,
         "final_logit_softcapping": 12.5,
         "rms_norm_eps": 1e-5,
         "query_pre_attn_scalar": 77.5,
@@ -240,7 +239,7 @@ def test_fields_are_read_and_not_assumed():
     config = from_json(data)
     assert config.kinds == (LOCAL, GLOBAL, LOCAL, GLOBAL, LOCAL)
     assert (config.global_theta, config.local_theta, config.global_rope_factor) == (3e5, 2e3, 1.5)
-    assert (config.attention_softcap, config.logit_softcap) == (11, 12.5)
+    assert (config.attention_softcap, config.logit_softcap) == (None, 12.5)
     assert (config.norm_eps, config.query_scalar, config.vocab_size) == (1e-5, 77.5, 1000)
     nested = {"full_attention": {"rope_theta": 7e5}, "sliding_attention": {"rope_theta": 9e3}}
     config = from_json({**data, "rope_parameters": nested})  # version 5 looks nowhere else
@@ -284,7 +283,7 @@ BAD = (
     ({"rms_norm_eps": math.nan}, "rms_norm_eps=nan"),
     ({"rope_theta": math.inf}, "rope_theta=inf"),
     ({"sliding_window": None}, "sliding_window=None"),
-    ({"attn_logit_softcapping": -1}, "attn_logit_softcapping=-1"),
+    ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0: expected None"),
     ({"num_attention_heads": 5}, "num_heads=5: not a multiple of num_kv_heads=2"),
     ({"head_dim": 15}, "head_dim=15: RoPE needs an even"),
     # Sizes that would take all memory before any weight is seen.

@@ -116,6 +116,11 @@ def test_there_may_be_nothing_to_save(tmp_path):
         save_adapter(tiny_model(), tmp_path / "out")
 
 
+def test_an_adapter_comes_with_its_scale():
+    with pytest.raises(ValueError, match="lora and adapter come together"):
+        tiny_model(adapter=drawn(LORA))
+
+
 def test_unknown_dtype(tmp_path):
     with pytest.raises(ValueError, match="dtype='float8'"):
         load_model(tmp_path, dtype="float8")

@@ -223,6 +223,13 @@ def test_factors_of_different_dtypes_are_not_rounded(tmp_path):
     assert_merges_alike(lora, adapter, factors, by_target(1.5))
 
 
+def test_adapters_of_the_vision_tower_are_passed_over(tmp_path):
+    tower = "base_model.model.model.vision_tower.vision_model.encoder.layers.0.self_attn.q_proj"
+    vision = {f"{tower}.lora_{x}.weight": np.ones((4, 4), np.float32) for x in "AB"}
+    lora, adapter = peft.load(write(tmp_path, PLAIN, draw() | vision), TINY3, None)
+    assert_merges_alike(lora, adapter, draw(), by_target(1.5))
+
+
 def test_merged_model(tmp_path):
     """From the directories to merged parameters; what has no adapter stays bit for bit."""
     config = {**PLAIN, "use_rslora": True, "alpha_pattern": {"o_proj": 5}}

@@ -7,6 +7,7 @@ given.
 """
 
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -20,7 +21,9 @@ from models.config import SIZES, GemmaConfig
 from models.gemma import param_shapes
 
 Params = Any
-MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "checkpoint", "manifest.ocdbt")
+MARKS = ("_METADATA", "manifest.ocdbt", "checkpoint")  # files in the tree itself
+PASSED_OVER = re.compile(r"SigLiPFromPatches_0/.*|embedder/mm_\w+/.*")  # vision of 4b and larger
+FUSED = {"attention/q/w": 0, "attention/k/w": 1, "attention/v/w": 2}  # qkv_einsum, where N = K
 PREFIXES = ("rlx_networks/policy_network/", "transformer/")
 TOP = {
     "embedder/table": ("embedder/input_embedding", None, "V D -> V D"),
@@ -44,11 +47,12 @@ LAYER = {  # our leaf -> their key, which slice of it, pattern
 
 
 def find(directory: pathlib.Path) -> pathlib.Path | None:
-    """The orbax tree of a directory: itself, or its only child that is one."""
-    if any((directory / mark).exists() for mark in MARKS):
+    """The orbax tree of a directory: itself, or the only one below it."""
+    if any((directory / mark).is_file() for mark in MARKS):
         return directory
-    children = [child for child in sorted(directory.iterdir()) if child.is_dir() and find(child)]
-    return children[0] if len(children) == 1 else None
+    children = (child for child in sorted(directory.iterdir()) if child.is_dir())
+    trees = [tree for child in children if (tree := find(child))]
+    return trees[0] if len(trees) == 1 else None
 
 
 class Tree:
@@ -70,6 +74,10 @@ class Tree:
             name = "/".join(str(key.key) for key in path)
             for prefix in PREFIXES:
                 name = name.removeprefix(prefix)
+            if PASSED_OVER.fullmatch(name):
+                continue
+            if "stacked_layers/" in name:
+                raise CheckpointError(f"{directory}: stacked layers are not read; save them apart")
             if name.endswith(("mlp/gating_einsum", "mlp/linear")):  # as in DeepMind's memory
                 name += "/w"
             self.paths[name] = [key.key for key in path]
@@ -149,6 +157,9 @@ def _check(tree: Tree, config: GemmaConfig) -> dict[Slot, tuple[str, int | None,
     for (leaf, i), (name, part, pattern) in expand(config, TOP, LAYER).items():
         name = name if i is None else f"layer_{i}/{name}"
         lead = () if part is None else (2,)
+        fused = f"layer_{i}/attn/qkv_einsum/w"
+        if leaf in FUSED and fused in tree.infos:
+            name, part, lead, pattern = fused, FUSED[leaf], (3,), "N D H -> D N H"
         transposed = (2, config.width, config.ffn_width)
         if part is not None and name in tree.infos and tree.infos[name].shape == transposed:
             pattern = "D F -> D F"

@@ -94,7 +94,7 @@ def load(
     names, size = tensor_names(config), sizes(config)
     table = found[prefix + TOP["embedder/table"][0]]
     stored = widest(found.values())
-    head = found.pop("lm_head.weight", None)
+    head = found.pop("lm_head.weight", found.pop("language_model.lm_head.weight", None))
     compare(
         directory,
         found,

@@ -3,8 +3,8 @@
 Read: the flat style of transformers 4.50 (`rope_theta`, `rope_local_base_freq`, `rope_scaling`,
 `sliding_window_pattern`), `layer_types`, the `rope_parameters` of version 5, and the multimodal
 models' sparse `text_config`, whose absent fields mean the defaults of transformers' classes.
-Written: the flat style with `layer_types`, which every version reads. What this code cannot compute
-is refused by name.
+Written: the flat style with `layer_types` (transformers 4.53 and later). What this code cannot
+compute is refused by name.
 """
 
 import reprlib
@@ -104,6 +104,8 @@ def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
     for name, allowed in MUST_BE.items():
         if data.get(name) not in allowed:
             raise fields.fail(name, f"{allowed[-1]!r}, the only one supported")
+    if family == "gemma3" and data.get("attn_logit_softcapping") is not None:
+        raise fields.fail("attn_logit_softcapping", "None: Gemma 3 has no soft-capped scores")
     num_layers = fields.whole("num_hidden_layers", MOST_LAYERS)
     vocab_size = fields.whole("vocab_size")
     global_theta, local_theta, factor = _rope(fields, family)
@@ -242,15 +244,14 @@ def to_json(config: GemmaConfig, dtype: str) -> dict:
 
 
 def generation_json(family: str, tokenizer: Tokenizer | None) -> dict:
-    """A generation_config.json with every stop id and the family's published sampling."""
+    """A generation_config.json with every stop id, and Gemma 3's published sampling."""
     end_of_turn = {"gemma2": 107, "gemma3": 106}[family]
     stop_ids = (1, end_of_turn) if tokenizer is None else tokenizer.stop_ids
-    sampling = {"top_k": 64, "top_p": 0.95} if family == "gemma3" else {}
+    sampling = {"do_sample": True, "top_k": 64, "top_p": 0.95} if family == "gemma3" else {}
     return {
         "bos_token_id": 2 if tokenizer is None else tokenizer.bos_id,
         "eos_token_id": list(stop_ids),
         "pad_token_id": 0 if tokenizer is None else tokenizer.pad_id,
-        "do_sample": True,
         **sampling,
     }
 

@@ -80,7 +80,7 @@ def compare(
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             place = found[names[0]].file if names[0] in found else where
             raise CheckpointError(
-                f"{place}: {problem} {names[0]}{more}; is its config that of these weights?"
+                f"{place}: {problem} {names[0]}{more}; is this the architecture of these weights?"
             )
     for name, shape in expected.items():
         rows, *rest = found[name].shape or (0,)
@@ -88,7 +88,7 @@ def compare(
         if (shape[0] if padded else rows, *rest) != shape:
             raise CheckpointError(
                 f"{found[name].file}: tensor {name} has shape {list(found[name].shape)}, "
-                f"its config makes it {list(shape)}"
+                f"the architecture makes it {list(shape)}"
             )
 
 

@@ -47,6 +47,10 @@ NAME = re.compile(
     r"base_model\.model\.(?:model\.|language_model\.model\.|model\.language_model\.)?"
     r"layers\.(\d{1,4})\.((?:self_attn|mlp)\.\w+)\.lora_([AB])(?:\.default)?\.weight"
 )
+# Adapters of the vision tower do not touch text.
+PASSED_OVER = re.compile(
+    r"base_model\.model\.(?:model\.)?(?:vision_tower|multi_modal_projector)\..*"
+)
 MUST_BE = {  # what would need other code
     "peft_type": ("LORA",),
     "bias": ("none", None),
@@ -61,7 +65,13 @@ MUST_BE = {  # what would need other code
     "arrow_config": (None,),
     "kasa_config": (None,),
     "monteclora_config": (None,),
-    "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),  # others change the base
+    "init_lora_weights": (
+        True,
+        False,
+        None,
+        "gaussian",
+        "orthogonal",
+    ),  # some others change the base
     "fan_in_fan_out": (False, None),
     "modules_to_save": (None, []),
     "trainable_token_indices": (None, [], {}),
@@ -115,6 +125,8 @@ def _factors(weights: pathlib.Path, config: GemmaConfig) -> Factors:
     target_of = {module: target for target, (module, *_) in MODULES.items()}
     factors: Factors = {}
     for info in read_header(weights):
+        if PASSED_OVER.fullmatch(info.name):
+            continue
         match = NAME.fullmatch(info.name)
         if match is None or match[2] not in target_of:
             raise CheckpointError(f"{weights}: tensor {info.name} adapts nothing of Gemma's layers")
