@@ -1,6 +1,6 @@
 """The key/value cache: what decoding remembers of a row.
 
-        k, v        one array [B, S, K, H] per layer. A global layer has S = capacity slots, a local
+    k, v        one array [B, S, K, H] per layer. A global layer has S = capacity slots, a local
                 layer a ring of S = min(window, capacity): older keys are out of its sight and
                 are overwritten.
     length_B    how many tokens each row has seen; its next token has this position.

@@ -1,7 +1,8 @@
 """Gemma 2 and Gemma 3: token ids in, hidden states and logits out.
 
-    x = E[ids] * sqrt(D);   x = layer_l(x) for l < L;   logits = softcap(norm(x) Eᵀ)       (tied
-    embedding E)
+    x = E[ids] * sqrt(D);   x = layer_l(x) for l < L;   logits = softcap(norm(x) Eᵀ)
+
+with one embedding E for both ends.
 
 The layers' parameters are stacked along a leading axis L and the depth is one `lax.scan`, with a
 flag beside each layer that says whether it is local. Given a cache, the depth is a Python loop
@@ -114,28 +115,28 @@ class Gemma(nn.Module):
             "lora": self.get_variable("lora", "layers", {}),
         }
 
-        def apply(x_BTD: Array, layer: Params, view: View, cache: LayerCache | None = None):
+        def run_layer(x_BTD: Array, layer: Params, view: View, cache: LayerCache | None = None):
             x_BTD, cache = cast(tuple, block.apply(layer, x_BTD, view, cache))
             return shard_rows(x_BTD, self.mesh), cache
 
-        apply = REMAT[self.remat](apply)
+        run_layer = REMAT[self.remat](run_layer)
 
-        def scanned(x_BTD: Array, layer: tuple[Params, Array]):
+        def scan_layer(x_BTD: Array, layer: tuple[Params, Array]):
             variables, is_local = layer
             here = jax.tree.map(
                 functools.partial(jax.lax.select, is_local), view[LOCAL], view[GLOBAL]
             )
-            return apply(x_BTD, variables, here)
+            return run_layer(x_BTD, variables, here)
 
         if cache is None and not isinstance(layers["params"], tuple):
             is_local_L = jnp.array([kind == LOCAL for kind in config.kinds])
-            x_BTD, _ = jax.lax.scan(scanned, x_BTD, (layers, is_local_L))
+            x_BTD, _ = jax.lax.scan(scan_layer, x_BTD, (layers, is_local_L))
         else:
             old = (None,) * config.num_layers if cache is None else cache.layers
             new = []
             for i, kind in enumerate(config.kinds):
                 layer = {name: layer_at(stack, i) for name, stack in layers.items()}
-                x_BTD, layer_cache = apply(x_BTD, layer, view[kind], old[i])
+                x_BTD, layer_cache = run_layer(x_BTD, layer, view[kind], old[i])
                 new.append(layer_cache)
             if cache is not None:
                 length_B = cache.length_B + jnp.sum(mask_BT > 0, axis=1, dtype=jnp.int32)

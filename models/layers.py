@@ -77,7 +77,7 @@ class Linear(nn.Module):
 
 
 class View(struct.PyTreeNode):
-    """What one kind of layer is told of the tokens at hand."""
+    """Positions, rotations and visible keys, for the layers of one kind."""
 
     position_BT: Array  # -1 for padding
     angle: Array  # RoPE angles [B, T, H/2] at this kind's base
@@ -144,9 +144,9 @@ class Block(nn.Module):
         self, x_BTD: Array, view: View, cache: LayerCache | None = None
     ) -> tuple[Array, LayerCache | None]:
         norm = functools.partial(RMSNorm, eps=self.config.norm_eps, param_dtype=self.param_dtype)
-        sizes = (self.config, self.param_dtype, self.lora_scale)
+        common = (self.config, self.param_dtype, self.lora_scale)
         y_BTD = norm(name="pre_attention_norm")(x_BTD)
-        y_BTD, cache = Attention(*sizes, self.kernel, name="attention")(y_BTD, view, cache)
+        y_BTD, cache = Attention(*common, self.kernel, name="attention")(y_BTD, view, cache)
         x_BTD = x_BTD + norm(name="post_attention_norm")(y_BTD)
-        y_BTD = MLP(*sizes, name="mlp")(norm(name="pre_ffw_norm")(x_BTD))
+        y_BTD = MLP(*common, name="mlp")(norm(name="pre_ffw_norm")(x_BTD))
         return x_BTD + norm(name="post_ffw_norm")(y_BTD), cache

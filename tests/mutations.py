@@ -115,7 +115,7 @@ MISTAKES = [
             "pattern[layer % len(pattern)] for", "pattern[(layer + 1) % len(pattern)] for",
             "tests/test_config.py::test_global_layers"),
     Mistake("remat never applied", "models/gemma.py",
-            "apply = REMAT[self.remat](apply)", "pass",
+            "run_layer = REMAT[self.remat](run_layer)", "pass",
             "tests/test_gemma.py::test_remat_is_in_the_graph"),
     Mistake("cache length counts padding", "models/gemma.py",
             "jnp.sum(mask_BT > 0, axis=1, dtype=jnp.int32)", "mask_BT.shape[1]",

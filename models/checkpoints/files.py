@@ -155,9 +155,8 @@ def refuse_nonfinite(values: np.ndarray, where: str) -> None:
     flat, step = values.reshape(-1), 1 << 22
     for start in range(0, flat.size, step):
         chunk = flat[start : start + step]
-        if (
-            chunk.dtype == ml_dtypes.bfloat16
-        ):  # all exponent bits set; isfinite is slow for bfloat16
+        if chunk.dtype == ml_dtypes.bfloat16:
+            # All exponent bits set, which is what isfinite looks for, but slowly for bfloat16.
             bad = (chunk.view(np.uint16) & 0x7F80) == 0x7F80
         else:
             bad = ~np.isfinite(chunk)

@@ -137,11 +137,12 @@ def save(
     shard_bytes: int = 2**30,
 ) -> pathlib.Path:
     """Writes a directory that transformers and `load` read; it appears whole or not at all."""
+    dtype = params["embedder"]["table"].dtype
+    described = hf_config.to_json(config, dtype.name)  # may refuse, so before the weights
     with whole_directory(directory) as tmp:
         weight_map, total = _save_weights(tmp, config, params, shard_bytes)
         write_json(tmp / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-        dtype = params["embedder"]["table"].dtype
-        write_json(tmp / "config.json", hf_config.to_json(config, dtype.name))
+        write_json(tmp / "config.json", described)
         write_json(
             tmp / "generation_config.json", hf_config.generation_json(config.family, tokenizer)
         )

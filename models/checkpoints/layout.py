@@ -83,11 +83,16 @@ def compare(
                 f"{place}: {problem} {names[0]}{more}; is this the architecture of these weights?"
             )
     for name, shape in expected.items():
-        rows, *rest = found[name].shape or (0,)
-        padded = name == table and 0 <= rows - shape[0] <= MOST_EXTRA_ROWS
-        if (shape[0] if padded else rows, *rest) != shape:
+        there = found[name].shape
+        padded = (
+            name == table
+            and len(there) == len(shape)
+            and there[1:] == shape[1:]
+            and 0 <= there[0] - shape[0] <= MOST_EXTRA_ROWS
+        )
+        if there != shape and not padded:
             raise CheckpointError(
-                f"{found[name].file}: tensor {name} has shape {list(found[name].shape)}, "
+                f"{found[name].file}: tensor {name} has shape {list(there)}, "
                 f"the architecture makes it {list(shape)}"
             )
 
