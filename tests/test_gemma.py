@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.cache import init_cache
 from models.config import GLOBAL, LOCAL, SIZES
-from models.gemma import REMAT, Gemma, param_shapes, row_positions, unembed, unstack
+from models.gemma import REMAT, Embedder, Gemma, param_shapes, row_positions, unembed, unstack
 from tests import oracle
 from tests.helpers import TINY, TINY3, logits_of, tiny_ids, tiny_params
 
@@ -156,8 +157,8 @@ def test_remat_is_in_the_graph():
 
     def graph(remat):
         module = Gemma(TINY3, remat=remat)
-        run = lambda p: module.apply({"params": p}, ids, jnp.ones_like(ids))[0]  # noqa: E731
-        return str(jax.make_jaxpr(run)(param_shapes(TINY3)))
+        variables = {"params": param_shapes(TINY3)}
+        return str(jax.make_jaxpr(module.apply)(variables, ids, jnp.ones_like(ids)))
 
     assert "remat" not in graph("none")
     assert "policy=None" in graph("full")
@@ -200,8 +201,6 @@ def test_embedding_scale_is_rounded_to_the_weights(width):
     config = dataclasses.replace(TINY3, width=width, vocab_size=2)
 
     def scale(dtype):
-        from models.gemma import Embedder  # noqa: PLC0415
-
         table = {"params": {"table": jnp.ones((2, width), dtype)}}
         return float(Embedder(config, dtype).apply(table, jnp.array([[1]]))[0, 0, 0])
 
@@ -228,8 +227,6 @@ def test_tied_embedding_gets_both_gradients():
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_traces_in_seconds(size):
     """A train step's gradient and a decode step, at the real shapes in bfloat16."""
-    from models.cache import init_cache  # noqa: PLC0415
-
     config, began = SIZES[size], time.monotonic()
     params = param_shapes(config, jnp.bfloat16)
     module = Gemma(config, jnp.bfloat16, jnp.bfloat16, remat="full")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.gemma import Gemma, param_shapes, unembed
 from models.layers import MLP, Linear, RMSNorm, rope, rope_angles
 from tests.helpers import TINY3
 
@@ -53,8 +54,11 @@ def test_rope_depends_on_distance_alone():
     q, k = np.random.RandomState(0).standard_normal((2, 1, 1, 1, 8))
 
     def score(t, s):
-        at = lambda p: rope_angles(jnp.array([[p]]), 8, 1e4, 1.0)  # noqa: E731
-        return float(jnp.sum(rope(jnp.asarray(q), at(t)) * rope(jnp.asarray(k), at(s))))
+        turned = [
+            rope(jnp.asarray(x), rope_angles(jnp.array([[position]]), 8, 1e4, 1.0))
+            for x, position in ((q, t), (k, s))
+        ]
+        return float(jnp.sum(turned[0] * turned[1]))
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)
     assert abs(score(9, 4) - score(4, 9)) > 1e-2
@@ -89,8 +93,6 @@ def test_every_contraction_of_a_bfloat16_model_accumulates_in_float32():
                 inner = getattr(value, "jaxpr", None)
                 if inner is not None:
                     yield from dots(getattr(inner, "jaxpr", inner))
-
-    from models.gemma import Gemma, param_shapes, unembed  # noqa: PLC0415 (only this test needs a model)
 
     module = Gemma(TINY3, jnp.bfloat16, jnp.bfloat16)
 

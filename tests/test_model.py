@@ -8,6 +8,7 @@ import pytest
 import safetensors
 
 from models import Model, load_model, logits, save_adapter, save_hf
+from models.checkpoints import hf
 from models.checkpoints.files import CheckpointError
 from models.tokenizer import Tokenizer, train_tokenizer
 from tests.helpers import TINY, assert_trees_equal, tiny_ids, tiny_params
@@ -74,7 +75,6 @@ def test_an_export_never_overwrites_and_never_leaves_half(tmp_path, monkeypatch)
     out = save_hf(tiny_model(), tmp_path / "out")
     with pytest.raises(CheckpointError, match="exists and is not an empty directory"):
         save_hf(tiny_model(), out)
-    from models.checkpoints import hf  # noqa: PLC0415
 
     def full_disk(*_):
         raise OSError("no space left on device")

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from models import load_model, save_hf
+from models.checkpoints import layout
 from models.checkpoints.layout import build
 from models.config import SIZES
 from models.gemma import Gemma, param_shapes, unstack
@@ -168,8 +169,6 @@ def test_loading_places_shards_directly(tmp_path, monkeypatch):
     save_hf(Model(config=TINY3, params=tiny_params("gemma3")), tmp_path / "model")
     mesh = make_mesh(4, 2)
     sent = []
-    from models.checkpoints import layout  # noqa: PLC0415
-
     original = layout.place
 
     def place(host, sharding):

@@ -58,7 +58,8 @@ def read_header(file: pathlib.Path) -> list[TensorInfo]:
     try:
         with safetensors.safe_open(file, "np") as tensors:
             infos = []
-            for name in tensors.keys():  # noqa: SIM118 (a handle, not a dict)
+            names = tensors.keys()
+            for name in names:
                 part = tensors.get_slice(name)
                 dtype = str(part.get_dtype())
                 shape = tuple(part.get_shape())
