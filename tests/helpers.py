@@ -11,31 +11,20 @@ from models.cache import init_cache
 from models.config import SIZES, GemmaConfig, layer_kinds
 from models.gemma import Gemma, init_params, unembed
 
-# Seven layers, so that the 5:1 pattern repeats and is cut off; no two sizes are equal by accident.
-TINY3 = dataclasses.replace(
-    SIZES["gemma3_tiny"],
-    vocab_size=96,
-    width=48,
-    ffn_width=80,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    query_scalar=24,
-    window=8,
-    global_rope_factor=8.0,
-)
+SMALL = {  # no two sizes are equal by accident
+    "vocab_size": 96,
+    "width": 48,
+    "ffn_width": 80,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 16,
+    "query_scalar": 24,
+    "window": 8,
+}
+# Seven layers, so that the 5:1 pattern repeats and is cut off.
+TINY3 = dataclasses.replace(SIZES["gemma3_tiny"], **SMALL, global_rope_factor=8.0)
 TINY2 = dataclasses.replace(
-    SIZES["gemma2_2b"],
-    num_layers=4,
-    kinds=layer_kinds(4, ("local", "global")),
-    vocab_size=96,
-    width=48,
-    ffn_width=80,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    query_scalar=24,
-    window=8,
+    SIZES["gemma2_2b"], **SMALL, num_layers=4, kinds=layer_kinds(4, ("local", "global"))
 )
 TINY = {"gemma3": TINY3, "gemma2": TINY2}
 
