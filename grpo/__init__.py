@@ -1,0 +1,1 @@
+"""Group Relative Policy Optimization: the algebra, the sampler, the train step."""

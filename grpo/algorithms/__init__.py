@@ -1,0 +1,1 @@
+"""Pure functions of arrays: what the papers write down, and nothing else."""

@@ -1,0 +1,1 @@
+"""What a stage needs to turn batches and a loss into updates."""
