@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"layers/mlp/down/a", P(None, "tp", None)),  # L F R
     (r"layers/(attention/o|mlp/down)/b", P(None, None, "fsdp")),  # L R D
     (r"(layers/.*|final)_norm/scale", P()),
+    (r"", P()),  # the counters of a training state
 )
 
 
@@ -53,7 +54,7 @@ def path_name(path: tuple) -> str:
 def spec_for(name: str, ndim: int) -> P:
     """The table's PartitionSpec for a parameter; one that is unstacked lacks the layer axis."""
     for pattern, spec in RULES:
-        if re.fullmatch(pattern, name):
+        if re.fullmatch(f"(.*/)?({pattern})", name):
             return P(*spec[1:]) if ndim == len(spec) - 1 else spec
     raise ValueError(f"no sharding rule matches parameter {name!r}: add one to models/sharding.py")
 
@@ -66,11 +67,15 @@ def fit(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
     )
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
-    """A NamedSharding per parameter of params or adapter (arrays or shapes)."""
+def shardings(tree: Any, mesh: Mesh, axes: tuple[str, ...] = AXES) -> Any:
+    """A NamedSharding per leaf of params, adapter or training state, cut along `axes` only.
+
+    A parameter is known by the end of its path, so optimizer moments lie where their parameters do.
+    """
 
     def one(path, leaf):
         spec = spec_for(path_name(path), len(leaf.shape))
+        spec = P(*(axis if axis in axes else None for axis in spec))
         return NamedSharding(mesh, fit(spec, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(one, tree)

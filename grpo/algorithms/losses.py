@@ -50,14 +50,16 @@ def freeze(
     old_logprob_BC: Array | None,
     ref_logprob_BC: Array | None,
     sample_logprob_BC: Array | None,
+    limit: int,
     objective: Objective,
 ) -> Experience:
-    """The experience of a whole batch; its weights and shares are fixed here, once."""
+    """The experience of a whole batch; its weights and shares are fixed here, once.
+
+    `limit` is the longest completion that the sampler allows.
+    """
     mask_BC = mask_BC != 0
     learnt_BC = mask_BC & ~(truncated_B[:, None] & objective.mask_truncated)
-    weight_BC = token_weights(
-        learnt_BC, aggregation=objective.aggregation, constant=mask_BC.shape[1]
-    )
+    weight_BC = token_weights(learnt_BC, aggregation=objective.aggregation, constant=limit)
     return Experience(
         mask_BC=mask_BC,
         weight_BC=weight_BC,

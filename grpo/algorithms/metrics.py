@@ -21,6 +21,13 @@ class Metrics(NamedTuple):
             tops=jax.tree.map(jnp.maximum, self.tops, other.tops),
         )
 
+    def empty(self) -> "Metrics":
+        """What leaves metrics of these shapes as they are when combined with them."""
+        return Metrics(
+            sums=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.sums),
+            tops=jax.tree.map(lambda x: jnp.full(x.shape, -jnp.inf, x.dtype), self.tops),
+        )
+
     def flat(self) -> dict[str, Array]:
         """All of them under their names."""
         return {**self.sums, **self.tops}

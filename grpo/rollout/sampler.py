@@ -1,0 +1,152 @@
+"""Completions by key/value-cached decoding.
+
+    prefill   each prompt once, logits at its last position only
+    share     its cache and logits, repeated for the G completions of its group
+    decode    draw a token, write it, feed it; until every row has drawn a stop token, or C tokens
+
+A row's tokens depend on its prompt, its key and the settings: not on the rows beside it, nor on how
+the batch is cut or spread over devices. Row r of a step draws with key fold_in(fold_in(seed, step),
+r), and its token c with fold_in of that and c.
+
+The mask of a completion comes from positions, never from token values: it covers the tokens up to
+the first stop token, that one included. Prompts are padded on the left, so a completion starts
+where its prompt ends.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from grpo.algorithms.distribution import Sampling, sample
+from models.cache import Cache, init_cache
+from models.gemma import Gemma, unembed, unstack
+from models.lora import merge
+from models.sharding import shard_rows, shardings
+
+Array = jax.Array
+Params = Any
+
+
+class Rollout(NamedTuple):
+    """The completions of a batch: row b = p·G + g is completion g of prompt p."""
+
+    prompt_ids_BI: Array
+    prompt_mask_BI: Array
+    completion_ids_BC: Array  # 0 beyond the mask
+    completion_mask_BC: Array
+    sample_logprob_BC: Array  # under π of grpo/algorithms/distribution.py
+    truncated_B: Array  # C tokens and none of them a stop token
+
+
+class Decoding(NamedTuple):
+    """The loop's state after c tokens."""
+
+    c: Array
+    token_B: Array  # the last one drawn, not yet fed
+    cache: Cache
+    ended_B: Array  # has drawn a stop token
+    length_B: Array
+    ids_BC: Array
+    logprob_BC: Array
+
+
+def row_keys(seed: int, step: int, rows: Array) -> Array:
+    """key_B: one key per row, from the run's seed, the step and the row's number in the batch."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
+
+@functools.partial(jax.jit, static_argnames=("lora_scale", "dtype", "mesh"))
+def decoding_params(
+    params: Params, adapter: Params | None, *, lora_scale: float, dtype: Any, mesh: Mesh | None
+) -> Params:
+    """The parameters as decoding wants them, made once per rollout.
+
+    The adapter merged, one array per layer (a decode step would otherwise cut every layer out of
+    its stack), in the compute dtype, and whole along the `fsdp` axis: a step reads every weight, and
+    gathering them for each token would take thirty times as long as the reading.
+    """
+    if adapter is not None:
+        params = merge(params, adapter, lora_scale)
+    params = unstack(jax.tree.map(lambda x: x.astype(dtype), params))
+    if mesh is None:
+        return params
+    return jax.lax.with_sharding_constraint(params, shardings(params, mesh, ("tp",)))
+
+
+@functools.partial(jax.jit, static_argnames=("module", "group", "max_new_tokens"))
+def rollout(
+    module: Gemma,
+    params: Params,
+    prompt_ids_PI: Array,
+    prompt_mask_PI: Array,
+    key_B: Array,
+    sampling: Sampling,
+    stop_ids: Array,
+    *,
+    group: int,
+    max_new_tokens: int,
+) -> Rollout:
+    """`group` completions of every prompt, of at most `max_new_tokens` tokens each."""
+    config, mesh = module.config, module.mesh
+    batch = prompt_ids_PI.shape[0] * group
+
+    def forward(ids_BT: Array, mask_BT: Array, cache: Cache) -> tuple[Array, Cache]:
+        hidden_BTD, cache = module.apply({"params": params}, ids_BT, mask_BT, cache)
+        return unembed(config, params, hidden_BTD[:, -1:])[:, 0], cache
+
+    def share(x: Array) -> Array:
+        return shard_rows(jnp.repeat(x, group, axis=0), mesh)
+
+    def draw(state: Decoding, logits_BV: Array, cache: Cache) -> Decoding:
+        """Token c of every row that has not ended."""
+        c = state.c
+        key_c_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, c)
+        token_B, logprob_B = sample(key_c_B, logits_BV, sampling)
+        token_B = jnp.where(state.ended_B, 0, token_B)
+        logprob_B = jnp.where(state.ended_B, 0.0, logprob_B)
+        stops_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1)
+        write = jax.lax.dynamic_update_slice
+        return Decoding(
+            c=c + 1,
+            token_B=token_B,
+            cache=cache,
+            ended_B=state.ended_B | stops_B,
+            length_B=state.length_B + ~state.ended_B,
+            ids_BC=write(state.ids_BC, token_B[:, None], (0, c)),
+            logprob_BC=write(state.logprob_BC, logprob_B[:, None], (0, c)),
+        )
+
+    def is_going(state: Decoding) -> Array:
+        return (state.c < max_new_tokens) & ~jnp.all(state.ended_B)
+
+    def step(state: Decoding) -> Decoding:
+        ids_B1 = state.token_B[:, None]
+        # Rows that have ended go on with the others: in step, all write the same slot.
+        return draw(state, *forward(ids_B1, jnp.ones_like(ids_B1), state.cache))
+
+    capacity = prompt_ids_PI.shape[1] + max_new_tokens
+    empty = init_cache(config, prompt_ids_PI.shape[0], capacity, module.dtype)
+    logits_PV, cache = forward(prompt_ids_PI, prompt_mask_PI, empty)
+    start = Decoding(
+        c=jnp.int32(0),
+        token_B=jnp.zeros(batch, jnp.int32),
+        cache=cache,
+        ended_B=jnp.zeros(batch, bool),
+        length_B=jnp.zeros(batch, jnp.int32),
+        ids_BC=jnp.zeros((batch, max_new_tokens), jnp.int32),
+        logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
+    )
+    first = draw(start, share(logits_PV), jax.tree.map(share, cache))
+    end = jax.lax.while_loop(is_going, step, first)
+    return Rollout(
+        prompt_ids_BI=share(prompt_ids_PI),
+        prompt_mask_BI=share(prompt_mask_PI),
+        completion_ids_BC=end.ids_BC,
+        completion_mask_BC=jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None],
+        sample_logprob_BC=end.logprob_BC,
+        truncated_B=~end.ended_B,
+    )

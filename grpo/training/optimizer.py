@@ -1,0 +1,60 @@
+"""AdamW (arXiv:1711.05101) behind a global-norm clip, with warm-up and a schedule.
+
+    g <- g · min(1, clip_norm / ‖g‖)
+    learning rate: linear from 0 to peak over the warm-up, then constant, or a cosine down to
+    final · peak at the last update
+
+`total_updates` is how many updates the run will really make, so that a schedule always ends. The
+optimizer's own count does not advance on a skipped update (train_step.py).
+"""
+
+import re
+from typing import Any
+
+import jax
+import optax
+
+from models.sharding import path_name
+
+SCHEDULES = ("constant", "cosine")
+
+
+def learning_rate(
+    *, peak: float, schedule: str, warmup: float, final: float, total_updates: int
+) -> optax.Schedule:
+    """The learning rate of update n = 0, 1, ...; `warmup` and `final` are shares."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    steps = round(warmup * total_updates)
+    rest = max(total_updates - steps, 1)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=final),
+    }[schedule]
+    # Update 0 already moves: the ramp's first value is peak / steps, not 0.
+    ramp = optax.linear_schedule(peak / max(steps, 1), peak, max(steps - 1, 1))
+    return optax.join_schedules([ramp, after], [steps]) if steps else after
+
+
+def make_optimizer(
+    *,
+    learning_rate: optax.Schedule,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+    decayed: str,
+    clip_norm: float | None,
+) -> optax.GradientTransformation:
+    """The optimizer; `decayed` is a regex over parameter paths such as '.*/(w|table)'."""
+
+    def mask(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: bool(re.fullmatch(decayed, path_name(path))), params
+        )
+
+    adamw = optax.adamw(
+        learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask
+    )
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    return optax.chain(clip, adamw)

@@ -1,0 +1,132 @@
+"""One optimizer update, for every stage: a stage brings a loss.
+
+    g = Σ_m ∇ loss(rows of microbatch m)        the loss adds up over rows, so any cut gives the same g
+    θ <- optimizer(θ, g)                        unless the loss or ‖g‖ is not finite: then nothing
+                                                moves, bit by bit, and the step counts as skipped
+
+`loss(trainable, frozen, batch) -> (loss, Metrics)`. Trainable is the adapter, or the parameters;
+only it has gradients and optimizer state. Frozen is whatever else the loss reads.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from einops import rearrange
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from grpo.algorithms.metrics import Metrics
+from models.sharding import row_sharding, shardings
+
+Array = jax.Array
+Tree = Any
+Loss = Callable[[Tree, Tree, Tree], tuple[Array, Metrics]]
+
+
+class TrainState(NamedTuple):
+    """What training changes."""
+
+    step: Array  # updates asked for
+    skipped: Array  # of these, how many were not finite
+    trainable: Tree
+    opt_state: Tree
+
+
+def init_state(trainable: Tree, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update."""
+    zero = jnp.int32(0)
+    return TrainState(zero, zero, trainable, optimizer.init(trainable))
+
+
+def gradient(
+    loss: Loss, trainable: Tree, frozen: Tree, batch: Tree, microbatches: int
+) -> tuple[Tree, Metrics]:
+    """The gradient of the whole batch's loss, in float32, one microbatch at a time.
+
+    A batch that does not divide is filled up with rows of zeros, which no loss counts. Microbatch m
+    takes every M-th row, so that each device keeps the rows it has.
+    """
+
+    def one(batch: Tree) -> tuple[Tree, Metrics]:
+        grads, metrics = jax.grad(loss, has_aux=True)(trainable, frozen, batch)
+        return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
+
+    if microbatches == 1:
+        return one(batch)
+
+    def cut(x: Array) -> Array:
+        padding = ((0, -x.shape[0] % microbatches),) + ((0, 0),) * (x.ndim - 1)
+        return rearrange(jnp.pad(x, padding), "(b m) ... -> m b ...", m=microbatches)
+
+    def add(total: tuple[Tree, Metrics], batch: Tree):
+        grads, metrics = one(batch)
+        return (jax.tree.map(jnp.add, total[0], grads), total[1].combine(metrics)), None
+
+    parts = jax.tree.map(cut, batch)
+    grads, metrics = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads), metrics.empty()
+    total, _ = jax.lax.scan(add, nothing, parts)
+    return total
+
+
+def update(
+    state: TrainState,
+    frozen: Tree,
+    batch: Tree,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    microbatches: int,
+) -> tuple[TrainState, dict[str, Array]]:
+    """The state after one update, and its metrics."""
+    grads, metrics = gradient(loss, state.trainable, frozen, batch, microbatches)
+    grad_norm = optax.global_norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+
+    # By hand: optax.apply_if_finite gives up after some errors in a row and applies the NaN.
+    is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics.sums["loss"])
+    keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(is_finite, new, old))
+    new = TrainState(
+        step=state.step + 1,
+        skipped=state.skipped + ~is_finite,
+        trainable=keep(trainable, state.trainable),
+        opt_state=keep(opt_state, state.opt_state),
+    )
+    return new, {
+        **metrics.flat(),
+        "grad_norm": grad_norm,
+        "update_norm": jnp.where(is_finite, optax.global_norm(updates), 0.0),
+        "skipped": new.skipped,
+    }
+
+
+def make_train_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    microbatches: int,
+    state: TrainState,
+    frozen: Tree,
+    rows: int,
+    mesh: Mesh | None,
+) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
+    """`update`, compiled for states, frozen trees and batches of `rows` rows like these.
+
+    The state is donated. On a mesh everything has its place: weights and moments by the table of
+    models/sharding.py, rows over `fsdp`.
+    """
+    step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    places = shardings(state, mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(places, shardings(frozen, mesh), row_sharding(rows, 1, mesh)),
+        out_shardings=(places, NamedSharding(mesh, P())),
+    )
