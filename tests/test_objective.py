@@ -48,6 +48,7 @@ def test_the_mission():
         ({"ratio": "geometric", "surrogate": "cispo"}, "needs surrogate='clip'"),
         ({"ratio": "geometric", "clip_low": 1.0}, "clip_low=1.0 has no logarithm"),
         ({"decoupled": True, "baseline": "batch"}, "decoupled=True"),
+        ({"decoupled": True, "scale": "none", "eps": None}, "decoupled=True normalises"),
         ({"decoupled": True, "kl_in": "reward"}, "decoupled=True"),
         (
             {"decoupled": True, "overlong_buffer": 0.2, "overlong_penalty": 1.0},

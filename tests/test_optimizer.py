@@ -56,5 +56,5 @@ def test_adamw_by_hand():
 def test_the_clip_is_of_the_global_norm():
     grads = {"mlp": {"w": jnp.array([[3.0, 0.0]])}, "norm": {"scale": jnp.array([4.0])}}
     _, state = one_update(grads, clip_norm=1.0)
-    moments = [x for x in state[1][0].mu["norm"].values()]
+    moments = list(state[1][0].mu["norm"].values())
     np.testing.assert_allclose(moments[0], [0.1 * 4 / 5], rtol=1e-6)

@@ -10,7 +10,7 @@ import pytest
 
 from grpo.algorithms.distribution import Sampling
 from grpo.rollout import sampler
-from grpo.rollout.prompts import PromptTooLong, pad_prompts
+from grpo.rollout.prompts import PromptTooLongError, pad_prompts
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
 from grpo.training.policy import Scorer
 from models.gemma import Gemma
@@ -170,7 +170,7 @@ def test_stopping(choose):
     np.testing.assert_array_equal(told.completion_ids_BC, free.completion_ids_BC * mask)
     np.testing.assert_array_equal(told.sample_logprob_BC * ~mask, 0)
     ended = np.array(
-        [bool(set(row[m]) & set(stop)) for row, m in zip(free.completion_ids_BC, mask)]
+        [bool(set(row[m]) & set(stop)) for row, m in zip(free.completion_ids_BC, mask, strict=True)]
     )
     np.testing.assert_array_equal(told.truncated_B, ~ended)
 
@@ -253,7 +253,7 @@ def test_prompts_go_to_the_smallest_bucket():
     ids_PI, mask_PI = pad_prompts([[5, 6], [7, 8, 9]], [8, 4])
     assert ids_PI.tolist() == [[0, 0, 5, 6], [0, 7, 8, 9]]
     assert mask_PI.tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
-    with pytest.raises(PromptTooLong, match="prompt 1 has 9 tokens, the longest bucket 8"):
+    with pytest.raises(PromptTooLongError, match="prompt 1 has 9 tokens, the longest bucket 8"):
         pad_prompts([[1], list(range(9))], [4, 8])
     with pytest.raises(ValueError, match="prompt 0 has no tokens"):
         pad_prompts([[]], [4])

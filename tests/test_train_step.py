@@ -20,7 +20,7 @@ from models.sharding import make_mesh, shardings
 from tests.helpers import SHALLOW, left_padded, shallow_params, tiny_ids
 from tests.test_losses import VARIANTS
 
-I, C, ROWS, LIMIT = 6, 7, 8, 9
+PROMPT, C, ROWS, LIMIT = 6, 7, 8, 9
 LORA = LoraConfig(rank=3, alpha=6)
 MODULE = Gemma(SHALLOW, lora_scale=LORA.scale)
 
@@ -39,7 +39,7 @@ def adapter():
 def rollout_like():
     """Ragged completions of padded prompts, with everything a loss may ask for."""
     random = np.random.RandomState(0)
-    prompt, prompt_mask = left_padded([3, 6, 1, 5, 6, 2, 4, 6], I)
+    prompt, prompt_mask = left_padded([3, 6, 1, 5, 6, 2, 4, 6], PROMPT)
     completion = tiny_ids(ROWS, C, seed=1)
     lengths = np.array([7, 1, 4, 7, 2, 0, 5, 3])
     mask = (np.arange(C)[None, :] < lengths[:, None]).astype(np.int32)
@@ -56,8 +56,8 @@ def rollout_like():
 
     return {
         "ids": ids, "mask": masks, "completion": mask, "truncated": lengths == C,
-        "advantage": np.float32([1, -1, -0.5, -0.8, 1.2, -0.3, -1.1, 0.7]), "old": noise(), "ref": noise(),
-        "sample": noise(),
+        "advantage": np.float32([1, -1, -0.5, -0.8, 1.2, -0.3, -1.1, 0.7]),
+        "old": noise(), "ref": noise(), "sample": noise(),
     }  # fmt: skip
 
 
@@ -193,7 +193,8 @@ def test_modes_differ():
         if a < b and np.allclose(flat[a], flat[b], rtol=1e-3, atol=1e-7)
     }
     grpo = ("grpo", "k3", "token_sequence")  # one and the same, under three names
-    assert same == {frozenset((a, b)) for a in grpo for b in grpo if a != b}
+    expected = {frozenset((a, b)) for a in grpo for b in grpo if a != b}
+    assert same == expected | {frozenset(("dapo", "reinforce_pp"))}  # these differ in advantages
 
 
 OPTIONS = {

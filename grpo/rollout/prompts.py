@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class PromptTooLong(ValueError):
+class PromptTooLongError(ValueError):
     """A prompt that no bucket holds."""
 
 
@@ -24,7 +24,7 @@ def pad_prompts(
     fitting = [bucket for bucket in sorted(buckets) if bucket >= max(lengths)]
     if not fitting:
         row = int(np.argmax(lengths))
-        raise PromptTooLong(
+        raise PromptTooLongError(
             f"prompt {row} has {lengths[row]} tokens, the longest bucket {max(buckets)}: "
             "drop it, or allow longer prompts"
         )

@@ -1,8 +1,8 @@
 """One optimizer update, for every stage: a stage brings a loss.
 
-    g = Σ_m ∇ loss(rows of microbatch m)        the loss adds up over rows, so any cut gives the same g
-    θ <- optimizer(θ, g)                        unless the loss or ‖g‖ is not finite: then nothing
-                                                moves, bit by bit, and the step counts as skipped
+    g = Σ_m ∇ loss(rows of microbatch m)    the loss adds up over rows: any cut gives the same g
+    θ <- optimizer(θ, g)                    unless the loss or ‖g‖ is not finite: then nothing
+                                            moves, bit by bit, and the step counts as skipped
 
 `loss(trainable, frozen, batch) -> (loss, Metrics)`. Trainable is the adapter, or the parameters;
 only it has gradients and optimizer state. Frozen is whatever else the loss reads.
@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(trainable: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update, on a copy of `trainable`: a train step donates its state."""
+    """The state before the first update, on a copy: a train step donates its state."""
     trainable = jax.tree.map(jnp.copy, trainable)
     return TrainState(jnp.int32(0), jnp.int32(0), trainable, optimizer.init(trainable))
 
