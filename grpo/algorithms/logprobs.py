@@ -63,7 +63,7 @@ def token_logprobs(
         return (logprob_of(z_BCV, target_BC), *entropy)
 
     operands = (params, jnp.asarray(temperature, jnp.float32))
-    values = _by_chunk(scores, operands, *chunks)
+    values: Any = _by_chunk(scores, operands, *chunks)
     values = [rearrange(value, "chunks B C -> B (chunks C)")[:, :length] for value in values]
     return values[0], values[1] if with_entropy else None
 
