@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -127,11 +129,30 @@ def test_a_row_is_the_same_on_any_mesh(fsdp, tp):
     np.testing.assert_allclose(told.sample_logprob_BC, alone.sample_logprob_BC, atol=1e-5)
 
 
-def test_seeds_steps_and_rows_draw_differently():
+def test_seeds_steps_rows_and_tokens_draw_differently():
     keys = [row_keys(seed, step, np.arange(4)) for seed in (0, 1) for step in (0, 1)]
     assert len({tuple(k) for key in keys for k in np.asarray(jax.random.key_data(key))}) == 16
     assert (roll(seed=1).completion_ids_BC == roll(seed=1).completion_ids_BC).all()
     assert (roll(seed=1).completion_ids_BC != roll(seed=2).completion_ids_BC).any()
+    flat = roll(Sampling(1e4, 0, 1.0, 0.0)).completion_ids_BC  # every token as likely as any
+    assert min(len(set(row)) for row in flat) > NEW / 2
+
+
+@pytest.mark.parametrize(("fsdp", "tp"), [(8, 1), (4, 2)])
+def test_decoding_gathers_no_weights(fsdp, tp):
+    """Its weights are whole along fsdp, and the loop's program has no gather as large as one."""
+    mesh = make_mesh(fsdp, tp)
+    params = jax.device_put(shallow_params(), shardings(shallow_params(), mesh))
+    weights = decoding_params(params, None, lora_scale=0.0, dtype=jnp.float32, mesh=mesh)
+    for leaf in jax.tree.leaves(weights):
+        assert "fsdp" not in leaf.sharding.spec
+    program = rollout.lower(
+        Gemma(SHALLOW, mesh=mesh), weights, IDS, MASK, row_keys(0, 0, np.arange(16)), PLAIN, NEVER,
+        group=4, max_new_tokens=NEW,
+    ).compile().as_text()  # fmt: skip
+    gathered = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather", program)
+    smallest = min(leaf.size for leaf in jax.tree.leaves(weights) if leaf.ndim > 1)
+    assert all(math.prod(map(int, shape.split(","))) < smallest for shape in gathered)
 
 
 def test_padding_moves_nothing():
