@@ -41,6 +41,7 @@ def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:
         "0",
         "-p",
         "no:cacheprovider",
+        "-rfE",
         mistake.test,
     ]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
