@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.advantages import advantages
-from grpo.algorithms.losses import freeze
+from grpo.algorithms.losses import Experience, freeze
 from grpo.algorithms.objective import Objective
 from grpo.training.policy import Batch, Scorer, make_policy_loss
 from models.gemma import Gemma
@@ -92,15 +92,12 @@ def scorer_of(model: str, temperature: float):
     return jax.jit(scorer, static_argnums=3)
 
 
-@functools.cache
-def ours(name: str, logprob: bytes):
-    """Our loss, metrics and gradient, given Tunix's log-probabilities of the policy."""
-    case = tunix_losses.case_of(name)
+def experience_of(name: str, logprob: bytes) -> Experience:
+    """What the case learns from, given Tunix's log-probabilities of the policy."""
     objective = objective_of(name)
     told = tunix_losses.told(name, np.frombuffer(logprob, np.float32).reshape(ROWS, NEW))
-    ids_BT, mask_BT = tunix_losses.rows()
-    experience = freeze(
-        mask_BC=mask_BT[:, PROMPT:],
+    return freeze(
+        mask_BC=tunix_losses.rows()[1][:, PROMPT:],
         truncated_B=np.array(LENGTHS) == NEW,
         advantage_B=ADVANTAGES,
         old_logprob_BC=told["old"],
@@ -109,10 +106,17 @@ def ours(name: str, logprob: bytes):
         limit=NEW,
         objective=objective,
     )
+
+
+@functools.cache
+def ours(name: str, logprob: bytes, start: int = 0, end: int = ROWS):
+    """Our loss, metrics and gradient for a case, or for some of its rows."""
+    case = tunix_losses.case_of(name)
+    batch = Batch(*tunix_losses.rows(), experience_of(name, logprob))
     scorer = scorer_of(case["model"], case["temperature"])
-    loss = make_policy_loss(scorer, objective, is_adapter=False)
+    loss = make_policy_loss(scorer, objective_of(name), is_adapter=False)
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
-        small(case["model"])[1], None, Batch(ids_BT, mask_BT, experience)
+        small(case["model"])[1], None, jax.tree.map(lambda x: x[start:end], batch)
     )
     return float(value), {key: float(x) for key, x in metrics.flat().items()}, grads
 

@@ -138,42 +138,48 @@ def told(name: str, logprob: np.ndarray) -> dict[str, np.ndarray | None]:
     }
 
 
-def run_case(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Tunix's numbers for a case, and its gradient in our layout."""
+def inputs(name: str, start: int = 0, end: int = ROWS):
+    """Tunix's module, example and config for (some rows of) a case; the log-probs of all rows."""
     import jax.numpy as jnp
-    from flax import nnx
-    from tunix.rl import function_registry
     from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
-
-    from tests.references.tunix_layout import params_of
 
     case = case_of(name)
     module, logprob = policy(case["model"], case["temperature"])
-    ids, mask = (jnp.asarray(x) for x in rows())
+    ids, mask = rows()
     given = told(name, logprob)
-    config = GRPOConfig(
-        **{
-            key: case[key]
-            for key in ("loss_algo", "loss_agg_mode", "kl_loss_mode", "beta", "epsilon")
-        }
-    )
+    fields = ("loss_algo", "loss_agg_mode", "kl_loss_mode", "beta", "epsilon")
+    config = GRPOConfig(**{key: case[key] for key in fields})
     config.temperature = case["temperature"]  # the learner does this
     for key in ("epsilon_high", "epsilon_c"):
         if case[key] is not None:
             setattr(config, key, case[key])
     weights = None
     if case["weighted"]:  # as its agentic learner makes them
-        weights = jnp.minimum(jnp.exp(given["old"] - given["sample"]), CAP) * mask[:, PROMPT:]
+        weights = np.minimum(np.exp(given["old"] - given["sample"]), CAP) * mask[:, PROMPT:]
+    arrays = {
+        "prompt_ids": ids[:, :PROMPT],
+        "prompt_mask": mask[:, :PROMPT] != 0,
+        "completion_ids": ids[:, PROMPT:],
+        "completion_mask": mask[:, PROMPT:] != 0,
+        "advantages": ADVANTAGES,
+        "old_per_token_logps": given["old"],
+        "ref_per_token_logps": given["ref"],
+        "sampler_is_weights": weights,
+    }
     example = TrainExample(
-        prompt_ids=ids[:, :PROMPT],
-        prompt_mask=mask[:, :PROMPT] != 0,
-        completion_ids=ids[:, PROMPT:],
-        completion_mask=mask[:, PROMPT:] != 0,
-        advantages=jnp.asarray(ADVANTAGES),
-        old_per_token_logps=None if given["old"] is None else jnp.asarray(given["old"]),
-        ref_per_token_logps=None if given["ref"] is None else jnp.asarray(given["ref"]),
-        sampler_is_weights=weights,
+        **{key: None if x is None else jnp.asarray(x[start:end]) for key, x in arrays.items()}
     )
+    return module, example, config, logprob
+
+
+def run_case(name: str, start: int = 0, end: int = ROWS) -> tuple[dict[str, np.ndarray], dict]:
+    """Tunix's numbers for a case (or some of its rows), and its gradient in our layout."""
+    from flax import nnx
+    from tunix.rl import function_registry
+
+    from tests.references.tunix_layout import params_of
+
+    module, example, config, logprob = inputs(name, start, end)
     loss_fn = function_registry.get_policy_loss_fn("grpo")
     (loss, aux), grads = nnx.value_and_grad(
         lambda module: loss_fn(module, example, config, 0, 1), has_aux=True
@@ -183,7 +189,7 @@ def run_case(name: str) -> tuple[dict[str, np.ndarray], dict]:
     by_name = {
         ".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(grads)
     }
-    return arrays, params_of(case["model"], by_name)
+    return arrays, params_of(case_of(name)["model"], by_name)
 
 
 def run_advantages() -> dict[str, np.ndarray]:

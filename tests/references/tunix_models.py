@@ -63,7 +63,7 @@ SMALL = {
     },
     "gemma2_small": {
         "family": "gemma2",
-        "num_layers": 2,
+        "num_layers": 4,
         "embed_dim": 20,
         "hidden_dim": 28,
         "num_heads": 2,
