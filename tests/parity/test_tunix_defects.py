@@ -87,6 +87,7 @@ def test_the_default_kl_restrains_nothing():
     )
     assert jnp.linalg.norm(theirs_V) < 1e-6 < jnp.linalg.norm(exact_V)
     assert cosine(mine_V, exact_V) > 0.5
+    np.testing.assert_allclose(mine_V, jax.nn.softmax(logits_V) - jnp.exp(ref_V), atol=1e-6)
 
 
 def test_every_rollout_draws_the_same():
