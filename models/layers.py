@@ -57,8 +57,8 @@ def rope(x: Array, angle: Array) -> Array:
 class Linear(nn.Module):
     """x W, plus lora_scale (x a) b if the `lora` collection has a and b under this layer's name.
 
-    W contracts its first `num_inputs` axes with the last ones of x. All of it is done as products of
-    two matrices: on CPUs XLA takes twice as long for the gradient of a product of more axes.
+    W contracts its first `num_inputs` axes with the last ones of x, as a product of two matrices:
+    on CPUs XLA takes twice as long for the gradient of a product with more axes.
     """
 
     shape: tuple[int, ...]

@@ -77,3 +77,20 @@ def assert_trees_equal(left, right) -> None:
     ):
         assert a.dtype == b.dtype, path
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=str(path))
+
+
+# Two layers, one of each kind: what needs no depth compiles in a second.
+SHALLOW = dataclasses.replace(TINY3, num_layers=2, kinds=("local", "global"))
+
+
+@functools.cache
+def shallow_params(dtype: str = "float32"):
+    """The first two layers of the tiny parameters."""
+    params = tiny_params("gemma3", dtype)
+    return {**params, "layers": jax.tree.map(lambda x: x[:2], params["layers"])}
+
+
+def left_padded(lengths: list[int], width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """prompt_ids_PI and prompt_mask_PI of random prompts."""
+    mask_PI = np.arange(width)[None, :] >= width - np.array(lengths)[:, None]
+    return tiny_ids(len(lengths), width, seed) * mask_PI, mask_PI.astype(np.int32)

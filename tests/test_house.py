@@ -131,3 +131,11 @@ def test_dependencies_are_the_chosen_ones():
 def test_every_fixture_has_its_script():
     for fixture in (ROOT / "tests" / "references").glob("*.npz"):
         assert fixture.with_suffix(".py").is_file(), fixture
+
+
+def test_every_trap_names_tests_that_exist():
+    text = (ROOT / "docs" / "traps.md").read_text()
+    assert [int(n) for n in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [*range(1, 58)]
+    for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
+        source = (ROOT / "tests" / file).read_text()
+        assert not name or f"def {name}(" in source, f"{file}::{name}"

@@ -11,8 +11,15 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from grpo.algorithms.advantages import advantages, decoupled_advantages
+from grpo.algorithms.distribution import Sampling
+from grpo.algorithms.losses import freeze, penalty, policy_loss
+from grpo.algorithms.presets import PRESETS
+from grpo.rollout.sampler import rollout, row_keys
+from grpo.training.policy import Scorer
 from models.cache import init_cache
 from models.gemma import Gemma, param_shapes, unembed
 from models.lora import LoraConfig, init_adapter
@@ -78,6 +85,49 @@ def test_models(family):
         jax.eval_shape(run, params, ids, prompt)
     assert wrong == []
     assert {"einsum_attention", "extend", "rope_angles", "unembed", "row_positions"} <= seen
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_algorithms(name):
+    objective = PRESETS[name]
+    reward = jnp.asarray(np.random.RandomState(0).standard_normal((4, 5)), jnp.float32)
+    floats = jax.ShapeDtypeStruct((20, 11), jnp.float32)
+
+    def run(logprob, mask):
+        options = {"baseline": objective.baseline, "scale": objective.scale, "eps": objective.eps}
+        decoupled_advantages({"a": reward}, {"a": 1.0}, baseline="group", scale="group", eps=1.0)
+        experience = freeze(
+            mask_BC=mask > 0, truncated_B=mask[:, 0] > 0,
+            advantage_B=advantages(reward, **options).reshape(-1), old_logprob_BC=mask,
+            ref_logprob_BC=mask, sample_logprob_BC=mask, limit=11, objective=objective,
+        )  # fmt: skip
+        penalty(logprob, mask, mask, objective=objective)
+        return policy_loss(logprob, logprob, experience, objective=objective)
+
+    with suffixes_checked() as (wrong, seen):
+        jax.eval_shape(run, floats, floats)
+    assert wrong == []
+    assert {"policy_loss", "mean_and_std", "token_weights", "freeze"} <= seen
+
+
+def test_rollout_and_scores():
+    config = TINY["gemma3"]
+    module, ids = Gemma(config), jnp.ones((3, 9), jnp.int32)
+
+    def run(params):
+        keys = row_keys(0, 0, jnp.arange(6))
+        sampling = Sampling(1.0, 5, 0.9, 0.1)
+        told = rollout.__wrapped__(
+            module, params, ids, ids, keys, sampling, jnp.arange(2), group=2, max_new_tokens=7
+        )
+        full = jnp.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
+        scorer = Scorer(module=module, temperature=0.9, with_entropy=True)
+        return jax.grad(lambda params: scorer({"params": params}, full, full, 7)[0].sum())(params)
+
+    with suffixes_checked() as (wrong, seen):
+        jax.eval_shape(run, param_shapes(config))
+    assert wrong == []
+    assert {"rollout", "draw", "truncate", "sample", "token_logprobs", "edge"} <= seen
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def mean_and_std(reward_PG: Array, valid_PG: Array, axis: int | None) -> tuple[A
 
 
 def all_equal(reward_PG: Array, valid_PG: Array, axis: int | None) -> Array:
-    """Whether the valid rewards along an axis are equal up to rounding (or at most one), axes kept."""
+    """Whether the valid rewards along an axis are equal up to rounding, or at most one."""
     top = jnp.max(jnp.where(valid_PG, reward_PG, -jnp.inf), axis, keepdims=True)
     low = jnp.min(jnp.where(valid_PG, reward_PG, jnp.inf), axis, keepdims=True)
     return ~(top - low > EQUAL * jnp.maximum(jnp.abs(top), jnp.abs(low)))

@@ -20,8 +20,8 @@ Array = jax.Array
 LEVELS = ("token", "sequence")
 
 
-def importance(gap_BC: Array, mask_BC: Array, *, level: str) -> Array:
-    """w_BC from gap = old_logprob - sample_logprob; over a whole sequence, at each of its tokens."""
+def importance(gap_BC: Array, mask_BC: Array, *, level: str | None) -> Array:
+    """w_BC from gap = old_logprob - sample_logprob; a sequence's stands at each of its tokens."""
     gap_BC = inside(gap_BC, mask_BC)
     if level == "sequence":
         total_B1 = jnp.sum(gap_BC, axis=1, keepdims=True)
@@ -46,5 +46,5 @@ def metrics(w_BC: Array, share_BC: Array, cap: float) -> dict[str, Array]:
 
 
 def effective_share(mean: Array | float, mean_square: Array | float) -> Array | float:
-    """(Σ w)² / (n Σ w²): the share of the samples that would do as well, had all the same weight."""
+    """(Σ w)² / (n Σ w²): what share of the samples, all of one weight, would do as well."""
     return mean**2 / mean_square

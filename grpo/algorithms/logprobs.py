@@ -63,13 +63,13 @@ def token_logprobs(
         return (logprob_of(z_BCV, target_BC), *entropy)
 
     operands = (params, jnp.asarray(temperature, jnp.float32))
-    values = _by_chunk(scores, operands, *chunks)
+    values: Any = _by_chunk(scores, operands, *chunks)
     values = [rearrange(value, "chunks B C -> B (chunks C)")[:, :length] for value in values]
     return values[0], values[1] if with_entropy else None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _by_chunk(scores: Callable, operands: Any, hidden: Array, target: Array):
+def _by_chunk(scores: Callable, operands: Any, hidden: Array, target: Array) -> Any:
     """The scores of every chunk, one chunk after the other."""
     return jax.lax.map(lambda chunk: scores(operands, *chunk), (hidden, target))
 
@@ -95,8 +95,9 @@ def _forward(scores: Callable, operands: Any, hidden: Array, target: Array):
 def _backward(scores: Callable, residuals: tuple, grads: tuple[Array, ...]):
     """The gradients for operands and hidden states, given those of the scores."""
     operands, hidden, target, slopes = residuals
-    pairs = zip(grads, slopes, strict=True)
-    grad_hidden = sum(grad[..., None] * slope for grad, slope in pairs)
+    grad_hidden = jnp.zeros(hidden.shape, jnp.float32)
+    for grad, slope in zip(grads, slopes, strict=True):
+        grad_hidden += grad[..., None] * slope
 
     def add(total: Any, chunk: tuple):
         hidden_BCD, target_BC, grads_BC = chunk

@@ -6,7 +6,7 @@
     A                    advantages.py   w    sampler correction         correction.py
     weight               aggregation.py  KL   against the reference      kl.py
 
-Where `kl_in` is "reward", KL is subtracted from the reward before the advantage instead (`penalty`).
+Where `kl_in` is "reward", KL is instead taken from the reward before the advantage (`penalty`).
 
 "My loss is 0": before the first update of a batch ρ = 1, and with a group's advantages summing to
 0 so does Σ weight · A (exactly under `token` and equal lengths, nearly otherwise). Its gradient
@@ -92,7 +92,7 @@ def policy_loss(
     sums = {"ratio/mean": masked_sum(ratio_BC, share_BC)}
     tops = {"ratio/max": jnp.max(inside(ratio_BC, mask_BC))}
 
-    if low is not None:
+    if low is not None and high is not None:
         seen_BC = jnp.exp(log_ratio_BC) if objective.ratio == "geometric" else ratio_BC
         is_low_BC = (seen_BC < 1 - low) & (advantage_B1 < 0)
         is_high_BC = (seen_BC > 1 + high) & (advantage_B1 > 0)
@@ -109,9 +109,9 @@ def policy_loss(
         gap_BC = inside(old_BC - experience.sample_logprob_BC, mask_BC)
         sums["gap/mean"] = masked_sum(jnp.abs(gap_BC), share_BC)
         tops["gap/max"] = jnp.max(jnp.abs(gap_BC))
-        if objective.correction is not None:
+        cap = objective.correction_cap
+        if objective.correction is not None and cap is not None:
             w_BC = correction.importance(gap_BC, mask_BC, level=objective.correction_level)
-            cap = objective.correction_cap
             objective_BC = objective_BC * correction.CORRECTIONS[objective.correction](w_BC, cap)
             sums |= correction.metrics(w_BC, share_BC, cap)
 
@@ -134,7 +134,7 @@ def policy_loss(
 def penalty(
     logprob_BC: Array, ref_logprob_BC: Array, mask_BC: Array, *, objective: Objective
 ) -> Array:
-    """penalty_B = kl_coef · Σ_t KL_t, to be subtracted from the rewards where `kl_in` is "reward"."""
+    """penalty_B = kl_coef · Σ_t KL_t, which the rewards lose where `kl_in` is "reward"."""
     logprob_BC, ref_logprob_BC = inside(logprob_BC, mask_BC), inside(ref_logprob_BC, mask_BC)
     return objective.kl_coef * jnp.sum(KL[objective.kl](logprob_BC, ref_logprob_BC), axis=1)
 

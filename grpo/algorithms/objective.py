@@ -76,11 +76,12 @@ class Objective:
 
         def needs(field: str, wanted: bool, reason: str, low: float, high: float) -> None:
             value = getattr(self, field)
-            if not wanted and value is not None:
+            if value is None:
+                if wanted:
+                    found.append(f"{field}=None: a number is needed {reason}")
+            elif not wanted:
                 found.append(f"{field}={value} would do nothing {reason}: set it to None")
-            elif wanted and value is None:
-                found.append(f"{field}=None: a number is needed {reason}")
-            elif wanted and not low < value <= high:
+            elif not low < value <= high:
                 found.append(f"{field}={value}: expected more than {low}, at most {high}")
 
         some, huge = 0.0, float("inf")
@@ -129,6 +130,8 @@ class Objective:
              f"ratio={self.ratio!r} would do nothing under surrogate='reinforce': use 'token'"),
             (self.decoupled and self.baseline == "batch",
              "decoupled=True compares within groups: baseline='batch' contradicts it"),
+            (self.decoupled and self.scale == "none",
+             "decoupled=True normalises: scale='none' contradicts it"),
             (self.decoupled and self.kl_in == "reward" and self.kl_coef > 0,
              "decoupled=True normalises reward functions, kl_in='reward' is none: use 'loss'"),
             (self.decoupled and self.overlong_buffer is not None,

@@ -9,30 +9,34 @@ Under `geometric` the clipping of the surrogate is the one that happened here: a
 are each within a bound is within it.
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from grpo.algorithms.masked import sequence_mean
 
 Array = jax.Array
+Bound = Any  # a number or None; objective.py sees to it that `geometric` has numbers
 
 
-def token(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: float, high: float):
+def token(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: Bound, high: Bound):
     """Each token by itself."""
     return log_ratio_BC
 
 
-def sequence(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: float, high: float):
+def sequence(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: Bound, high: Bound):
     """(π/π_old)^(1/length) of the whole sequence."""
     return jnp.broadcast_to(sequence_mean(log_ratio_BC, mask_BC), log_ratio_BC.shape)
 
 
-def geometric(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: float, high: float):
+def geometric(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: Bound, high: Bound):
     """The sequence's ratio, of tokens clipped one by one, to the pessimistic side."""
     clipped_BC = jnp.where(
         advantage_B1 > 0,
-        jnp.minimum(log_ratio_BC, jnp.log1p(high)),
-        jnp.maximum(log_ratio_BC, jnp.log1p(-low)),
+        jnp.minimum(log_ratio_BC, math.log1p(high)),
+        jnp.maximum(log_ratio_BC, math.log1p(-low)),
     )
     return sequence(clipped_BC, mask_BC, advantage_B1, low, high)
 

@@ -14,7 +14,7 @@ where its prompt ends.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,8 @@ def decoding_params(
     """The parameters as decoding wants them, made once per rollout.
 
     The adapter merged, one array per layer (a decode step would otherwise cut every layer out of
-    its stack), in the compute dtype, and whole along the `fsdp` axis: a step reads every weight, and
-    gathering them for each token would take thirty times as long as the reading.
+    its stack), in the compute dtype, and whole along the `fsdp` axis: a step reads every weight,
+    and to gather them for each token would take thirty times as long as the reading.
     """
     if adapter is not None:
         params = merge(params, adapter, lora_scale)
@@ -95,8 +95,8 @@ def rollout(
     batch = prompt_ids_PI.shape[0] * group
 
     def forward(ids_BT: Array, mask_BT: Array, cache: Cache) -> tuple[Array, Cache]:
-        hidden_BTD, cache = module.apply({"params": params}, ids_BT, mask_BT, cache)
-        return unembed(config, params, hidden_BTD[:, -1:])[:, 0], cache
+        hidden_BTD, filled = module.apply({"params": params}, ids_BT, mask_BT, cache)
+        return unembed(config, params, hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
     def share(x: Array) -> Array:
         return shard_rows(jnp.repeat(x, group, axis=0), mesh)

@@ -53,8 +53,6 @@ def make_optimizer(
             lambda path, _: bool(re.fullmatch(decayed, path_name(path))), params
         )
 
-    adamw = optax.adamw(
-        learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask
-    )
+    adamw = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     return optax.chain(clip, adamw)

@@ -9,7 +9,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from grpo.algorithms.logprobs import chunk_size, token_logprobs
 from grpo.algorithms.losses import Experience, policy_loss

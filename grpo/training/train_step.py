@@ -1,8 +1,8 @@
 """One optimizer update, for every stage: a stage brings a loss.
 
-    g = Σ_m ∇ loss(rows of microbatch m)        the loss adds up over rows, so any cut gives the same g
-    θ <- optimizer(θ, g)                        unless the loss or ‖g‖ is not finite: then nothing
-                                                moves, bit by bit, and the step counts as skipped
+    g = Σ_m ∇ loss(rows of microbatch m)    the loss adds up over rows: any cut gives the same g
+    θ <- optimizer(θ, g)                    unless the loss or ‖g‖ is not finite: then nothing
+                                            moves, bit by bit, and the step counts as skipped
 
 `loss(trainable, frozen, batch) -> (loss, Metrics)`. Trainable is the adapter, or the parameters;
 only it has gradients and optimizer state. Frozen is whatever else the loss reads.
@@ -37,9 +37,9 @@ class TrainState(NamedTuple):
 
 
 def init_state(trainable: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update."""
-    zero = jnp.int32(0)
-    return TrainState(zero, zero, trainable, optimizer.init(trainable))
+    """The state before the first update, on a copy: a train step donates its state."""
+    trainable = jax.tree.map(jnp.copy, trainable)
+    return TrainState(jnp.int32(0), jnp.int32(0), trainable, optimizer.init(trainable))
 
 
 def gradient(
@@ -84,7 +84,7 @@ def update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """The state after one update, and its metrics."""
     grads, metrics = gradient(loss, state.trainable, frozen, batch, microbatches)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
 
@@ -100,7 +100,7 @@ def update(
     return new, {
         **metrics.flat(),
         "grad_norm": grad_norm,
-        "update_norm": jnp.where(is_finite, optax.global_norm(updates), 0.0),
+        "update_norm": jnp.where(is_finite, optax.tree.norm(updates), 0.0),
         "skipped": new.skipped,
     }
 

@@ -1,0 +1,126 @@
+"""Advantages by hand, and what may not move them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo.algorithms.advantages import (
+    advantages,
+    decoupled_advantages,
+    group_metrics,
+    overlong_penalty,
+)
+
+NAN = float("nan")
+GROUP = {"baseline": "group", "scale": "group", "eps": 1e-6}
+MEAN_ONLY = {"baseline": "group", "scale": "none", "eps": None}
+RLOO = {"baseline": "leave_one_out", "scale": "none", "eps": None}
+BATCH = {"baseline": "batch", "scale": "batch", "eps": 1e-6}
+ALL = [GROUP, MEAN_ONLY, RLOO, BATCH, {"baseline": "group", "scale": "batch", "eps": 1e-6}]
+
+
+def told(reward, **options):
+    return np.asarray(advantages(jnp.array(reward, jnp.float32), **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [  # group (1, 2, 3, 6): mean 3, sample deviation sqrt(14/3); group (0, 0, 0, 4): mean 1, 2
+        (GROUP, [np.array([-2, -1, 0, 3]) / (14 / 3) ** 0.5, [-0.5, -0.5, -0.5, 1.5]]),
+        (MEAN_ONLY, [[-2, -1, 0, 3], [-1, -1, -1, 3]]),
+        (RLOO, [[1 - 11 / 3, 2 - 10 / 3, 0, 4], [-4 / 3, -4 / 3, -4 / 3, 4]]),
+        (BATCH, (np.array([[1, 2, 3, 6], [0, 0, 0, 4]]) - 2) / (34 / 7) ** 0.5),
+    ],
+    ids=["group", "mean only", "leave one out", "batch"],
+)
+def test_by_hand(options, expected):
+    np.testing.assert_allclose(
+        told([[1, 2, 3, 6], [0, 0, 0, 4]], **options), np.array(expected), atol=2e-6
+    )
+
+
+def test_eps_is_added_to_the_deviation():
+    assert told([[0, 1]], baseline="group", scale="group", eps=0.5)[0, 1] == pytest.approx(
+        0.5 / (0.5**0.5 + 0.5)
+    )
+
+
+def test_a_row_belongs_to_its_prompts_group():
+    """Rewards 0 0 1 1 | 5 5 6 6: both groups say the same of their completions."""
+    advantage_PG = told([[0, 0, 1, 1], [5, 5, 6, 6]], **GROUP)
+    np.testing.assert_allclose(advantage_PG[0], advantage_PG[1], atol=1e-5)
+    order = [2, 0, 3, 1]
+    np.testing.assert_array_equal(
+        told([[0, 0, 1, 1], [6, 5, 6, 5]], **GROUP)[1],
+        told([[0, 0, 1, 1], [5, 5, 6, 6]], **GROUP)[1][order],
+    )
+
+
+NEXT = np.nextafter(np.float32(7.6), np.float32(8))  # the next number after 7.6
+EQUAL = [[0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2], [7.6, NEXT, 7.6, 7.6], [0] * 4, [-3] * 4]
+
+
+@pytest.mark.parametrize("options", ALL[:3] + ALL[4:])
+def test_a_group_without_variance_is_exactly_zero(options):
+    advantage_PG = told([*EQUAL, [0, 1, 0, 1]], **options)
+    assert not advantage_PG[:4].any() and advantage_PG[4].all()
+
+
+def test_a_batch_without_variance_is_exactly_zero():
+    assert not told([[7.6, NEXT], [7.6, 7.6]], **BATCH).any()
+    assert told([[1, 1], [0, 0]], **BATCH).all()  # equal groups still differ from the batch
+
+
+@pytest.mark.parametrize("options", ALL)
+def test_a_reward_that_is_not_finite_abstains(options):
+    """The others are compared as if it were not there."""
+    advantage_PG = told([[1, NAN, 2, 6], [float("inf"), 0, NAN, NAN], [0, 1, 2, 4]], **options)
+    assert (
+        np.isfinite(advantage_PG).all()
+        and not advantage_PG[
+            ~np.isfinite([[1, NAN, 2, 6], [float("inf"), 0, NAN, NAN], [0, 1, 2, 4]])
+        ].any()
+    )
+    if options["baseline"] != "batch":
+        assert advantage_PG[1, 1] == 0  # alone: nothing to compare with
+    if "batch" not in options.values():
+        np.testing.assert_allclose(advantage_PG[0, [0, 2, 3]], told([[1, 2, 6]], **options)[0])
+
+
+@pytest.mark.parametrize("options", ALL)
+def test_a_group_of_one_is_never_its_raw_reward(options):
+    assert not told([[5.0]], **options).any()
+
+
+def test_decoupled_by_hand():
+    """GDPO: (0, 1) and (0, 10) weigh the same once each is normalised apart."""
+    rewards = {
+        "right": jnp.array([[0.0, 1.0], [0.0, 0.0]]),
+        "tidy": jnp.array([[10.0, 0.0], [0.0, 10.0]]),
+    }
+    advantage_PG = decoupled_advantages(rewards, {"right": 1.0, "tidy": 1.0}, **GROUP)
+    np.testing.assert_allclose(
+        advantage_PG, [[0, 0], [-(1.5**0.5), 1.5**0.5]], atol=1e-5
+    )  # sums (0, 0 | -z, z) with z = 1/sqrt(2), then over their own deviation z sqrt(2/3)
+    abstains = rewards | {"tidy": jnp.array([[NAN, NAN], [0.0, 10.0]])}
+    assert np.isfinite(decoupled_advantages(abstains, {"right": 1.0, "tidy": 1.0}, **GROUP)).all()
+    silent = {name: jnp.full((1, 2), NAN) for name in rewards}
+    assert not np.any(decoupled_advantages(silent, {"right": 1.0, "tidy": 1.0}, **GROUP))
+
+
+def test_overlong_penalty_counts_tokens():
+    length_PG = jnp.array([[0, 80, 90, 100, 120]])
+    np.testing.assert_allclose(
+        overlong_penalty(length_PG, limit=100, buffer=20, penalty=2.0), [[0, 0, -1, -2, -2]]
+    )
+
+
+def test_group_metrics():
+    reward_PG = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [NAN, 0.5]])
+    told = group_metrics(reward_PG, reward_PG == 1)
+    assert {name: float(x) for name, x in told.items()} == {
+        "group/zero_variance": 0.75,
+        "group/solved_all": 0.25,
+        "group/solved_none": 0.5,
+        "reward/abstained": 0.125,
+    }

@@ -1,0 +1,270 @@
+"""policy_loss against a float64 oracle in every mode, and what must hold in all of them."""
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo.algorithms.losses import freeze, penalty, policy_loss, supervised_loss
+from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import GRPO, PRESETS
+from tests import oracle_losses
+
+LIMIT = 9
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # k1 in the loss warns
+    VARIANTS: dict[str, Objective] = {
+        **PRESETS,
+        **{
+            f"{ratio}_{aggregation}": dataclasses.replace(
+                GRPO, ratio=ratio, aggregation=aggregation
+            )
+            for ratio in ("token", "sequence", "geometric")
+            for aggregation in ("token", "sequence", "constant", "sum")
+        },
+        **{kl: dataclasses.replace(GRPO, kl=kl) for kl in ("k1", "k2", "k3")},
+        "dual_clip": dataclasses.replace(GRPO, dual_clip=1.5),
+        "sapo": dataclasses.replace(
+            GRPO, surrogate="sapo", clip_low=None, clip_high=None, tau_positive=1.0,
+            tau_negative=1.05,
+        ),
+        "cispo_sequence": dataclasses.replace(PRESETS["cispo"], ratio="sequence"),
+        "entropy": dataclasses.replace(GRPO, entropy_coef=0.01),
+        "mask_truncated": dataclasses.replace(GRPO, mask_truncated=True),
+        "off_policy": dataclasses.replace(GRPO, off_policy_limit=0.02),
+        **{
+            f"{how}_{level}": dataclasses.replace(
+                GRPO, correction=how, correction_level=level, correction_cap=1.3
+            )
+            for how in ("truncate", "mask")
+            for level in ("token", "sequence")
+        },
+    }  # fmt: skip
+
+
+def batch_of(rows=6, length=7, seed=0, spread=0.3) -> dict:
+    """Ragged rows, one of them empty and one truncated."""
+    random = np.random.RandomState(seed)
+    lengths = random.randint(1, length + 1, rows)
+    lengths[1], lengths[2] = 0, length
+
+    def draw():
+        return random.standard_normal((rows, length)) * spread
+
+    logprob = -1.5 + draw()
+    return {
+        "logprob": logprob,
+        "mask": np.arange(length)[None, :] < lengths[:, None],
+        "truncated": np.arange(rows) == 2,
+        "advantage": random.standard_normal(rows) * 1.5,
+        "old": logprob + draw(),
+        "ref": logprob + draw(),
+        "sample": logprob + draw(),
+        "entropy": np.abs(draw()),
+    }
+
+
+def experience_of(batch: dict, objective: Objective):
+    """The batch as policy_loss wants it; garbage wherever nothing should look."""
+
+    def nan(x):
+        return None if x is None else jnp.asarray(np.where(batch["mask"], x, np.nan), jnp.float32)
+
+    return freeze(
+        mask_BC=jnp.asarray(batch["mask"]),
+        truncated_B=jnp.asarray(batch["truncated"]),
+        advantage_B=jnp.asarray(batch["advantage"], jnp.float32),
+        old_logprob_BC=nan(batch["old"]),
+        ref_logprob_BC=nan(batch["ref"]),
+        sample_logprob_BC=nan(batch["sample"]),
+        limit=LIMIT,
+        objective=objective,
+    ), nan(batch["entropy"])
+
+
+def value_and_grad(batch: dict, objective: Objective):
+    experience, entropy = experience_of(batch, objective)
+    entropy = entropy if objective.entropy_coef else None
+
+    def loss(logprob):
+        return policy_loss(logprob, entropy, experience, objective=objective)
+
+    logprob = jnp.asarray(np.where(batch["mask"], batch["logprob"], np.nan), jnp.float32)
+    (value, metrics), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(logprob)
+    return float(value), {k: float(v) for k, v in metrics.flat().items()}, np.asarray(grad)
+
+
+@pytest.mark.parametrize("on_policy", [False, True], ids=["old", "first"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_against_the_oracle(name, on_policy):
+    objective, batch = VARIANTS[name], batch_of()
+    if on_policy:
+        batch["old"] = None
+    value, metrics, grad = value_and_grad(batch, objective)
+    logprob = batch["logprob"]
+    assert value == pytest.approx(
+        oracle_losses.loss(objective, logprob, logprob, batch, LIMIT), rel=1e-5, abs=1e-6
+    )
+    np.testing.assert_allclose(
+        grad, oracle_losses.gradient(objective, logprob, batch, LIMIT), rtol=2e-5, atol=2e-6
+    )
+    assert np.abs(grad).max() > 1e-4
+    assert all(np.isfinite(list(metrics.values())))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_nothing_to_learn_from_is_zero_and_finite(name):
+    batch = batch_of()
+    batch["mask"] = np.zeros_like(batch["mask"])
+    value, metrics, grad = value_and_grad(batch, VARIANTS[name])
+    assert value == 0 and not grad.any()
+    assert all(np.isfinite(list(metrics.values())))
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo", "dr_grpo", "gspo", "token_sum"])
+def test_truncated_rows_leave_numerator_and_denominator(name):
+    objective = dataclasses.replace(VARIANTS[name], mask_truncated=True)
+    batch = batch_of()
+    without = {k: v[~batch["truncated"]] for k, v in batch.items()}
+    both = value_and_grad(batch, objective), value_and_grad(without, objective)
+    assert both[0][0] == pytest.approx(both[1][0], rel=1e-6)
+    np.testing.assert_allclose(both[0][2][~batch["truncated"]], both[1][2], rtol=1e-6)
+    assert not both[0][2][batch["truncated"]].any()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_sign(name):
+    """A step against the gradient makes tokens of positive advantage likelier, others less so."""
+    batch = batch_of()
+    batch["old"], batch["ref"] = None, batch["logprob"]
+    objective = VARIANTS[name]
+    _, _, grad = value_and_grad(batch, objective)
+    learnt = batch["mask"] & ~(batch["truncated"] & objective.mask_truncated)[:, None]
+    if objective.correction != "mask":
+        expected = -np.sign(batch["advantage"])[:, None] * learnt
+        if objective.kl != "k1" or objective.kl_in != "loss":
+            np.testing.assert_array_equal(np.sign(grad), expected)
+
+
+@pytest.mark.parametrize("name", sorted(set(VARIANTS) - {"truncate_sequence", "mask_sequence"}))
+def test_at_ratio_one_the_gradient_is_that_of_reinforce(name):
+    objective, batch = VARIANTS[name], batch_of()
+    batch["old"], batch["sample"], batch["ref"] = None, None, batch["logprob"]
+    if objective.correction is not None:
+        batch["sample"] = batch["logprob"]
+    batch["advantage"] -= batch["advantage"].mean()
+    _, metrics, grad = value_and_grad(batch, objective)
+    weight = np.asarray(experience_of(batch, objective)[0].weight_BC)
+    expected = -weight * batch["advantage"][:, None]
+    if name != "k1":  # its gradient is 1, not 0, where policy and reference agree
+        np.testing.assert_allclose(grad, expected, rtol=1e-5, atol=1e-7)
+    assert metrics["ratio/mean"] == pytest.approx(1) and metrics["ratio/max"] == 1
+
+
+def test_loss_is_zero_at_the_first_update_and_its_gradient_is_not():
+    """Group-relative advantages sum to zero, and so does the loss: equation in docs/metrics.md."""
+    batch = batch_of()
+    batch["mask"] = np.ones_like(batch["mask"])
+    batch["advantage"] = np.array([1.0, -1.0, 0.5, -0.5, 1.5, -1.5])
+    batch["old"], batch["ref"] = None, batch["logprob"]
+    value, metrics, grad = value_and_grad(batch, GRPO)
+    assert abs(value) < 1e-7 and metrics["kl"] == 0
+    assert np.linalg.norm(grad) > 0.1
+
+
+LOW, INSIDE, HIGH = np.log(0.5), 0.0, np.log(2.0)
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "value", "slope", "dual"),
+    [  # min(ρ A, clip(ρ) A) and its slope by log π; with dual_clip 1.5 where that differs
+        (LOW, 1.0, 0.5, 0.5, None),
+        (INSIDE, 1.0, 1.0, 1.0, None),
+        (HIGH, 1.0, 1.2, 0.0, None),
+        (LOW, -1.0, -0.8, 0.0, None),
+        (INSIDE, -1.0, -1.0, -1.0, None),
+        (HIGH, -1.0, -2.0, -2.0, (-1.5, 0.0)),
+    ],
+)
+def test_the_clip_truth_table(log_ratio, advantage, value, slope, dual):
+    batch = {
+        "logprob": np.full((1, 1), -1.0), "mask": np.ones((1, 1), bool),
+        "truncated": np.zeros(1, bool), "advantage": np.array([advantage]),
+        "old": np.full((1, 1), -1.0 - log_ratio), "ref": None, "sample": None, "entropy": None,
+    }  # fmt: skip
+    plain = dataclasses.replace(GRPO, kl_coef=0.0)
+    loss, metrics, grad = value_and_grad(batch, plain)
+    assert (-loss, -grad[0, 0]) == pytest.approx((value, slope), abs=1e-6)
+    assert metrics["clip/low"] == (log_ratio == LOW and advantage < 0)
+    assert metrics["clip/high"] == (log_ratio == HIGH and advantage > 0)
+    loss, _, grad = value_and_grad(batch, dataclasses.replace(plain, dual_clip=1.5))
+    assert (-loss, -grad[0, 0]) == pytest.approx(dual or (value, slope), abs=1e-6)
+
+
+def test_no_gradient_reaches_what_is_frozen():
+    objective = dataclasses.replace(
+        GRPO, correction="truncate", correction_level="token", correction_cap=2.0
+    )
+    batch = batch_of()
+    experience, _ = experience_of(batch, objective)
+    logprob = jnp.asarray(batch["logprob"], jnp.float32)
+    floats = {
+        name: value
+        for name, value in experience._asdict().items()
+        if name not in ("mask_BC", "weight_BC", "share_BC")
+    }
+
+    def loss(floats):
+        frozen = experience._replace(**floats)
+        return policy_loss(logprob, None, frozen, objective=objective)[0]
+
+    for name, grad in jax.grad(loss)(floats).items():
+        assert not np.nan_to_num(np.asarray(grad), nan=1.0).any(), name
+
+
+def test_correction_metrics_are_of_the_uncapped_weights():
+    objective = dataclasses.replace(
+        GRPO, correction="truncate", correction_level="token", correction_cap=1.5
+    )
+    batch = {name: x[:2] for name, x in batch_of(length=2).items()}
+    batch["mask"] = np.ones((2, 2), bool)
+    batch["sample"] = batch["old"] - np.log([[1.0, 2.0], [4.0, 0.25]])
+    _, metrics, _ = value_and_grad(batch, objective)
+    assert metrics["correction/weight"] == pytest.approx((1 + 2 + 4 + 0.25) / 4)
+    assert metrics["correction/weight_square"] == pytest.approx((1 + 4 + 16 + 0.0625) / 4)
+    assert metrics["correction/outside"] == pytest.approx(3 / 4)
+    assert metrics["gap/max"] == pytest.approx(np.log(4))
+    assert metrics["gap/mean"] == pytest.approx(np.log([1, 2, 4, 4]).mean())
+
+
+def test_geometric_clipping_is_the_surrogates():
+    """The outer clip of a geometric ratio changes neither value nor gradient."""
+    batch, objective = batch_of(spread=1.0), PRESETS["gmpo"]
+    expected = oracle_losses.gradient(objective, batch["logprob"], batch, LIMIT)
+    np.testing.assert_allclose(value_and_grad(batch, objective)[2], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_entropy_bonus_has_a_gradient():
+    objective = dataclasses.replace(GRPO, entropy_coef=0.5)
+    batch = batch_of()
+    experience, entropy = experience_of(batch, objective)
+    logprob = jnp.asarray(batch["logprob"], jnp.float32)
+    grad = jax.grad(lambda h: policy_loss(logprob, h, experience, objective=objective)[0])(entropy)
+    np.testing.assert_allclose(grad, -0.5 * np.asarray(experience.weight_BC), rtol=1e-6)
+
+
+def test_penalty_by_hand():
+    objective = dataclasses.replace(GRPO, kl="k1", kl_in="reward", kl_coef=0.5)
+    logprob = jnp.array([[-1.0, -2.0, jnp.nan], [-3.0, jnp.nan, jnp.nan]])
+    ref = jnp.array([[-1.5, -1.0, 0.0], [-5.0, 0.0, 0.0]])
+    mask = jnp.array([[1, 1, 0], [1, 0, 0]])
+    np.testing.assert_allclose(penalty(logprob, ref, mask, objective=objective), [-0.25, 1.0])
+
+
+def test_supervised_loss_by_hand():
+    logprob = jnp.array([[-1.0, -2.0, jnp.nan]])
+    loss, _ = supervised_loss(logprob, jnp.array([[0.5, 0.25, 0.0]]))
+    assert float(loss) == pytest.approx(1.0)
