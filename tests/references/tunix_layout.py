@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.config import GemmaConfig, layer_kinds
-from tests.references.tunix_models import CASES, COMMON
+from tests.references.tunix_models import ARCHITECTURES, COMMON
 
 
 def config_of(name: str) -> GemmaConfig:
     """The architecture of a case."""
-    case = {**COMMON, **CASES[name]}
+    case = {**COMMON, **ARCHITECTURES[name]}
     gemma3, depth = case["family"] == "gemma3", case["num_layers"]
     by_width = case.get("scale_by_width", False)
     return GemmaConfig(
@@ -34,7 +34,7 @@ def config_of(name: str) -> GemmaConfig:
 
 def params_of(name: str, weights: dict[str, np.ndarray]) -> dict:
     """The weights in our tree."""
-    depth, gemma3 = CASES[name]["num_layers"], CASES[name]["family"] == "gemma3"
+    depth, gemma3 = ARCHITECTURES[name]["num_layers"], ARCHITECTURES[name]["family"] == "gemma3"
 
     def stack(leaf: str, part: int | None = None, axes: tuple[int, ...] | None = None):
         layers = [weights[f"layers.{i}.{leaf}"] for i in range(depth)]

@@ -49,7 +49,37 @@ CASES = {
         "num_kv_heads": 2,
     },
 }
-SCALE = {"gemma3_kv1": 0.15, "gemma3_kv2": 0.15, "gemma2_kv2": 0.4}  # 0.4: sharp attention
+# For losses and sampling: so small that a gradient can be stored.
+SMALL = {
+    "gemma3_small": {
+        "family": "gemma3",
+        "num_layers": 6,
+        "embed_dim": 20,
+        "hidden_dim": 28,
+        "num_heads": 2,
+        "head_dim": 8,
+        "num_kv_heads": 1,
+        "global_scale_factor": 1.0,
+    },
+    "gemma2_small": {
+        "family": "gemma2",
+        "num_layers": 4,
+        "embed_dim": 20,
+        "hidden_dim": 28,
+        "num_heads": 2,
+        "head_dim": 8,
+        "num_kv_heads": 1,
+        "sliding_window_size": 32,  # longer than any row: see `rows`
+    },
+}
+ARCHITECTURES = CASES | SMALL
+SCALE = {  # 0.4: sharp attention
+    "gemma3_kv1": 0.15,
+    "gemma3_kv2": 0.15,
+    "gemma2_kv2": 0.4,
+    "gemma3_small": 0.3,
+    "gemma2_small": 0.3,
+}
 LENGTH, PROMPT, NEW = 28, 10, 14
 
 
@@ -75,8 +105,8 @@ class IntTokenizer:
 def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and mask: a full row, a left-padded and a right-padded one.
 
-    Tunix's Gemma 2 goes wrong once left padding exceeds the window; its second row is padded on the
-    right.
+    Tunix's Gemma 2 compares a query's position with a key's column, which left padding sets apart;
+    its second row is padded on the right.
     """
     ids = draw_ids(1, 3, LENGTH, COMMON["num_embed"])
     mask = np.ones_like(ids)
@@ -95,7 +125,7 @@ def build(name: str):
     from tunix.models.gemma import model as tunix2
     from tunix.models.gemma3 import model as tunix3
 
-    case = {**COMMON, **CASES[name]}
+    case = {**COMMON, **ARCHITECTURES[name]}
     family, by_width = case.pop("family"), case.pop("scale_by_width", False)
     if family == "gemma3":
         norms = tunix3.QueryPreAttentionNormalisation
@@ -117,7 +147,7 @@ def build(name: str):
             attn_logits_soft_cap=50.0,
             use_post_attn_norm=True,
             use_post_ffw_norm=True,
-            attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL) * 2,
+            attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL) * (case["num_layers"] // 2),
         )
         model = tunix2.Gemma(config, rngs=nnx.Rngs(0))
     state = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
@@ -188,6 +218,7 @@ def main() -> None:
     for name in CASES:
         found, shapes[name] = run_case(name)
         arrays |= {f"{name}/{key}": value for key, value in found.items()}
+    shapes |= {name: build(name)[1] for name in SMALL}
     np.savez_compressed(HERE / "tunix_models.npz", **arrays)
     (HERE / "tunix_models.json").write_text(json.dumps(shapes, indent=1) + "\n")
 

@@ -1,0 +1,207 @@
+"""Our losses, gradients and advantages against Tunix's (references/tunix_losses.py)."""
+
+import contextlib
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from grpo.algorithms.advantages import advantages
+from grpo.algorithms.losses import Experience, freeze
+from grpo.algorithms.objective import Objective
+from grpo.training.policy import Batch, Scorer, make_policy_loss
+from models.gemma import Gemma
+from tests.references import tunix_layout, tunix_losses, tunix_models
+from tests.references.recipe import draw
+from tests.references.tunix_losses import ADVANTAGES, CAP, CASES, LENGTHS, NEW, PROMPT, ROWS
+
+BOUND = 1e-5  # float32, sums in a different order
+# Tunix's word -> ours.
+AGGREGATION = {
+    "token-mean": "token",
+    "sequence-mean-token-mean": "sequence",
+    "seq-mean-token-sum": "sum",
+    "sequence-mean-token-sum-norm": "sum",
+    "sequence-mean-token-scale": "constant",
+}
+KL = {"kl": "k1", "mse_kl": "k2", "low_var_kl": "k3"}
+RATIO = {"grpo": "token", "gspo-token": "sequence"}
+ADVANTAGE = {
+    "grpo": {"baseline": "group", "scale": "group", "eps": 1e-6},
+    "rloo": {"baseline": "leave_one_out", "scale": "none", "eps": None},
+    "drgrpo": {"baseline": "group", "scale": "none", "eps": None},
+}
+# Tunix's metric -> ours; what each means is compared where it means the same.
+SAME = {"pg_loss": "loss/policy", "is_ratio/mean": "ratio/mean", "is_ratio/max": "ratio/max"}
+
+
+def objective_of(name: str) -> Objective:
+    """The case in our words."""
+    case = tunix_losses.case_of(name)
+    is_k1 = case["kl_loss_mode"] == "kl" and case["beta"]
+    warns = pytest.warns(UserWarning, match="restrains nothing")
+    with warns if is_k1 else contextlib.nullcontext():
+        return Objective(
+            baseline="group",
+            scale="group",
+            eps=1e-6,
+            decoupled=False,
+            overlong_buffer=None,
+            overlong_penalty=None,
+            mask_truncated=False,
+            ratio=RATIO[case["loss_algo"]],
+            surrogate="clip",
+            clip_low=case["epsilon"],
+            clip_high=case["epsilon_high"] or case["epsilon"],
+            dual_clip=case["epsilon_c"],
+            tau_positive=None,
+            tau_negative=None,
+            aggregation=AGGREGATION[case["loss_agg_mode"]],
+            kl=KL[case["kl_loss_mode"]],
+            kl_in="loss",
+            kl_coef=case["beta"],
+            entropy_coef=0.0,
+            correction="truncate" if case["weighted"] else None,
+            correction_level="token" if case["weighted"] else None,
+            correction_cap=CAP if case["weighted"] else None,
+            off_policy_limit=None,
+        )
+
+
+@functools.cache
+def small(model: str):
+    """A small architecture as our module, and its weights."""
+    stored = (tunix_models.HERE / "tunix_models.json").read_text()
+    weights = draw(json.loads(stored)[model], 0, tunix_models.SCALE[model])
+    return Gemma(tunix_layout.config_of(model)), tunix_layout.params_of(model, weights)
+
+
+@functools.cache
+def fixture() -> dict[str, np.ndarray]:
+    """Everything that Tunix said."""
+    with np.load(tunix_models.HERE / "tunix_losses.npz") as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+@functools.cache
+def scorer_of(model: str, temperature: float):
+    """Our scorer, compiled for itself: once for all the losses that are put on top of it."""
+    scorer = Scorer(module=small(model)[0], temperature=temperature, with_entropy=True)
+    return jax.jit(scorer, static_argnums=3)
+
+
+def experience_of(name: str, logprob: bytes) -> Experience:
+    """What the case learns from, given Tunix's log-probabilities of the policy."""
+    objective = objective_of(name)
+    told = tunix_losses.told(name, np.frombuffer(logprob, np.float32).reshape(ROWS, NEW))
+    return freeze(
+        mask_BC=tunix_losses.rows()[1][:, PROMPT:],
+        truncated_B=np.array(LENGTHS) == NEW,
+        advantage_B=ADVANTAGES,
+        old_logprob_BC=told["old"],
+        ref_logprob_BC=told["ref"],
+        sample_logprob_BC=told["sample"],
+        limit=NEW,
+        objective=objective,
+    )
+
+
+@functools.cache
+def ours(name: str, logprob: bytes, start: int = 0, end: int = ROWS):
+    """Our loss, metrics and gradient for a case, or for some of its rows."""
+    case = tunix_losses.case_of(name)
+    batch = Batch(*tunix_losses.rows(), experience_of(name, logprob))
+    scorer = scorer_of(case["model"], case["temperature"])
+    loss = make_policy_loss(scorer, objective_of(name), is_adapter=False)
+    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
+        small(case["model"])[1], None, jax.tree.map(lambda x: x[start:end], batch)
+    )
+    return float(value), {key: float(x) for key, x in metrics.flat().items()}, grads
+
+
+def check_metrics(name: str, arrays: dict[str, np.ndarray]) -> float:
+    """Loss and metrics are Tunix's; the largest difference, relative where above 1."""
+    case = tunix_losses.case_of(name)
+    value, metrics, _ = ours(name, arrays["logprob"].tobytes())
+    pairs = {"loss": (value, arrays["loss"])}
+    pairs |= {key: (metrics[mine], arrays[key]) for key, mine in SAME.items()}
+    clipped = metrics["clip/low"] + metrics["clip/high"]
+    pairs["pg_clipfrac"] = (clipped, arrays["pg_clipfrac"])
+    if case["beta"]:
+        pairs["kl_loss"] = (metrics["loss/kl"], arrays["kl_loss"])
+        if case["kl_loss_mode"] == "low_var_kl":  # ours is always k3
+            pairs["kl"] = (metrics["kl"], arrays["kl"])
+    if case["loss_agg_mode"] == "token-mean":  # ours is always a mean over tokens
+        pairs["entropy"] = (metrics["entropy"], arrays["entropy"])
+    gaps = {key: abs(a - b) / max(1.0, abs(b)) for key, (a, b) in pairs.items()}
+    assert max(gaps.values()) <= BOUND, gaps
+    return max(gaps.values())
+
+
+def leaf_gaps(mine, theirs) -> dict[str, float]:
+    """By leaf: how far two gradients are apart, relative to the leaf's own norm."""
+    return {
+        jax.tree_util.keystr(path): float(np.linalg.norm(a - b) / np.linalg.norm(b))
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(mine), jax.tree.leaves(theirs), strict=True
+        )
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_metrics(name):
+    stored = fixture()
+    arrays = {key: stored[f"{name}:{key}"] for key in ("loss", *tunix_losses.METRICS)}
+    arrays["logprob"] = stored[tunix_losses.logprob_key(name)]
+    check_metrics(name, arrays)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients(name):
+    stored = fixture()
+    _, _, grads = ours(name, stored[tunix_losses.logprob_key(name)].tobytes())
+    mine, theirs = tunix_losses.project(grads), stored[f"{name}:projected"]
+    assert np.linalg.norm(theirs, axis=1).min() > 1e-3  # no leaf is idle
+    gap = np.linalg.norm(mine - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert gap.max() <= BOUND
+
+
+@pytest.mark.parametrize("name", tunix_losses.WHOLE)
+def test_every_number_of_the_gradient(name):
+    stored = fixture()
+    _, _, grads = ours(name, stored[tunix_losses.logprob_key(name)].tobytes())
+    prefix = f"{name}:gradient"
+    theirs = jax.tree_util.tree_map_with_path(
+        lambda path, _: stored[prefix + jax.tree_util.keystr(path)], grads
+    )
+    gaps = leaf_gaps(grads, theirs)
+    assert max(gaps.values()) <= BOUND, gaps
+
+
+@pytest.mark.parametrize("name", ["grpo", "hot", "plain", "gemma2"])
+def test_token_logprobs(name):
+    case = tunix_losses.case_of(name)
+    ids_BT, mask_BT = tunix_losses.rows()
+    scorer = scorer_of(case["model"], case["temperature"])
+    logprob_BC, _ = scorer({"params": small(case["model"])[1]}, ids_BT, mask_BT, NEW)
+    gap = np.abs(logprob_BC - fixture()[tunix_losses.logprob_key(name)])[mask_BT[:, PROMPT:] == 1]
+    assert gap.max() <= BOUND
+
+
+def test_the_cases_reach_what_they_are_about():
+    stored = fixture()
+    for name in CASES:
+        case = tunix_losses.case_of(name)
+        assert (stored[f"{name}:pg_clipfrac"] > 0) == case["old"], name
+        assert (stored[f"{name}:pg_clipfrac_lower"] > 0) == (case["epsilon_c"] is not None), name
+        if case["model"] == "gemma3_small" and name != "grpo":
+            plain = stored["grpo:projected"]
+            assert np.abs(stored[f"{name}:projected"] / plain - 1).max() > 1e-2, name
+
+
+@pytest.mark.parametrize("name", tunix_losses.ESTIMATORS)
+def test_advantages(name):
+    got = advantages(np.float32(tunix_losses.REWARDS), **ADVANTAGE[name])
+    np.testing.assert_allclose(got, fixture()[f"advantages/{name}"], atol=1e-6, rtol=0)
