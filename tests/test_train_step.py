@@ -249,7 +249,7 @@ def test_a_mesh_changes_no_update(is_adapter):
 
 
 def test_trainable_moves_and_frozen_does_not():
-    before = jax.tree.map(np.asarray, (adapter(), shallow_params()))
+    before = jax.tree.map(np.array, (adapter(), shallow_params()))
     state, frozen, step = stepper()
     state, metrics = step(state, frozen, batch_of(VARIANTS["grpo"], rollout_like()))
     assert metrics["grad_norm"] > 0  # decay alone would move it too
