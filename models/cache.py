@@ -66,8 +66,9 @@ def extend(old: LayerCache, chunk: LayerCache, position_BT: Array) -> tuple[Laye
     end_B1 = jnp.max(position_BT, axis=1, keepdims=True)
     kept_BT = (position_BT >= 0) & (position_BT > end_B1 - slots)
     slot_BT = jnp.where(kept_BT, position_BT % slots, slots)  # slot S does not exist: dropped
-    row_B1 = jnp.arange(slot_BT.shape[0])[:, None]
-    written = jax.tree.map(lambda x, new: x.at[row_B1, slot_BT].set(new, mode="drop"), old, chunk)
+    # Row by row, so that no device has to ask another for its rows.
+    write = jax.vmap(lambda x, slot, new: x.at[slot].set(new, mode="drop"))
+    written = jax.tree.map(lambda x, new: write(x, slot_BT, new), old, chunk)
     if position_BT.shape[1] == 1:
         return written, written
     return jax.tree.map(lambda *kv: jnp.concatenate(kv, axis=1), old, chunk), written

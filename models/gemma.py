@@ -75,16 +75,18 @@ def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str,
 
 
 class Embedder(nn.Module):
-    """E[ids] * sqrt(D), the factor rounded to the table's dtype."""
+    """E[ids] * sqrt(D), in the compute dtype, to which the factor is rounded."""
 
     config: GemmaConfig
+    dtype: jnp.dtype
     param_dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, ids_BT: Array) -> Array:
         shape = (self.config.vocab_size, self.config.width)
         table_VD = self.param("table", init_weight, shape, self.param_dtype)
-        return table_VD[ids_BT] * jnp.asarray(self.config.width**0.5, table_VD.dtype)
+        factor = jnp.asarray(self.config.width**0.5, self.dtype)
+        return table_VD[ids_BT].astype(self.dtype) * factor
 
 
 class Gemma(nn.Module):
@@ -106,8 +108,8 @@ class Gemma(nn.Module):
         config = self.config
         view = views(config, mask_BT.astype(jnp.int32), cache)
         block = Block(config, self.param_dtype, self.lora_scale, self.attention, parent=None)
-        x_BTD = Embedder(config, self.param_dtype, name="embedder")(ids_BT)
-        x_BTD = shard_rows(x_BTD.astype(self.dtype), self.mesh)
+        x_BTD = Embedder(config, self.dtype, self.param_dtype, name="embedder")(ids_BT)
+        x_BTD = shard_rows(x_BTD, self.mesh)
         if self.is_initializing():
             self.param("layers", self.init_layers, block, x_BTD, view[LOCAL])
         layers = {

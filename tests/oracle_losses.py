@@ -65,14 +65,15 @@ def loss(o, live, frozen, batch, limit):
         old = then if batch["old"] is None else [float(batch["old"][b, c]) for c in at]
         ratios = row_ratios(o, now, old, advantage)
         fixed = row_ratios(o, then, old, advantage)
-        drift = sum(x - y for x, y in zip(old, then, strict=True)) / len(at)
+        told = old if batch["sample"] is None else [float(batch["sample"][b, c]) for c in at]
+        drift = sum(x - y for x, y in zip(told, then, strict=True)) / len(at)
         stale = o.off_policy_limit is not None and advantage < 0 and drift > o.off_policy_limit
         if o.correction is not None:
             gaps = [x - float(batch["sample"][b, c]) for x, c in zip(old, at, strict=True)]
             if o.correction_level == "sequence":
                 gaps = [sum(gaps)] * len(gaps)
             weights = [math.exp(gap) for gap in gaps]
-            if o.correction == "truncate":
+            if o.correction == "cap":
                 weights = [min(w, o.correction_cap) for w in weights]
             else:
                 inside = [1 / o.correction_cap <= w <= o.correction_cap for w in weights]

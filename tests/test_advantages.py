@@ -104,6 +104,8 @@ def test_decoupled_by_hand():
     )  # sums (0, 0 | -z, z) with z = 1/sqrt(2), then over their own deviation z sqrt(2/3)
     abstains = rewards | {"tidy": jnp.array([[NAN, NAN], [0.0, 10.0]])}
     assert np.isfinite(decoupled_advantages(abstains, {"right": 1.0, "tidy": 1.0}, **GROUP)).all()
+    flat = {"right": jnp.array([[1.0, 1.0], [0.0, 1.0]]), "tidy": jnp.ones((2, 2))}
+    assert not np.any(decoupled_advantages(flat, {"right": 1.0, "tidy": 0.3}, **GROUP)[0])
     silent = {name: jnp.full((1, 2), NAN) for name in rewards}
     assert not np.any(decoupled_advantages(silent, {"right": 1.0, "tidy": 1.0}, **GROUP))
 
@@ -111,7 +113,7 @@ def test_decoupled_by_hand():
 def test_overlong_penalty_counts_tokens():
     length_PG = jnp.array([[0, 80, 90, 100, 120]])
     np.testing.assert_allclose(
-        overlong_penalty(length_PG, limit=100, buffer=20, penalty=2.0), [[0, 0, -1, -2, -2]]
+        overlong_penalty(length_PG, limit=100, buffer=0.2, penalty=2.0), [[0, 0, 1, 2, 2]]
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.kl import KL
-from grpo.algorithms.losses import freeze, penalty, policy_loss
+from grpo.algorithms.losses import freeze, kl_penalty, policy_loss
 from grpo.algorithms.presets import GRPO
 
 V = 7
@@ -120,7 +120,7 @@ def descend(kl: str, kl_in: str, steps: int = 300) -> tuple[float, float]:
         p_V1, ref_V1 = jnp.exp(frozen_V1), ref_V[:, None]
         reward_V = jnp.zeros(V)
         if kl_in == "reward":
-            reward_V = -penalty(frozen_V1, ref_V1, mask_V1, objective=objective)
+            reward_V = -kl_penalty(frozen_V1, ref_V1, mask_V1, objective=objective)
         experience = freeze(
             mask_BC=mask_V1,
             truncated_B=np.zeros(V, bool),

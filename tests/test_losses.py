@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo.algorithms.losses import freeze, penalty, policy_loss, supervised_loss
+from grpo.algorithms.losses import freeze, kl_penalty, policy_loss, supervised_loss
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import GRPO, PRESETS
 from tests import oracle_losses
@@ -39,7 +39,7 @@ with warnings.catch_warnings():
             f"{how}_{level}": dataclasses.replace(
                 GRPO, correction=how, correction_level=level, correction_cap=1.3
             )
-            for how in ("truncate", "mask")
+            for how in ("cap", "mask")
             for level in ("token", "sequence")
         },
     }  # fmt: skip
@@ -149,11 +149,11 @@ def test_the_sign(name):
             np.testing.assert_array_equal(np.sign(grad), expected)
 
 
-@pytest.mark.parametrize("name", sorted(set(VARIANTS) - {"truncate_sequence", "mask_sequence"}))
+@pytest.mark.parametrize("name", sorted(set(VARIANTS) - {"cap_sequence", "mask_sequence"}))
 def test_at_ratio_one_the_gradient_is_that_of_reinforce(name):
     objective, batch = VARIANTS[name], batch_of()
     batch["old"], batch["sample"], batch["ref"] = None, None, batch["logprob"]
-    if objective.correction is not None:
+    if objective.correction is not None or objective.off_policy_limit is not None:
         batch["sample"] = batch["logprob"]
     batch["advantage"] -= batch["advantage"].mean()
     _, metrics, grad = value_and_grad(batch, objective)
@@ -206,7 +206,7 @@ def test_the_clip_truth_table(log_ratio, advantage, value, slope, dual):
 
 def test_no_gradient_reaches_what_is_frozen():
     objective = dataclasses.replace(
-        GRPO, correction="truncate", correction_level="token", correction_cap=2.0
+        GRPO, correction="cap", correction_level="token", correction_cap=2.0
     )
     batch = batch_of()
     experience, _ = experience_of(batch, objective)
@@ -227,7 +227,7 @@ def test_no_gradient_reaches_what_is_frozen():
 
 def test_correction_metrics_are_of_the_uncapped_weights():
     objective = dataclasses.replace(
-        GRPO, correction="truncate", correction_level="token", correction_cap=1.5
+        GRPO, correction="cap", correction_level="token", correction_cap=1.5
     )
     batch = {name: x[:2] for name, x in batch_of(length=2).items()}
     batch["mask"] = np.ones((2, 2), bool)
@@ -261,10 +261,52 @@ def test_penalty_by_hand():
     logprob = jnp.array([[-1.0, -2.0, jnp.nan], [-3.0, jnp.nan, jnp.nan]])
     ref = jnp.array([[-1.5, -1.0, 0.0], [-5.0, 0.0, 0.0]])
     mask = jnp.array([[1, 1, 0], [1, 0, 0]])
-    np.testing.assert_allclose(penalty(logprob, ref, mask, objective=objective), [-0.25, 1.0])
+    np.testing.assert_allclose(kl_penalty(logprob, ref, mask, objective=objective), [-0.25, 1.0])
 
 
 def test_supervised_loss_by_hand():
     logprob = jnp.array([[-1.0, -2.0, jnp.nan]])
     loss, _ = supervised_loss(logprob, jnp.array([[0.5, 0.25, 0.0]]))
     assert float(loss) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({"entropy_coef": 0.1}, "entropy"),
+        ({}, "ref_logprob"),
+        ({"correction": "cap", "correction_level": "token", "correction_cap": 2.0}, "sample_log"),
+        ({"kl_coef": 0.0, "off_policy_limit": 1.0}, "old_logprob or sample_logprob"),
+    ],
+)
+def test_an_option_without_what_it_needs_is_an_error(change, missing):
+    batch = batch_of() | {"old": None, "ref": None, "sample": None}
+    objective = dataclasses.replace(GRPO, **change)
+    experience, _ = experience_of(batch, objective)
+    with pytest.raises(ValueError, match=f"the objective needs .*{missing}"):
+        policy_loss(jnp.zeros((6, 7)), None, experience, objective=objective)
+
+
+def test_at_the_first_update_stale_is_against_the_sampler():
+    """The policy is its own old one; what the sampler was may still be far behind."""
+    objective = dataclasses.replace(GRPO, off_policy_limit=0.5)
+    batch = batch_of() | {"old": None}
+    assert value_and_grad(batch, objective)[1]["off_policy/masked"] == 0
+    batch["sample"] = batch["logprob"] + 0.6
+    told = value_and_grad(batch, objective)[1]["off_policy/masked"]
+    stale = batch["mask"] & (batch["advantage"] < 0)[:, None]
+    assert told == pytest.approx(stale.sum() / batch["mask"].sum())
+
+
+def test_a_ratio_beyond_all_numbers_has_a_gradient():
+    batch = batch_of()
+    batch["old"] = batch["logprob"] - 200.0
+    batch["advantage"] = np.abs(batch["advantage"])
+    _, _, grad = value_and_grad(batch, dataclasses.replace(GRPO, kl_coef=0.0))
+    assert not grad.any()  # clipped, every token
+
+
+def test_cispo_counts_what_it_clips_whatever_the_advantage():
+    batch = batch_of()
+    batch["old"] = batch["logprob"] - np.log(10.0)
+    assert value_and_grad(batch, PRESETS["cispo"])[1]["clip/high"] == pytest.approx(1)

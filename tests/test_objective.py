@@ -1,4 +1,4 @@
-"""What an objective refuses, and that every option changes the loss."""
+"""What an objective refuses. That its options change the loss: test_train_step.py."""
 
 import dataclasses
 import warnings
@@ -38,7 +38,7 @@ def test_the_mission():
         ({"surrogate": "cispo", "dual_clip": 3.0}, "dual_clip=3.0 would do nothing"),
         ({"overlong_buffer": 0.2}, "overlong_penalty=None"),
         ({"overlong_penalty": 1.0}, "overlong_buffer=None"),
-        ({"correction": "clamp"}, "correction='clamp'"),
+        ({"correction": "truncate"}, "correction='truncate'"),
         ({"correction": "mask"}, "correction_level=None: expected one of token, sequence"),
         ({"correction_cap": 2.0}, "correction_cap=2.0 would do nothing"),
         ({"correction_level": "token"}, "correction_level='token': expected None"),
@@ -47,6 +47,8 @@ def test_the_mission():
         ({"kl_coef": float("inf")}, "kl_coef=inf"),
         ({"ratio": "geometric", "surrogate": "cispo"}, "needs surrogate='clip'"),
         ({"ratio": "geometric", "clip_low": 1.0}, "clip_low=1.0 has no logarithm"),
+        ({"baseline": "batch"}, "baseline='batch' with scale='group'"),
+        ({"kl_coef": None}, "kl_coef=None"),
         ({"decoupled": True, "baseline": "batch"}, "decoupled=True"),
         ({"decoupled": True, "scale": "none", "eps": None}, "decoupled=True normalises"),
         ({"decoupled": True, "kl_in": "reward"}, "decoupled=True"),

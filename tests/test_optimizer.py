@@ -11,8 +11,8 @@ from grpo.training.optimizer import learning_rate, make_optimizer
 @pytest.mark.parametrize(
     ("schedule", "warmup", "final", "expected"),
     [
-        ("constant", 0.0, 0.0, [4, 4, 4, 4, 4, 4, 4, 4]),
-        ("constant", 0.5, 0.0, [1, 2, 3, 4, 4, 4, 4, 4]),
+        ("constant", 0.0, None, [4, 4, 4, 4, 4, 4, 4, 4]),
+        ("constant", 0.5, None, [1, 2, 3, 4, 4, 4, 4, 4]),
         ("cosine", 0.0, 0.0, [2 + 2 * np.cos(np.pi * n / 8) for n in range(8)]),
         ("cosine", 0.5, 0.5, [1, 2, 3, 4] + [3 + np.cos(np.pi * n / 4) for n in range(4)]),
     ],

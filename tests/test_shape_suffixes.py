@@ -16,7 +16,7 @@ import pytest
 
 from grpo.algorithms.advantages import advantages, decoupled_advantages
 from grpo.algorithms.distribution import Sampling
-from grpo.algorithms.losses import freeze, penalty, policy_loss
+from grpo.algorithms.losses import freeze, kl_penalty, policy_loss
 from grpo.algorithms.presets import PRESETS
 from grpo.rollout.sampler import rollout, row_keys
 from grpo.training.policy import Scorer
@@ -101,7 +101,7 @@ def test_algorithms(name):
             advantage_B=advantages(reward, **options).reshape(-1), old_logprob_BC=mask,
             ref_logprob_BC=mask, sample_logprob_BC=mask, limit=11, objective=objective,
         )  # fmt: skip
-        penalty(logprob, mask, mask, objective=objective)
+        kl_penalty(logprob, mask, mask, objective=objective)
         return policy_loss(logprob, logprob, experience, objective=objective)
 
     with suffixes_checked() as (wrong, seen):
@@ -115,7 +115,7 @@ def test_rollout_and_scores():
     module, ids = Gemma(config), jnp.ones((3, 9), jnp.int32)
 
     def run(params):
-        keys = row_keys(0, 0, jnp.arange(6))
+        keys = row_keys(0, "train", 0, jnp.arange(6))
         sampling = Sampling(1.0, 5, 0.9, 0.1)
         told = rollout.__wrapped__(
             module, params, ids, ids, keys, sampling, jnp.arange(2), group=2, max_new_tokens=7
@@ -127,7 +127,7 @@ def test_rollout_and_scores():
     with suffixes_checked() as (wrong, seen):
         jax.eval_shape(run, param_shapes(config))
     assert wrong == []
-    assert {"rollout", "draw", "truncate", "sample", "token_logprobs", "edge"} <= seen
+    assert {"rollout", "draw", "restrict", "sample", "token_logprobs", "edge"} <= seen
 
 
 @pytest.mark.parametrize(

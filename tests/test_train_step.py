@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from grpo.algorithms.advantages import advantages
 from grpo.algorithms.losses import Experience, freeze, policy_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import make_optimizer
@@ -16,7 +17,7 @@ from grpo.training.policy import Batch, Scorer, make_policy_loss, variables_of
 from grpo.training.train_step import gradient, init_state, make_train_step
 from models.gemma import Gemma
 from models.lora import LoraConfig, init_adapter
-from models.sharding import make_mesh, shardings
+from models.sharding import make_mesh, row_sharding, shardings
 from tests.helpers import SHALLOW, left_padded, shallow_params, tiny_ids
 from tests.test_losses import VARIANTS
 
@@ -44,7 +45,7 @@ def rollout_like():
     lengths = np.array([7, 1, 4, 7, 2, 0, 5, 3])
     mask = (np.arange(C)[None, :] < lengths[:, None]).astype(np.int32)
     ids, masks = np.concatenate([prompt, completion], 1), np.concatenate([prompt_mask, mask], 1)
-    scorer = Scorer(module=MODULE, temperature=0.9)
+    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
     logprob = np.asarray(
         jax.jit(scorer, static_argnums=3)(
             {"params": shallow_params(), "lora": adapter()}, ids, masks, C
@@ -209,7 +210,7 @@ def optimizer(rate=1e-2):
 def stepper(is_adapter=True, mesh=None, microbatches=2, objective=VARIANTS["grpo"]):
     """(state, frozen, step) for the shallow model."""
     module = dataclasses.replace(MODULE, mesh=mesh)
-    scorer = Scorer(module=module, temperature=0.9)
+    scorer = Scorer(module=module, temperature=0.9, with_entropy=False)
     loss = make_policy_loss(scorer, objective, is_adapter=is_adapter)
     trainable, frozen = (adapter(), shallow_params()) if is_adapter else (shallow_params(), None)
     state = init_state(trainable, optimizer())
@@ -301,7 +302,7 @@ def test_an_update_that_is_not_finite_is_skipped_bit_by_bit(bad):
 def test_grad_norm_is_before_the_clip_and_update_norm_after():
     state, frozen, step = stepper(microbatches=1)
     batch = batch_of(VARIANTS["grpo"], rollout_like())
-    scorer = Scorer(module=MODULE, temperature=0.9)
+    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
     grads, _ = gradient(
         make_policy_loss(scorer, VARIANTS["grpo"], is_adapter=True),
         state.trainable, frozen, batch, 1,
@@ -325,7 +326,7 @@ def test_the_first_ratio_is_one(temperature):
     """Exactly, where the policy is its own old one; up to float32's last digits of a log-prob of
     about -10 where a forward pass told the old one and the gradient's graph the new one."""
     data, objective = dict(rollout_like()), VARIANTS["grpo"]
-    scorer = Scorer(module=MODULE, temperature=temperature)
+    scorer = Scorer(module=MODULE, temperature=temperature, with_entropy=False)
     variables = {"params": shallow_params(), "lora": adapter()}
     data["old"] = jax.jit(scorer, static_argnums=3)(variables, data["ids"], data["mask"], C)[0]
     loss = make_policy_loss(scorer, objective, is_adapter=True)
@@ -340,7 +341,7 @@ def test_the_first_ratio_is_one(temperature):
 def test_a_second_pass_uses_the_frozen_old_policy():
     state, frozen, step = stepper()
     data = dict(rollout_like())
-    scorer = Scorer(module=MODULE, temperature=0.9)
+    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
     variables = {"params": frozen, "lora": state.trainable}
     data["old"] = jax.jit(scorer, static_argnums=3)(variables, data["ids"], data["mask"], C)[0]
     batch = batch_of(VARIANTS["grpo"], data)
@@ -356,7 +357,7 @@ def test_the_reference_is_the_policy_without_its_adapter():
     """A fresh adapter's KL is 0, bit by bit; an update raises it."""
     fresh = init_adapter(LORA, shallow_params(), jax.random.key(0))
     data = dict(rollout_like())
-    scorer = Scorer(module=MODULE, temperature=0.9)
+    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
     score = jax.jit(scorer, static_argnums=3)
     ref = score({"params": shallow_params()}, data["ids"], data["mask"], C)[0]
     policy = score({"params": shallow_params(), "lora": fresh}, data["ids"], data["mask"], C)[0]
@@ -377,3 +378,38 @@ def test_experience_rows_are_all_that_a_cut_needs():
     experience = batch_of(VARIANTS["grpo"], rollout_like()).experience
     assert isinstance(experience, Experience)
     assert {len(x) for x in jax.tree.leaves(experience)} == {ROWS}
+
+
+def test_bfloat16_weights_keep_their_program_and_their_moments():
+    """Moments are float32 from the start: nothing retraces, nothing changes its dtype."""
+    traced = []
+
+    def loss(trainable, frozen, batch):
+        traced.append(1)
+        value = jnp.sum(jnp.square(trainable["w"].astype(jnp.float32) - batch[0]))
+        return value, Metrics({"loss": value}, {})
+
+    state = init_state({"w": jnp.ones((3,), jnp.bfloat16)}, optimizer())
+    types = jax.tree.map(lambda x: x.dtype, state)
+    step = make_train_step(
+        loss, optimizer(), microbatches=1, state=state, frozen=None, rows=1, mesh=None
+    )
+    for _ in range(3):
+        state, _ = step(state, None, jnp.zeros((1, 3)))
+    assert jax.tree.map(lambda x: x.dtype, state) == types
+    assert len(traced) == 1
+    assert all(x.dtype != jnp.bfloat16 for x in jax.tree.leaves(state.opt_state))
+
+
+def test_rows_that_do_not_divide_over_a_mesh_are_refused():
+    with pytest.raises(ValueError, match="8 rows in 4 microbatches do not divide by fsdp=4"):
+        stepper(mesh=make_mesh(4, 2), microbatches=4)
+
+
+def test_advantages_of_a_spread_batch_are_those_of_one_device():
+    reward_PG = jnp.asarray(np.random.RandomState(0).standard_normal((8, 4)), jnp.float32)
+    spread = jax.device_put(reward_PG, row_sharding(8, 2, make_mesh(8, 1)))
+    for baseline, scale in (("group", "group"), ("batch", "batch"), ("leave_one_out", "none")):
+        options = {"baseline": baseline, "scale": scale, "eps": 1e-6}
+        run = jax.jit(functools.partial(advantages, **options))
+        np.testing.assert_allclose(run(spread), run(reward_PG), atol=1e-6)

@@ -63,7 +63,7 @@ def objective_of(name: str) -> Objective:
             kl_in="loss",
             kl_coef=case["beta"],
             entropy_coef=0.0,
-            correction="truncate" if case["weighted"] else None,
+            correction="cap" if case["weighted"] else None,
             correction_level="token" if case["weighted"] else None,
             correction_cap=CAP if case["weighted"] else None,
             off_policy_limit=None,

@@ -37,7 +37,7 @@ def ours(name: str, sampling: Sampling, stops: tuple[int, ...], group: int = 1) 
         decoding_params(params, None, lora_scale=1.0, dtype=jnp.float32, mesh=None),
         prompt_ids_PI,
         prompt_mask_PI,
-        row_keys(SEED, 0, jnp.arange(batch)),
+        row_keys(SEED, "train", 0, jnp.arange(batch)),
         sampling,
         jnp.array(stops),
         group=group,
@@ -51,7 +51,9 @@ def scored(name: str, completion_BC: np.ndarray, temperature: float) -> np.ndarr
     prompt_BI, mask_BI = tunix_rollout.prompts()
     ids_BT = np.concatenate([prompt_BI, completion_BC], axis=1)
     mask_BT = np.concatenate([mask_BI, np.ones_like(completion_BC)], axis=1)
-    scorer = jax.jit(Scorer(module=module, temperature=temperature), static_argnums=3)
+    scorer = jax.jit(
+        Scorer(module=module, temperature=temperature, with_entropy=False), static_argnums=3
+    )
     return np.asarray(scorer({"params": params}, ids_BT, mask_BT, NEW)[0])
 
 

@@ -6,7 +6,7 @@
                leave_one_out  mean of the others in the group      RLOO, arXiv:2402.14740
                batch          mean of all P·G completions          REINFORCE++, arXiv:2501.03262
     scale      group          the group's standard deviation       GRPO
-               batch          that of all completions              REINFORCE++
+               batch          that of all rewards                  REINFORCE++
                none           1 (and no eps)                       Dr. GRPO, arXiv:2503.20783
 
 Standard deviations are those of a sample (ddof = 1), in two passes. A reward that is not finite
@@ -74,20 +74,25 @@ def decoupled_advantages(
     total_PG = sum(weights[name] * part_PG for name, part_PG in parts.items())
     heard_PG = jnp.any(jnp.stack([jnp.isfinite(r) for r in rewards.values()]), axis=0)
     total_PG = jnp.where(heard_PG, total_PG, jnp.nan)
-    return advantages(total_PG, baseline="batch", scale="batch", eps=eps)
+    advantage_PG = advantages(total_PG, baseline="batch", scale="batch", eps=eps)
+    idle_PG = jnp.all(jnp.stack([part_PG == 0 for part_PG in parts.values()]), axis=0)
+    return jnp.where(idle_PG, 0.0, advantage_PG)
 
 
-def overlong_penalty(length_PG: Array, *, limit: int, buffer: int, penalty: float) -> Array:
-    """What a long completion loses (DAPO, arXiv:2503.14476, equation 13), lengths in tokens.
+def overlong_penalty(length_PG: Array, *, limit: int, buffer: float, penalty: float) -> Array:
+    """What the reward of a long completion loses (DAPO, arXiv:2503.14476), lengths in tokens.
 
-    Nothing up to limit - buffer tokens, then linearly up to `penalty` at `limit`.
+    Nothing before the last share `buffer` of the `limit`, then linearly up to `penalty` at it.
     """
-    excess_PG = (length_PG - (limit - buffer)) / buffer
-    return -penalty * jnp.clip(excess_PG, 0.0, 1.0)
+    excess_PG = (length_PG - (1 - buffer) * limit) / (buffer * limit)
+    return penalty * jnp.clip(excess_PG, 0.0, 1.0)
 
 
 def group_metrics(reward_PG: Array, solved_PG: Array) -> dict[str, Array]:
-    """How much the groups have to teach; `solved_PG` says which completions are right."""
+    """How much the groups have to teach; `solved_PG` says which completions are right.
+
+    The rewards are those of the task, before any penalty: noise would hide a lack of variance.
+    """
     valid_PG = jnp.isfinite(reward_PG)
     return {
         "group/zero_variance": jnp.mean(all_equal(reward_PG, valid_PG, 1)),

@@ -1,6 +1,7 @@
 """From a loss per token to one number: Σ weight · loss, with weights fixed over the whole batch.
 
-    token      1 / (tokens of the batch)                     DAPO, arXiv:2503.14476
+    token      1 / (tokens of the batch)                     DAPO, arXiv:2503.14476, which divides
+                                                             by the tokens of the group
     sequence   1 / (rows of the batch · tokens of the row)   GRPO, arXiv:2402.03300
     constant   1 / (rows of the batch · constant)            Dr. GRPO, arXiv:2503.20783
     sum        1 / (rows of the batch)                       RLOO, arXiv:2402.14740

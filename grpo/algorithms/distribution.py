@@ -69,12 +69,13 @@ def edge(z_BV: Array, is_enough) -> Array:
     return value(low_B1)
 
 
-def truncate(z_BV: Array, sampling: Sampling) -> Array:
+def restrict(z_BV: Array, sampling: Sampling) -> Array:
     """z_BV with -inf in place of the tokens that are not kept."""
 
     def keep(z_BV: Array, edge_B1: Array) -> Array:
         return jnp.where(z_BV >= edge_B1, z_BV, -jnp.inf)
 
+    top_B1 = jnp.max(z_BV, axis=-1, keepdims=True)  # always kept
     top_k = jnp.where(sampling.top_k > 0, sampling.top_k, z_BV.shape[1])
     z_BV = keep(z_BV, edge(z_BV, lambda kept_BV: jnp.sum(kept_BV, 1, keepdims=True) >= top_k))
     p_BV = jax.nn.softmax(z_BV, axis=-1)
@@ -82,8 +83,8 @@ def truncate(z_BV: Array, sampling: Sampling) -> Array:
         z_BV, lambda kept_BV: jnp.sum(p_BV * kept_BV, 1, keepdims=True) >= sampling.top_p
     )
     # A sum of all p may round to less or more than 1, so 1 is taken at its word.
-    z_BV = keep(z_BV, jnp.where(sampling.top_p < 1, nucleus_B1, -jnp.inf))
-    return keep(z_BV, jnp.max(z_BV, axis=-1, keepdims=True) + jnp.log(sampling.min_p))
+    z_BV = keep(z_BV, jnp.where(sampling.top_p < 1, jnp.minimum(nucleus_B1, top_B1), -jnp.inf))
+    return keep(z_BV, top_B1 + jnp.minimum(jnp.log(sampling.min_p), 0.0))
 
 
 def draw(key_B: Array, z_BV: Array) -> Array:
@@ -105,10 +106,10 @@ def draw(key_B: Array, z_BV: Array) -> Array:
 def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, Array]:
     """token_B, and its log-probability under π (not under what it was drawn from)."""
     z_BV = temper(logits_BV, sampling.temperature)
-    truncates = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
+    restricts = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
 
     def drawn(z_BV: Array) -> Array:
-        kept_BV = jax.lax.cond(truncates, lambda z: truncate(z, sampling), lambda z: z, z_BV)
+        kept_BV = jax.lax.cond(restricts, lambda z: restrict(z, sampling), lambda z: z, z_BV)
         return draw(key_B, kept_BV)
 
     is_greedy = jnp.asarray(sampling.temperature) <= 0

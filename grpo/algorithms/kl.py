@@ -6,8 +6,8 @@
 
 (Schulman 2020, "Approximating KL divergence".) A value is not a gradient: differentiated as a loss
 on samples of the policy itself, k1 gives ∇ log π, whose expectation is zero: it is logged, and
-restrains nothing. k2 gives the exact gradient, k3 a biased one that points the same way. Taken into
-the reward instead (`kl_in: reward`), k1 is right.
+restrains nothing. k2 gives the exact gradient of each token's KL given what precedes it, k3 that of
+the reverse, KL(reference ‖ policy). Taken into the reward instead (`kl_in: reward`), k1 is right.
 """
 
 import jax

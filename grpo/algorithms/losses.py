@@ -6,11 +6,14 @@
     A                    advantages.py   w    sampler correction         correction.py
     weight               aggregation.py  KL   against the reference      kl.py
 
-Where `kl_in` is "reward", KL is instead taken from the reward before the advantage (`penalty`).
+Where `kl_in` is "reward", KL is instead taken from the reward before the advantage (`kl_penalty`).
 
-"My loss is 0": before the first update of a batch ρ = 1, and with a group's advantages summing to
-0 so does Σ weight · A (exactly under `token` and equal lengths, nearly otherwise). Its gradient
-Σ weight · A ∇ log π is not 0; `grad_norm` shows it. See docs/metrics.md.
+"My loss is 0": before the first update of a batch ρ = 1 and J = A; under `sequence` weights, or
+equal lengths, Σ weight · A = 0 because a group's advantages sum to 0. The gradient, which is
+Σ weight · A ∇ log π, is not 0; `grad_norm` shows it. See docs/metrics.md.
+
+Deviation from the papers: log ρ and log w are held within ±20, so that a token which is clipped
+anyway has a gradient of 0 and not of 0 · ∞.
 """
 
 from typing import NamedTuple
@@ -28,16 +31,17 @@ from grpo.algorithms.ratios import RATIOS
 from grpo.algorithms.surrogates import SURROGATES
 
 Array = jax.Array
+LIMIT = 20.0  # of log-ratios
 
 
 class Experience(NamedTuple):
-    """What an update learns from, frozen while it learns. Its rows may be cut in any way."""
+    """What one update learns from, frozen while it learns. Microbatches may cut its rows anyhow."""
 
     mask_BC: Array  # the tokens of the completions, the first stop token included
-    weight_BC: Array  # of the loss: sums to 1 over the whole batch (but for `constant`)
-    share_BC: Array  # of the metrics: 1 / (tokens of the whole batch)
+    weight_BC: Array  # of the loss, fixed over all rows of the update
+    share_BC: Array  # of the metrics: 1 / (tokens of the update)
     advantage_B: Array
-    old_logprob_BC: Array | None  # None: the policy as it is (one update per batch)
+    old_logprob_BC: Array | None  # None: the policy as it is (one update per rollout)
     ref_logprob_BC: Array | None  # None: no reference is needed
     sample_logprob_BC: Array | None  # as the sampler told it
 
@@ -53,9 +57,11 @@ def freeze(
     limit: int,
     objective: Objective,
 ) -> Experience:
-    """The experience of a whole batch; its weights and shares are fixed here, once.
+    """The experience of one update; its weights and shares are fixed here, over all of its rows.
 
-    `limit` is the longest completion that the sampler allows.
+    A rollout that serves several minibatches is cut first and frozen a minibatch at a time. `limit`
+    is the longest completion that the sampler allows. Under `mask_truncated` a truncated row weighs
+    nothing in the loss; it still counts in its group's baseline and in the metrics.
     """
     mask_BC = mask_BC != 0
     learnt_BC = mask_BC & ~(truncated_B[:, None] & objective.mask_truncated)
@@ -75,53 +81,47 @@ def policy_loss(
     logprob_BC: Array, entropy_BC: Array | None, experience: Experience, *, objective: Objective
 ) -> tuple[Array, Metrics]:
     """The loss of some rows of an experience, and the metrics; both add up over rows."""
-    mask_BC, weight_BC, share_BC = (
-        experience.mask_BC, experience.weight_BC, experience.share_BC,
-    )  # fmt: skip
-    frozen_BC = jax.lax.stop_gradient(logprob_BC)
-    old_BC = experience.old_logprob_BC
-    old_BC = frozen_BC if old_BC is None else jax.lax.stop_gradient(old_BC)
+    _require(objective, entropy_BC, experience)
+    mask_BC, weight_BC, share_BC = experience[:3]
+    logprob_BC = inside(logprob_BC, mask_BC)
+    old_BC = logprob_BC if experience.old_logprob_BC is None else experience.old_logprob_BC
+    old_BC = inside(jax.lax.stop_gradient(old_BC), mask_BC)
     advantage_B1 = jax.lax.stop_gradient(experience.advantage_B)[:, None]
-    low, high = objective.clip_low, objective.clip_high
 
-    log_ratio_BC = inside(logprob_BC - old_BC, mask_BC)
-    pool = RATIOS[objective.ratio]
-    ratio_BC = jnp.exp(pool(log_ratio_BC, mask_BC, advantage_B1, low, high))
-    surrogate = SURROGATES[objective.surrogate]
-    objective_BC = surrogate(ratio_BC, advantage_B1, inside(logprob_BC, mask_BC), objective)
-    sums = {"ratio/mean": masked_sum(ratio_BC, share_BC)}
+    log_ratio_BC = jnp.clip(logprob_BC - old_BC, -LIMIT, LIMIT)
+    pooled_BC = RATIOS[objective.ratio](log_ratio_BC, mask_BC, advantage_B1, objective)
+    ratio_BC = jnp.exp(pooled_BC)
+    gain_BC = SURROGATES[objective.surrogate](ratio_BC, advantage_B1, logprob_BC, objective)
+    seen_BC = jnp.exp(log_ratio_BC) if objective.ratio == "geometric" else ratio_BC
+    sums = _clipped(seen_BC, advantage_B1, share_BC, objective)
+    sums["ratio/mean"] = masked_sum(ratio_BC, share_BC)
     tops = {"ratio/max": jnp.max(inside(ratio_BC, mask_BC))}
 
-    if low is not None and high is not None:
-        seen_BC = jnp.exp(log_ratio_BC) if objective.ratio == "geometric" else ratio_BC
-        is_low_BC = (seen_BC < 1 - low) & (advantage_B1 < 0)
-        is_high_BC = (seen_BC > 1 + high) & (advantage_B1 > 0)
-        sums["clip/low"] = masked_sum(is_low_BC.astype(jnp.float32), share_BC)
-        sums["clip/high"] = masked_sum(is_high_BC.astype(jnp.float32), share_BC)
-    if objective.off_policy_limit is not None:
-        # DeepSeek-V3.2, arXiv:2512.02556: what the policy has left behind and was bad anyway.
-        drift_B1 = sequence_mean(-jax.lax.stop_gradient(log_ratio_BC), mask_BC)
-        is_stale_B1 = (advantage_B1 < 0) & (drift_B1 > objective.off_policy_limit)
-        objective_BC = jnp.where(is_stale_B1, 0.0, objective_BC)
-        stale_BC = jnp.broadcast_to(is_stale_B1, mask_BC.shape).astype(jnp.float32)
-        sums["off_policy/masked"] = masked_sum(stale_BC, share_BC)
     if experience.sample_logprob_BC is not None:
-        gap_BC = inside(old_BC - experience.sample_logprob_BC, mask_BC)
+        sample_BC = inside(jax.lax.stop_gradient(experience.sample_logprob_BC), mask_BC)
+        gap_BC = old_BC - sample_BC
         sums["gap/mean"] = masked_sum(jnp.abs(gap_BC), share_BC)
         tops["gap/max"] = jnp.max(jnp.abs(gap_BC))
-        cap = objective.correction_cap
-        if objective.correction is not None and cap is not None:
-            w_BC = correction.importance(gap_BC, mask_BC, level=objective.correction_level)
-            objective_BC = objective_BC * correction.CORRECTIONS[objective.correction](w_BC, cap)
+        if objective.correction is not None:
+            level, cap = objective.correction_level, objective.correction_cap
+            w_BC = correction.importance(gap_BC, mask_BC, level=level, limit=LIMIT)
+            gain_BC = gain_BC * correction.CORRECTIONS[objective.correction](w_BC, cap)
             sums |= correction.metrics(w_BC, share_BC, cap)
+    else:
+        sample_BC = old_BC
+    if objective.off_policy_limit is not None:
+        # DeepSeek-V3.2, arXiv:2512.02556: what the policy has left behind, and was bad anyway.
+        drift_B1 = sequence_mean(sample_BC - jax.lax.stop_gradient(logprob_BC), mask_BC)
+        is_stale_B1 = (advantage_B1 < 0) & (drift_B1 > objective.off_policy_limit)
+        gain_BC = jnp.where(is_stale_B1, 0.0, gain_BC)
+        sums["off_policy/masked"] = masked_sum(is_stale_B1 * mask_BC.astype(jnp.float32), share_BC)
 
-    loss = sums["loss/policy"] = -masked_sum(objective_BC, weight_BC)
+    loss = sums["loss/policy"] = -masked_sum(gain_BC, weight_BC)
     if experience.ref_logprob_BC is not None:
         ref_BC = inside(jax.lax.stop_gradient(experience.ref_logprob_BC), mask_BC)
-        live_BC = inside(logprob_BC, mask_BC)
-        sums["kl"] = masked_sum(k3(jax.lax.stop_gradient(live_BC), ref_BC), share_BC)
+        sums["kl"] = masked_sum(k3(jax.lax.stop_gradient(logprob_BC), ref_BC), share_BC)
         if objective.kl_in == "loss" and objective.kl_coef:
-            sums["loss/kl"] = masked_sum(KL[objective.kl](live_BC, ref_BC), weight_BC)
+            sums["loss/kl"] = masked_sum(KL[objective.kl](logprob_BC, ref_BC), weight_BC)
             loss = loss + objective.kl_coef * sums["loss/kl"]
     if entropy_BC is not None:
         sums["entropy"] = masked_sum(jax.lax.stop_gradient(entropy_BC), share_BC)
@@ -131,7 +131,39 @@ def policy_loss(
     return loss, Metrics(sums=jax.lax.stop_gradient(sums), tops=jax.lax.stop_gradient(tops))
 
 
-def penalty(
+def _require(objective: Objective, entropy_BC: Array | None, experience: Experience) -> None:
+    """What the objective needs is there, or an option would silently do nothing."""
+    old, ref, sample = experience[-3:]
+    wanted = {
+        "entropy": bool(objective.entropy_coef) and entropy_BC is None,
+        "ref_logprob": objective.kl_in == "loss" and objective.kl_coef and ref is None,
+        "sample_logprob": objective.correction is not None and sample is None,
+        "old_logprob or sample_logprob": (
+            objective.off_policy_limit is not None and old is None and sample is None
+        ),
+    }
+    if missing := [name for name, lacks in wanted.items() if lacks]:
+        raise ValueError(f"the objective needs {', '.join(missing)}: it was not given")
+
+
+def _clipped(
+    ratio_BC: Array, advantage_B1: Array, share_BC: Array, objective: Objective
+) -> dict[str, Array]:
+    """The shares of tokens beyond the clip range, on the side where clipping acts."""
+    low, high, dual = objective.clip_low, objective.clip_high, objective.dual_clip
+    if low is None or high is None:
+        return {}
+    both = objective.surrogate == "cispo"  # its weights are clipped whatever the advantage
+    beyond = {
+        "clip/low": (ratio_BC < 1 - low) & ((advantage_B1 < 0) | both),
+        "clip/high": (ratio_BC > 1 + high) & ((advantage_B1 > 0) | both),
+    }
+    if dual is not None:
+        beyond["clip/dual"] = (ratio_BC > dual) & (advantage_B1 < 0)
+    return {name: masked_sum(x.astype(jnp.float32), share_BC) for name, x in beyond.items()}
+
+
+def kl_penalty(
     logprob_BC: Array, ref_logprob_BC: Array, mask_BC: Array, *, objective: Objective
 ) -> Array:
     """penalty_B = kl_coef · Σ_t KL_t, which the rewards lose where `kl_in` is "reward"."""

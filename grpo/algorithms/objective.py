@@ -2,7 +2,7 @@
 
 Every field is said, none has a default here: defaults are in configs/base.py, the algorithms of the
 papers in presets.py. A field that would do nothing, or contradicts another, is refused; None is how
-a field says that it is not in play.
+a field says that it is not in play. (A coefficient of 0 switches its term off by itself.)
 """
 
 import dataclasses
@@ -114,14 +114,18 @@ class Objective:
         if self.off_policy_limit is not None:
             needs("off_policy_limit", True, "", some, huge)
         for field in ("kl_coef", "entropy_coef"):
-            if not 0 <= getattr(self, field) < huge:
-                found.append(f"{field}={getattr(self, field)}: expected a number from 0 on")
+            value = getattr(self, field)
+            if value is None or not 0 <= value < huge:
+                found.append(f"{field}={value}: expected a number from 0 on")
         found.extend(self._contradictions())
         return found
 
     def _contradictions(self) -> list[str]:
         """Pairs of fields that exclude each other."""
         pairs = (
+            (self.baseline == "batch" and self.scale == "group",
+             "baseline='batch' with scale='group' divides by the deviation of groups that may "
+             "have none: use scale='batch'"),
             (self.ratio == "geometric" and self.surrogate != "clip",
              "ratio='geometric' clips each token itself: it needs surrogate='clip'"),
             (self.ratio == "geometric" and self.clip_low == 1.0,

@@ -5,9 +5,11 @@ dr_grpo       arXiv:2503.20783: no division by length or deviation, no KL
 dapo          arXiv:2503.14476: token mean, clip-higher, overlong shaping; dynamic sampling is
               the stage's affair
 gspo          arXiv:2507.18071: sequence ratio, its own clip range
-rloo          arXiv:2402.14740: REINFORCE, leave-one-out baseline, KL in the reward
-reinforce_pp  arXiv:2501.03262: normalised over the batch, KL in the reward. Deviation: the KL
-              of a sequence is summed into its reward, not spread over its tokens
+rloo          arXiv:2402.14740: REINFORCE, leave-one-out baseline, KL in the reward with this
+              project's 0.05
+reinforce_pp  arXiv:2501.03262: normalised over the batch, KL in the reward with this project's
+              0.01. Deviation: the KL of a sequence is summed into its reward, not spread over
+              its tokens
 cispo         arXiv:2506.13585: clipped weights, no lower bound. The paper gives no number for
               the upper one
 gmpo          arXiv:2507.20673: geometric mean, clip range (e^-0.4, e^0.4)

@@ -10,7 +10,6 @@ are each within a bound is within it.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,27 +17,26 @@ import jax.numpy as jnp
 from grpo.algorithms.masked import sequence_mean
 
 Array = jax.Array
-Bound = Any  # a number or None; objective.py sees to it that `geometric` has numbers
 
 
-def token(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: Bound, high: Bound):
+def token(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, options):
     """Each token by itself."""
     return log_ratio_BC
 
 
-def sequence(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: Bound, high: Bound):
+def sequence(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, options):
     """(π/π_old)^(1/length) of the whole sequence."""
     return jnp.broadcast_to(sequence_mean(log_ratio_BC, mask_BC), log_ratio_BC.shape)
 
 
-def geometric(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, low: Bound, high: Bound):
+def geometric(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, options):
     """The sequence's ratio, of tokens clipped one by one, to the pessimistic side."""
     clipped_BC = jnp.where(
         advantage_B1 > 0,
-        jnp.minimum(log_ratio_BC, math.log1p(high)),
-        jnp.maximum(log_ratio_BC, math.log1p(-low)),
+        jnp.minimum(log_ratio_BC, math.log1p(options.clip_high)),
+        jnp.maximum(log_ratio_BC, math.log1p(-options.clip_low)),
     )
-    return sequence(clipped_BC, mask_BC, advantage_B1, low, high)
+    return sequence(clipped_BC, mask_BC, advantage_B1, options)
 
 
 RATIOS = {"token": token, "sequence": sequence, "geometric": geometric}

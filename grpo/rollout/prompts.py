@@ -17,6 +17,8 @@ def pad_prompts(
     prompts: Sequence[Sequence[int]], buckets: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """prompt_ids_PI and prompt_mask_PI of the smallest bucket that fits."""
+    if not prompts:
+        raise ValueError("no prompts: there is nothing to continue")
     for row, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {row} has no tokens: there is nothing to continue")

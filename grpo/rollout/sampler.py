@@ -5,8 +5,8 @@
     decode    draw a token, write it, feed it; until every row has drawn a stop token, or C tokens
 
 A row's tokens depend on its prompt, its key and the settings: not on the rows beside it, nor on how
-the batch is cut or spread over devices. Row r of a step draws with key fold_in(fold_in(seed, step),
-r), and its token c with fold_in of that and c.
+the batch is cut or spread over devices. Row r of a step draws with the key of (seed,
+purpose, step, r), and its token c with fold_in of that and c.
 
 The mask of a completion comes from positions, never from token values: it covers the tokens up to
 the first stop token, that one included. Prompts are padded on the left, so a completion starts
@@ -24,10 +24,11 @@ from grpo.algorithms.distribution import Sampling, sample
 from models.cache import Cache, init_cache
 from models.gemma import Gemma, unembed, unstack
 from models.lora import merge
-from models.sharding import shard_rows, shardings
+from models.sharding import path_name, shard_rows, shardings
 
 Array = jax.Array
 Params = Any
+PURPOSES = {"train": 1, "evaluate": 2}
 
 
 class Rollout(NamedTuple):
@@ -53,9 +54,13 @@ class Decoding(NamedTuple):
     logprob_BC: Array
 
 
-def row_keys(seed: int, step: int, rows: Array) -> Array:
-    """key_B: one key per row, from the run's seed, the step and the row's number in the batch."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
+def row_keys(seed: int, purpose: str, step: int, rows: Array) -> Array:
+    """key_B: one key per row, from the run's seed, the step and the row's number in the batch.
+
+    What training draws at a step is none of what an evaluation draws there.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), PURPOSES[purpose])
+    key = jax.random.fold_in(key, step)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 
@@ -71,7 +76,11 @@ def decoding_params(
     """
     if adapter is not None:
         params = merge(params, adapter, lora_scale)
-    params = unstack(jax.tree.map(lambda x: x.astype(dtype), params))
+
+    def lower(path: tuple, x: Array) -> Array:
+        return x if path_name(path).endswith("scale") else x.astype(dtype)  # as the trainer has it
+
+    params = unstack(jax.tree_util.tree_map_with_path(lower, params))
     if mesh is None:
         return params
     return jax.lax.with_sharding_constraint(params, shardings(params, mesh, ("tp",)))
@@ -90,7 +99,10 @@ def rollout(
     group: int,
     max_new_tokens: int,
 ) -> Rollout:
-    """`group` completions of every prompt, of at most `max_new_tokens` tokens each."""
+    """`group` completions of every prompt, of at most `max_new_tokens` tokens each.
+
+    Shapes compile: the bucket of the prompts, the group, the length, the number of stop ids.
+    """
     config, mesh = module.config, module.mesh
     batch = prompt_ids_PI.shape[0] * group
 

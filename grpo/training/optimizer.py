@@ -1,8 +1,8 @@
 """AdamW (arXiv:1711.05101) behind a global-norm clip, with warm-up and a schedule.
 
     g <- g · min(1, clip_norm / ‖g‖)
-    learning rate: linear from 0 to peak over the warm-up, then constant, or a cosine down to
-    final · peak at the last update
+    learning rate: linear from peak / warm-up to peak, then constant, or a cosine towards
+    final · peak, which update number `total_updates` would have
 
 `total_updates` is how many updates the run will really make, so that a schedule always ends. The
 optimizer's own count does not advance on a skipped update (train_step.py).
@@ -20,16 +20,18 @@ SCHEDULES = ("constant", "cosine")
 
 
 def learning_rate(
-    *, peak: float, schedule: str, warmup: float, final: float, total_updates: int
+    *, peak: float, schedule: str, warmup: float, final: float | None, total_updates: int
 ) -> optax.Schedule:
     """The learning rate of update n = 0, 1, ...; `warmup` and `final` are shares."""
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    if (final is None) != (schedule == "constant"):
+        raise ValueError(f"final={final}: a cosine ends there, a constant schedule needs None")
     steps = round(warmup * total_updates)
     rest = max(total_updates - steps, 1)
     after = {
         "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=final),
+        "cosine": optax.cosine_decay_schedule(peak, rest, alpha=final or 0.0),
     }[schedule]
     # Update 0 already moves: the ramp's first value is peak / steps, not 0.
     ramp = optax.linear_schedule(peak / max(steps, 1), peak, max(steps - 1, 1))

@@ -34,7 +34,7 @@ class Scorer:
 
     module: Gemma
     temperature: float  # the sampler's
-    with_entropy: bool = False
+    with_entropy: bool
 
     def __call__(
         self, variables: dict[str, Tree], ids_BT: Array, mask_BT: Array, completion: int
@@ -45,7 +45,8 @@ class Scorer:
         """
         hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
         mesh = self.module.mesh
-        rows = -(-ids_BT.shape[0] // (mesh.shape["fsdp"] if mesh else 1))
+        rows, parts = ids_BT.shape[0], mesh.shape["fsdp"] if mesh else 1
+        rows = rows // parts if rows % parts == 0 else rows  # on one device
         return token_logprobs(
             functools.partial(unembed, self.module.config),
             {"embedder": variables["params"]["embedder"]},

@@ -39,7 +39,9 @@ class TrainState(NamedTuple):
 def init_state(trainable: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first update, on a copy: a train step donates its state."""
     trainable = jax.tree.map(jnp.copy, trainable)
-    return TrainState(jnp.int32(0), jnp.int32(0), trainable, optimizer.init(trainable))
+    # The moments are float32 as the gradients are, whatever the weights.
+    moments = optimizer.init(jax.tree.map(lambda x: x.astype(jnp.float32), trainable))
+    return TrainState(jnp.int32(0), jnp.int32(0), trainable, moments)
 
 
 def gradient(
@@ -123,6 +125,11 @@ def make_train_step(
     step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
+    if rows % (microbatches * mesh.shape["fsdp"]):
+        raise ValueError(
+            f"{rows} rows in {microbatches} microbatches do not divide by "
+            f"fsdp={mesh.shape['fsdp']}: every device would work on rows of the others"
+        )
     places = shardings(state, mesh)
     return jax.jit(
         step,

@@ -101,7 +101,7 @@ def test_every_rollout_draws_the_same():
     np.testing.assert_array_equal(np.stack(halves[0]), np.stack(halves[1]))
 
     def key_data(step, rows):
-        return np.asarray(jax.random.key_data(row_keys(0, step, rows)))
+        return np.asarray(jax.random.key_data(row_keys(0, "train", step, rows)))
 
     keys = np.concatenate([key_data(step, jnp.arange(4)) for step in range(3)])
     assert len(np.unique(keys, axis=0)) == len(keys)
@@ -244,7 +244,7 @@ def test_gemma_2_with_left_padding_sees_another_window():
 
     weights = tunix_models.draw(shapes, 0, tunix_models.SCALE[name])
     variables = {"params": tunix_layout.params_of(name, weights)}
-    scorer = Scorer(module=Gemma(tunix_layout.config_of(name)), temperature=1.0)
+    scorer = Scorer(module=Gemma(tunix_layout.config_of(name)), temperature=1.0, with_entropy=False)
 
     def mine(ids):
         return np.asarray(scorer(variables, ids, (ids != 0).astype(np.int32), 18)[0])
@@ -291,7 +291,7 @@ def test_overlong_is_measured_in_characters_and_has_no_end():
     words = "unquestionably " * 4  # four tokens or so
     theirs = dapo_learner.reward_shaping(["?"], [words], "train", overlong_buffer=buffer)[0]
     lengths_PG = jnp.array([[4.0, 10.0, 99.0]])
-    mine = overlong_penalty(lengths_PG, limit=12, buffer=4, penalty=1.0)
+    mine = overlong_penalty(lengths_PG, limit=12, buffer=1 / 3, penalty=1.0)
     print(f"penalty of four words, limit 12: Tunix {theirs:.1f}, ours {float(mine[0, 0]):.1f}")
     assert theirs == -(len(words) - 8) / 4 < -10
-    np.testing.assert_array_equal(mine, [[0.0, -0.5, -1.0]])
+    np.testing.assert_allclose(mine, [[0.0, 0.5, 1.0]], atol=1e-6)
