@@ -38,8 +38,8 @@ class TrainState(NamedTuple):
 
 def init_state(trainable: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first update."""
-    zero = jnp.int32(0)
-    return TrainState(zero, zero, trainable, optimizer.init(trainable))
+    # Two arrays: a train step donates both, and one buffer can be donated only once.
+    return TrainState(jnp.int32(0), jnp.int32(0), trainable, optimizer.init(trainable))
 
 
 def gradient(
