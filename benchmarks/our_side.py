@@ -126,7 +126,15 @@ def train_case(
     return run
 
 
+def products_case(module: Gemma, *_, **__) -> Callable:
+    """A large product in the compute dtype, summed in float32."""
+    x = jax.random.normal(jax.random.key(0), (work.SQUARE, work.SQUARE), module.dtype)
+    dot = jax.jit(functools.partial(jnp.dot, preferred_element_type=jnp.float32))
+    return lambda: jax.block_until_ready(dot(x, x))
+
+
 CASES = {
+    "products": products_case,
     "rollout": rollout_case,
     "logprobs": logprobs_case,
     "train": functools.partial(train_case, microbatches=1),

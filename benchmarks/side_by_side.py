@@ -6,7 +6,8 @@
 runs. Each measurement is a process of its own, so that its peak memory is its own, and the two
 sides take turns, so that a drifting machine slows both. Prints a JSON line per measurement, then
 a table of medians over the rounds. Compare CPU-seconds: wall times suffer from whoever shares the
-machine.
+machine. The limit is what the work's matrix products need on cores with AMX that nobody shares;
+`products` what they need at the rate that one large product reaches here and now.
 """
 
 import collections
@@ -31,7 +32,8 @@ HERE = pathlib.Path(__file__).parent
 SCRIPTS = {"ours": "our_side.py", "tunix": "tunix_side.py"}
 COLUMNS = (
     "case", "dtype", "mode", "ours CPU s", "Tunix CPU s", "ours / Tunix", "limit CPU s",
-    "ours / limit", "ours tok / CPU s", "wall s", "first CPU s", "peak MiB", "load",
+    "ours / limit", "products CPU s", "ours tok / CPU s", "wall s", "first CPU s", "peak MiB",
+    "load",
 )  # fmt: skip
 
 
@@ -55,7 +57,9 @@ def table(rows: list[dict]) -> list[str]:
     for row in rows:
         by_work[row["case"], row["dtype"], row["mode"]][row["side"]].append(row)
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    for (case, dtype, mode), sides in by_work.items():
+    for (case, dtype, mode), sides in list(by_work.items()):
+        if case == "products":
+            continue
 
         def median(side: str, field: str, sides=sides) -> float | None:
             return statistics.median(row[field] for row in sides[side]) if sides[side] else None
@@ -71,7 +75,12 @@ def table(rows: list[dict]) -> list[str]:
         # Tunix's step knows no microbatches: its one step stands beside both of ours.
         whole = by_work[case.rstrip("4"), dtype, mode]["tunix"]
         theirs = statistics.median(row["cpu_s"] for row in whole) if whole else None
-        limit = work.matmul_flops(case, mode) / work.FLOPS[dtype]
+        flops = work.matmul_flops(case, mode)
+        limit = flops / work.FLOPS[dtype]
+        square = [
+            row["cpu_s"] for row in rows if (row["case"], row["dtype"]) == ("products", dtype)
+        ]
+        here = statistics.median(square) / work.matmul_flops("products", mode) if square else None
         cells = (
             case,
             dtype,
@@ -81,6 +90,7 @@ def table(rows: list[dict]) -> list[str]:
             cell(ours / theirs if ours and theirs else None, 2),
             cell(limit, 2),
             cell(ours / limit if ours else None, 1),
+            cell(flops * here if here else None, 2),
             cell(median("ours", "tokens_per_cpu_s"), 0),
             pair("wall_s", 2),
             pair("first_cpu_s", 1),
@@ -101,7 +111,9 @@ def main(_) -> None:
             for mode in MODES.value:
                 for case in CASES.value:
                     sides = [(sys.executable, "ours", case, dtype, mode)]
-                    if TUNIX.value and case != "train4":
+                    if case == "products" and mode != MODES.value[0]:
+                        continue
+                    if TUNIX.value and case not in ("train4", "products"):
                         sides.append((TUNIX.value, "tunix", case, dtype, mode))
                     # Whoever goes first meets the machine as the last one left it: take turns.
                     for side in sides[:: -1 if turn % 2 else 1]:

@@ -7,6 +7,7 @@ Gemma 3 of 7.8 M parameters, 8 prompts of 64 tokens with 4 completions of exactl
     train      one update: clip 0.2, 0.08 · k3 against given reference log-probabilities, the old
                policy being the policy as it is; gradient clipped to norm 0.1, AdamW
     train4     the same update in four microbatches
+    products   one product of two square matrices: what this machine can do while it is shared
 
 `full` trains all parameters, `lora` an adapter of rank 32 on every projection. What is counted are
 the 4096 completion tokens, in every case. Runs in both environments, so it imports neither side.
@@ -30,13 +31,11 @@ TEMPERATURE, RANK, ALPHA = 0.9, 32, 32.0
 CLIP, BETA = 0.2, 0.08
 OPTIMIZER = {"b1": 0.9, "b2": 0.99, "weight_decay": 0.1}
 PEAK_LR, CLIP_NORM = 3e-6, 0.1
-CASES, DTYPES, MODES = (
-    ("rollout", "logprobs", "train", "train4"),
-    ("float32", "bfloat16"),
-    ("full", "lora"),
-)
-# Of one core of the machine that these limits were measured on, in multiply-adds times two.
+CASES = ("products", "rollout", "logprobs", "train", "train4")
+DTYPES, MODES = ("float32", "bfloat16"), ("full", "lora")
+# Of one core with AMX, two operations a multiply-add; `products` says what a core here reaches.
 FLOPS = {"float32": 170e9, "bfloat16": 1200e9}
+SQUARE = 2048
 
 
 def draw_ids(columns: int) -> np.ndarray:
@@ -72,7 +71,7 @@ def measure(side: str, case: str, dtype: str, mode: str, repeats: int, run: Call
         "wall_s": round(statistics.median(walls), 3),
         "cpu_s": round(statistics.median(cpus), 3),
         "cpu_min_s": round(min(cpus), 3),
-        "tokens_per_cpu_s": round(TOKENS / statistics.median(cpus)),
+        "tokens_per_cpu_s": round(TOKENS / statistics.median(cpus)) if case != "products" else None,
         "first_wall_s": round(first_wall, 2),
         "first_cpu_s": round(first_cpu, 2),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
@@ -88,6 +87,8 @@ def measure(side: str, case: str, dtype: str, mode: str, repeats: int, run: Call
 
 def matmul_flops(case: str, mode: str) -> float:
     """What the matrix products of a case need, each prompt prefilled once and no logit unused."""
+    if case == "products":
+        return 2 * SQUARE**3
     heads = HEADS * HEAD_DIM
     shapes = [
         (WIDTH, heads),
