@@ -68,7 +68,7 @@ MISTAKES = [
             'q_BTNH = (norm(name="q_norm2")(rope(q_BTNH, view.angle)) *',
             "tests/test_gemma.py::test_against_the_oracle"),
     Mistake("embedding scale in float32 under bfloat16", "models/gemma.py",
-            "jnp.asarray(self.config.width**0.5, table_VD.dtype)",
+            "jnp.asarray(self.config.width**0.5, self.dtype)",
             "jnp.asarray(self.config.width**0.5, jnp.float32)",
             "tests/test_gemma.py::test_embedding_scale_is_rounded_to_the_weights"),
     Mistake("final soft-cap forgotten", "models/gemma.py",
