@@ -270,7 +270,7 @@ def test_trainable_moves_and_frozen_does_not():
 def test_an_update_that_is_not_finite_is_skipped_bit_by_bit(bad):
     data = dict(rollout_like())
     good = batch_of(VARIANTS["grpo"], data)
-    data[bad] = np.full_like(data[bad], np.nan if bad == "advantage" else -1e9)
+    data[bad] = np.full_like(data[bad], np.nan)
     broken = batch_of(VARIANTS["grpo"], data)
     state, frozen, step = stepper()
     state, _ = step(state, frozen, good)
