@@ -94,9 +94,8 @@ def lenient(completion: str) -> str | None:
 
 def demo_compatible(completion: str) -> str | None:
     """What the demo takes for the answer."""
-    _, tag, rest = completion.partition(ANSWER)
     # Without a number after the first tag there is none after a later one.
-    found = re.search(r"[\d.]+", rest) if tag else None
+    found = re.search(r"[\d.]+", completion.partition(ANSWER)[2])
     return found and found[0]
 
 
