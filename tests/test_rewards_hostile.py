@@ -10,10 +10,9 @@ import pytest
 from grpo.rewards import extract
 from grpo.rewards import format as form
 from grpo.rewards.compose import REWARDS, reward_table, score
-from grpo.rewards.demo import cli_formatted_answer, formatted_answer
+from grpo.rewards.demo import cli_formatted_answer
 from grpo.rewards.extract import EXTRACTORS, TAGS
 from grpo.rewards.numbers import numbers_in, parse_number
-from grpo.rewards.trajectory import block
 
 RANGES = {
     "correct_answer": (0, 1),
@@ -142,12 +141,10 @@ SHAPES = {  # what is repeated, and what stands around it
     "words": ("so ", "<reasoning>", "</reasoning><answer>7</answer>"),
 }
 CORE = {
-    **EXTRACTORS,
-    "formatted_answer": formatted_answer,
-    "cli_formatted_answer": cli_formatted_answer,
-    "block": lambda text: block(text, "<answer>", "</answer>"),
+    "strict": EXTRACTORS["strict"],
+    "lenient": EXTRACTORS["lenient"],
     "numbers_in": numbers_in,
-    "parse_number": parse_number,
+    "cli_formatted_answer": cli_formatted_answer,
     **{
         name: reward_of(name)
         for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid")
