@@ -1,0 +1,196 @@
+"""The table of rewards: what is refused, what fails, what the total is."""
+
+import math
+
+import numpy as np
+import pytest
+
+from grpo.rewards.compose import REWARDS, metrics, reward_table, score
+
+NAN = float("nan")
+R = "<reasoning>It is so.</reasoning>"
+EXAMPLE = {"question": "How many?", "answer": "72"}
+RIGHT = {"name": "correct_answer", "weight": 1.0, "low": 0.0, "high": 1.0}
+FORM = {"name": "strict_format", "weight": 0.25, "low": 0.0, "high": 1.0}
+LOGGED = FORM | {"weight": 0.0}
+ANY_FORM = RIGHT | {"name": "correct_answer_in_any_form"}
+COMPLETIONS = [
+    f"{R}<answer>72</answer>",
+    f"{R}<answer>70</answer>",
+    "The answer is 72.",
+    "The answer is 70.",
+]
+
+
+def scored(lines, completions=COMPLETIONS, examples=None):
+    examples = [EXAMPLE] * len(completions) if examples is None else examples
+    return score(reward_table(lines), examples, completions)
+
+
+@pytest.fixture
+def table_of(monkeypatch):
+    """Puts functions of a completion into REWARDS, and gives their entries."""
+
+    def make(**functions):
+        for name, function in functions.items():
+            monkeypatch.setitem(REWARDS, name, lambda _, text, function=function: function(text))
+        return [{"name": name, "weight": 1, "low": -1, "high": 9} for name in functions]
+
+    return make
+
+
+def test_weighted_sum():
+    scores = scored([RIGHT, FORM])
+    np.testing.assert_array_equal(scores.rewards["correct_answer"], [1, 0, 0, 0])
+    np.testing.assert_array_equal(scores.rewards["strict_format"], [1, 1, 0, 0])
+    np.testing.assert_array_equal(scores.total, [1.25, 0.25, 0, 0])
+    assert scores.total.dtype == scores.rewards["strict_format"].dtype == np.float64
+    assert scores.failed == {"correct_answer": 0, "strict_format": 0} and scores.reasons == {}
+
+
+def test_a_gate_multiplies_its_entry_only():
+    lines = [ANY_FORM | {"gate": "strict_format"}, FORM]
+    np.testing.assert_array_equal(scored([ANY_FORM]).total, [1, 0, 1, 0])
+    np.testing.assert_array_equal(scored(lines).total, [1.25, 0.25, 0, 0])
+    np.testing.assert_array_equal(scored([lines[0], LOGGED]).total, [1, 0, 0, 0])
+    soft = [ANY_FORM | {"gate": "tag_format"}, LOGGED | {"name": "tag_format"}]
+    np.testing.assert_array_equal(scored(soft, [f"{R}<answer>72"]).total, [0.75])
+
+
+def raises(text):
+    raise KeyError("gone", text)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (raises, "KeyError: ('gone', 'bad\\n')"),
+        (lambda text: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda text: int("9" * 5000), "ValueError: Exceeds the limit"),
+        (lambda text: None, "TypeError: returned NoneType, no number"),
+        (lambda text: "1", "TypeError: returned str, no number"),
+        (lambda text: True, "TypeError: returned bool, no number"),
+        (lambda text: [1.0], "TypeError: returned list, no number"),
+        (lambda text: np.ones(1), "TypeError: returned ndarray, no number"),
+        (lambda text: 1j, "TypeError: returned complex, no number"),
+        (lambda text: NAN, "ValueError: returned nan, outside [-1.0, 9.0]"),
+        (lambda text: math.inf, "ValueError: returned inf, outside"),
+        (lambda text: -1.01, "ValueError: returned -1.01, outside"),
+        (lambda text: np.float32(9.5), "ValueError: returned np.float32(9.5), outside"),
+        (lambda text: 10**400, "ValueError: returned 1000"),
+        (lambda text: raises("\ud800" * 1000), "KeyError: ('gone', '\\ud800"),
+    ],
+)
+def test_failure_is_nan_counted_and_explained(table_of, bad, why):
+    """The other completions and the other functions are as without it."""
+    lines = table_of(bad=lambda text: bad(text) if text == "bad\n" else 2, good=len)
+    scores = scored(lines, ["a", "bad\n", "", "bad\n"])
+    np.testing.assert_array_equal(scores.rewards["bad"], [2, NAN, 2, NAN])
+    np.testing.assert_array_equal(scores.rewards["good"], [1, 4, 0, 4])
+    np.testing.assert_array_equal(scores.total, [3, NAN, 2, NAN])
+    assert scores.failed == {"bad": 2, "good": 0} and list(scores.reasons) == ["bad"]
+    assert scores.reasons["bad"].startswith(why)
+    assert scores.reasons["bad"].isascii() and len(scores.reasons["bad"]) <= 200
+    assert "\n" not in scores.reasons["bad"]
+
+
+@pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.int64(2), np.float64(2), -1, 9])
+def test_numbers_of_every_kind_count(table_of, number):
+    np.testing.assert_array_equal(scored(table_of(it=lambda text: number), ["a"]).total, [number])
+
+
+def test_the_first_reason_is_kept(table_of):
+    scores = scored(table_of(bad=lambda text: 1 / 0 if text else raises(text)), ["", "a"])
+    assert scores.reasons["bad"].startswith("KeyError") and scores.failed["bad"] == 2
+
+
+def test_interrupts_are_no_failures(table_of):
+    def stop(text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(table_of(stop=stop), ["a"])
+
+
+def test_what_is_not_needed_may_fail(table_of):
+    """Weight 0, or behind a gate of 0; a gate that fails is needed."""
+    judge, gate = table_of(
+        judge=lambda text: NAN if "x" in text else 3,
+        gate=lambda text: NAN if "?" in text else text.count("y"),
+    )
+    gate |= {"weight": 0, "low": 0, "high": 1}
+    texts = ["y", "xy", "x", "", "x?", "?"]
+    np.testing.assert_array_equal(
+        scored([judge | {"gate": "gate"}, gate], texts).total, [3, NAN, 0, 0, NAN, NAN]
+    )
+    np.testing.assert_array_equal(scored([judge | {"weight": 0}, RIGHT], texts).total, [0] * 6)
+    gates_nothing = [judge | {"gate": "gate", "weight": 0}, gate, RIGHT]
+    np.testing.assert_array_equal(scored(gates_nothing, texts).total, [0] * 6)
+
+
+def test_a_gold_that_is_no_number_abstains():
+    scores = scored([RIGHT], COMPLETIONS[:3], [{"answer": ""}, {}, {"answer": None}])
+    assert np.isnan(scores.total).all() and scores.failed["correct_answer"] == 3
+    assert scores.reasons["correct_answer"].startswith("ValueError: the example's answer is no n")
+
+
+def test_examples_and_completions_go_together():
+    with pytest.raises(ValueError, match="longer"):
+        scored([RIGHT], COMPLETIONS, [EXAMPLE] * 3)
+
+
+def test_metrics(table_of):
+    lines = table_of(bad=lambda text: 1 / 0, length=lambda text: NAN if text == "x" else len(text))
+    told = metrics(scored(lines, ["a", "abc", "x", "abcde"]))
+    assert told.pop("reward/bad/failed") == 1 and told.pop("reward/length/failed") == 0.25
+    assert np.isnan([told.pop("reward/bad/mean"), told.pop("reward/bad/std")]).all()
+    assert told == pytest.approx({"reward/length/mean": 3, "reward/length/std": (8 / 3) ** 0.5})
+    assert metrics(scored([RIGHT], []))["reward/correct_answer/failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([RIGHT | {"name": "corect_answer"}], "unknown reward 'corect_answer'.*'correct_answer'"),
+        ([RIGHT | {"name": "strict_fromat"}], "did you mean 'strict_format'"),
+        ([RIGHT | {"name": 3}], "unknown reward 3"),
+        ([RIGHT | {"wieght": 2}], "unknown field 'wieght'; did you mean 'weight'"),
+        ([{"name": "hybrid", "weight": 1}], "hybrid lacks low, high"),
+        ([{"weight": 1}], "an entry lacks name, low, high"),
+        ([RIGHT, RIGHT], "correct_answer is listed twice"),
+        ([RIGHT | {"weight": NAN}], "weight nan"),
+        ([RIGHT | {"weight": math.inf}], "weight inf"),
+        ([RIGHT | {"low": 1.0}], "range .1.0, 1.0."),
+        ([RIGHT | {"high": NAN}], "range .0.0, nan."),
+        ([RIGHT | {"high": math.inf}], "range .0.0, inf."),
+        ([RIGHT | {"gate": "strict_format"}], "gate of correct_answer is 'strict_format'"),
+        ([RIGHT | {"gate": "strict_fromat"}, FORM], "did you mean 'strict_format'"),
+        ([RIGHT | {"gate": "correct_answer"}, FORM], "no other entry"),
+        ([RIGHT | {"gate": "strict_format"}, FORM | {"high": 2}], "needs a range in"),
+        ([RIGHT | {"gate": "strict_format"}, FORM | {"low": -1}], "needs a range in"),
+        (
+            [RIGHT | {"gate": "strict_format"}, FORM | {"gate": "hybrid"}, FORM],
+            "listed twice",
+        ),
+        (
+            [
+                RIGHT | {"gate": "strict_format"},
+                FORM | {"gate": "tag_format"},
+                FORM | {"name": "tag_format"},
+            ],
+            "strict_format as a gate needs a range in .0, 1. and no gate",
+        ),
+        ([LOGGED], "no entry has a weight"),
+        ([], "no entry has a weight"),
+    ],
+)
+def test_refused(lines, message):
+    with pytest.raises(ValueError, match=message):
+        reward_table(lines)
+
+
+def test_every_reward_scores():
+    lines = [{"name": name, "weight": 1, "low": -3, "high": 3} for name in REWARDS]
+    scores = scored(lines)
+    assert not np.isnan(scores.total).any() and sum(scores.failed.values()) == 0
+    assert scores.rewards.keys() == REWARDS.keys()

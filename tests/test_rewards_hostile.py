@@ -1,0 +1,200 @@
+"""Hostile completions: no exception, no code, no change of mind, and linear time."""
+
+import gc
+import random
+import time
+
+import numpy as np
+import pytest
+
+from grpo.rewards import extract
+from grpo.rewards import format as form
+from grpo.rewards.compose import REWARDS, reward_table, score
+from grpo.rewards.demo import cli_formatted_answer
+from grpo.rewards.extract import EXTRACTORS, TAGS
+from grpo.rewards.numbers import numbers_in, parse_number
+
+RANGES = {
+    "correct_answer": (0, 1),
+    "correct_answer_in_any_form": (0, 1),
+    "strict_format": (0, 1),
+    "tag_format": (0, 1),
+    "demo_exact_format": (0, 3),
+    "demo_approximate_format": (-2, 2),
+    "demo_approximate_format_5": (-2.5, 2.5),
+    "demo_answer": (-1, 3),
+    "demo_numbers": (0, 1.5),
+    "demo_cli_exact_format": (0, 3),
+    "demo_cli_answer": (-1, 3),
+    "demo_cli_numbers": (0, 1.5),
+    "trajectory": (0, 2.1),
+    "hybrid": (0, 2.6),
+}
+TABLE = reward_table(
+    {"name": name, "weight": 1, "low": low, "high": high} for name, (low, high) in RANGES.items()
+)
+GOLDS = ["72", "1,080", "-5", "0", "3/4", "0.5", "50%"]
+PIECES = [
+    *TAGS * 3,
+    *["72", "1,080", "-5", "$", "%", " ", "\n", "answer is ", "\\boxed{", "}", "1 1/2", "so "],
+    "__import__('os').system('touch canary')",
+    "open('canary','w')",
+    "().__class__.__base__.__subclasses__()",
+    "{0.__class__.__init__.__globals__}",
+    "%(x)s %n",
+    "9**9**9",
+    "10000000000!",
+    "1e999",
+    "nan",
+    "inf",
+    "1_000",
+    "\u0663\u0664",
+    "\ud800",
+    "\udfff",
+    "\0",
+    "\u202e",
+    "\u200f",
+    "\u200b",
+    "\ufeff",
+    "\x1c",
+    "İ",
+    "½",
+    "²",
+    "<answer",
+    "</ANSWER>",
+    "<reasoning><reasoning>",
+]
+BIG = ["9" * 5000, "{" * 10_000, "}" * 10_000, "\\boxed{" * 2000, "1," * 5000, "\n- x" * 3000]
+WHOLE = ["9" * 10**6, "<answer>" * 125_000, " 1" * 500_000, "\n" * 10**6, "\ud800" * 10**6]
+
+
+def hostile(count: int, seed: int) -> list[str]:
+    """Random strings of the pieces, some of them within the form, a few of them huge."""
+    draw = random.Random(seed)
+    texts = []
+    for _ in range(count - len(WHOLE)):
+        pieces = draw.choices(PIECES, k=draw.randrange(12))
+        if draw.random() < 0.01:
+            pieces.append(draw.choice(BIG))
+        text = "".join(pieces)
+        if draw.random() < 0.3:
+            text = f"<reasoning>so\n1. it is</reasoning>\n<answer>{text}</answer>"
+        texts.append(text)
+    return texts + WHOLE
+
+
+def test_ten_thousand_hostile_completions(tmp_path, monkeypatch):
+    """Finite and in range without exception, twice the same; nothing of them is run."""
+    monkeypatch.chdir(tmp_path)
+    texts = hostile(10_000, seed=0)
+    draw = random.Random(1)
+    examples = [{"question": "", "answer": draw.choice(GOLDS)} for _ in texts]
+    scores = score(TABLE, examples, texts)
+    assert scores.reasons == {} and not np.isnan(scores.total).any()
+    again = score(TABLE, examples[::-2], texts[::-2])
+    for name, reward_B in scores.rewards.items():
+        np.testing.assert_array_equal(again.rewards[name], reward_B[::-2])
+        assert len(set(reward_B)) > 1, name  # the completions do differ to it
+    for get in EXTRACTORS.values():
+        found = [get(text) for text in texts]
+        assert found[::-2] == [get(text) for text in texts[::-2]]
+        assert {type(answer) for answer in found} == {str, type(None)}
+        assert all(answer is None or answer for answer in found)
+    for text in texts:
+        number, numbers = parse_number(text), numbers_in(text[:10_000])
+        assert number is None or numbers == [number]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_reward_has_its_range():
+    assert RANGES.keys() == REWARDS.keys()
+
+
+def reward_of(name: str):
+    """A reward of the table as a function of the completion."""
+    return lambda text: REWARDS[name]({"answer": "72"}, text)
+
+
+GOOD = "<reasoning>a</reasoning><answer>7</answer>"
+SHAPES = {  # what is repeated, and what stands around it
+    "openings": ("<reasoning>", "", ""),
+    "reasonings": ("<reasoning>a</reasoning>", "", ""),
+    "answers": ("<answer>", "<reasoning>a</reasoning>", ""),
+    "closings": ("</answer>x", "<reasoning>a</reasoning><answer>", ""),
+    "spaced closings": ("</answer>  ", "<reasoning>a</reasoning><answer>", "x"),
+    "good and not": ("<reasoning>a</reasoning><answer>7</answer>x", "x", "x"),
+    "line breaks": ("\n", "", "x"),
+    "spaces in form": (" ", "<reasoning>a</reasoning><answer>", "x</answer>"),
+    "spaces around": (" ", "x", GOOD + "x"),
+    "nines": ("9", "<reasoning>a</reasoning><answer>", "x</answer>"),
+    "groups": ("111,", "1,", "1111"),
+    "ones": ("1 ", "", ""),
+    "fractions": ("1/", "", ""),
+    "points": ("1.1", "<answer>", ""),
+    "signs": ("-$", "", ""),
+    "boxes": ("\\boxed{", "", ""),
+    "braces": ("{", "\\boxed{", "}"),
+    "announcements": ("answer ", "", "is"),
+    "announced": ("the answer is ", "", ""),
+    "steps": ("\n1", "<reasoning>", "</reasoning><answer>7</answer>"),
+    "step of nines": ("9", "<reasoning>\n", "</reasoning><answer>7</answer>"),
+    "words": ("so ", "<reasoning>", "</reasoning><answer>7</answer>"),
+}
+CORE = {
+    "strict": EXTRACTORS["strict"],
+    "lenient": EXTRACTORS["lenient"],
+    "numbers_in": numbers_in,
+    "cli_formatted_answer": cli_formatted_answer,
+    **{
+        name: reward_of(name)
+        for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid")
+    },
+}
+
+
+def shaped(shape: str, size: int) -> str:
+    middle, before, after = SHAPES[shape]
+    return before + middle * (size // len(middle)) + after
+
+
+@pytest.fixture
+def no_garbage_collection():
+    """Its passes over everything alive come with the objects made, and would be counted."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def seconds(function, text: str) -> float:
+    """The processor's time of a call."""
+    start = time.process_time()  # what the machine does beside this does not count
+    function(text)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.usefixtures("no_garbage_collection")
+def test_thirty_thousand_characters_take_less_than_fifty_milliseconds(shape):
+    text = shaped(shape, 30_000)
+    functions = {**{name: reward_of(name) for name in REWARDS}, **EXTRACTORS}
+    for name, function in functions.items():
+        assert min(seconds(function, text) for _ in range(2)) < 0.05, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.usefixtures("no_garbage_collection")
+def test_twice_the_length_is_less_than_thrice_the_time(shape, monkeypatch):
+    """Without the limit on length, where it takes ten milliseconds or more."""
+    monkeypatch.setattr(extract, "LIMIT", 10**9)
+    monkeypatch.setattr(form, "LIMIT", 10**9)
+    for name, function in CORE.items():
+        size = 1 << 15
+        while (once := seconds(function, shaped(shape, size))) < 0.01 and size < 1 << 20:
+            size *= 2
+        for _ in range(4):
+            twice = seconds(function, shaped(shape, 2 * size))
+            once = min(once, seconds(function, shaped(shape, size)))
+            if once < 0.01 or twice < 3 * once:
+                break
+        else:
+            pytest.fail(f"{name}: {size} characters take {once:.3f} s, twice as many {twice:.3f} s")
