@@ -126,7 +126,7 @@ def read_jsonl(name: str, file: pathlib.Path) -> Iterator[Row]:
     lines = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield number, object_of(line, is_torn=number == len(lines))
+            yield number, object_of(line.removesuffix(b"\r"), is_torn=number == len(lines))
 
 
 def object_of(line: bytes, is_torn: bool) -> dict[str, Any] | str:
