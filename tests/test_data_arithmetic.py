@@ -209,14 +209,23 @@ def test_what_there_is_not(count, levels, part, message):
     assert str(caught.value) == message
 
 
-def test_more_than_there_are(monkeypatch):
+@pytest.fixture
+def small_world(monkeypatch):
+    """2 + 2 in 96 wordings, which are all for testing."""
     monkeypatch.setattr("grpo.data.arithmetic.LEVELS", {1: {**LEVELS[1], "largest": 2}})
-    expected = "levels=[1]: there are no 100 different examples for 'train'"
     monkeypatch.setattr("grpo.data.arithmetic.NAMES", ("Ann",))
     monkeypatch.setattr("grpo.data.arithmetic.THINGS", ("apples",))
+
+
+def test_all_there_are(small_world):
+    assert len({example["question"] for example in make_examples(0, 96, [1], "test")}) == 96
+
+
+@pytest.mark.parametrize(("count", "part"), [(97, "test"), (1, "train")])
+def test_more_than_there_are(small_world, count, part):
     with pytest.raises(DataError) as caught:
-        make_examples(0, 100, [1], "train")
-    assert str(caught.value) == expected
+        make_examples(0, count, [1], part)
+    assert str(caught.value) == f"levels=[1]: there are no {count} different examples for {part!r}"
 
 
 def test_none_are_none():
