@@ -1,4 +1,4 @@
-"""A world made here: word problems that a model of a million parameters learns within minutes.
+"""A world made here: word problems small enough for a model of a million parameters.
 
     Ann has 3 apples and gets 4 more. How many now?      3 + 4 = 7      7
 
