@@ -33,18 +33,25 @@ def download(repo: str, revision: str | None) -> pathlib.Path:
         return pathlib.Path(
             huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES))
         )
-    except errors.GatedRepoError:
-        fix = f"accept its licence at huggingface.co/{repo} and set HF_TOKEN"
-    except errors.RevisionNotFoundError:
-        fix = "there is no such revision"
-    except errors.RepositoryNotFoundError:
-        fix = "there is no such repository, or it is private: check the name and HF_TOKEN"
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        fix = (
-            "it is not in the cache and the Hub did not answer: connect, or pass a local directory"
-        )
-    except errors.HFValidationError:
-        fix = "no such directory, and not a name that a Hub repository can have"
-    except Exception as error:  # of its HTTP client, transfer service and file system
-        fix = f"the download failed ({type(error).__name__}); run again to resume it"
+    except Exception as error:  # of the Hub, its HTTP client, transfer service and file system
+        fix = remedy(error, page=repo, local="directory")
     raise CheckpointError(f"{name}: {fix}")
+
+
+def remedy(error: Exception, page: str, local: str) -> str:
+    """What to do about a failed download; `local` is what one can pass in place of its name."""
+    if isinstance(error, errors.GatedRepoError):
+        return f"accept its licence at huggingface.co/{page} and set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "there is no such revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or it is private: check the name and HF_TOKEN"
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return (
+            f"it is not in the cache and the Hub did not answer: connect, or pass a local {local}"
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"huggingface.co/{page} has no such file"
+    if isinstance(error, errors.HFValidationError):
+        return f"no such {local}, and not a name that a Hub repository can have"
+    return f"the download failed ({type(error).__name__}); run again to resume it"

@@ -1,0 +1,98 @@
+"""How an example becomes a prompt, and its worked solution a target for supervised training.
+
+A template is data:
+
+    instruction   what stands before the question in the user's turn, or ""
+    model_line    how the model's turn begins, after <start_of_turn>
+    target        what the model is to write there
+
+`s1_kaggle` and `s1_repo` are, byte for byte, the prompts of Tunix's GRPO demo: as it ran on Kaggle
+(google-tunix 0.1.3), where the newline after "model" is missing and so is the model's to write, and
+as its repository has it since November 2025 (examples/grpo_gemma.ipynb). `s3` is the prompt of the
+public "supervised fine-tuning full" notebook. All of them put the instruction into the user's turn:
+Gemma 2 has no system role. The others are this project's.
+"""
+
+from typing import Any
+
+from grpo.data.examples import DataError, Example
+from models.chat import encode_chat, render
+from models.tokenizer import START_OF_TURN, Tokenizer
+
+Template = dict[str, str]
+
+LINES = "<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
+ONE_LINE = "<reasoning>{reasoning}</reasoning><answer>{answer}</answer>"
+
+TEMPLATES: dict[str, Template] = {
+    "plain": {"instruction": "", "model_line": "model\n", "target": ONE_LINE},
+    "reasoning_tags": {
+        "instruction": (
+            "Solve the problem step by step. Write your reasoning between <reasoning> and "
+            "</reasoning>, then the final answer alone between <answer> and </answer>."
+        ),
+        "model_line": "model\n",
+        "target": LINES,
+    },
+    "s1_kaggle": {
+        "instruction": (
+            "You are given a problem. Think about the problem and provide your reasoning. Place it "
+            "between <reasoning> and </reasoning>. Then, provide the final answer (i.e., just one "
+            "numerical value) between <answer> and </answer>."
+        ),
+        "model_line": "model",
+        "target": "\n" + LINES,
+    },
+    "s1_repo": {
+        "instruction": (
+            "You are given a problem. First, think about the problem and provide your reasoning. "
+            "Place it between <reasoning> and </reasoning>. Then, provide the final answer (i.e., "
+            "just one numerical value) between <answer> and </answer>."
+        ),
+        "model_line": "model\n",
+        "target": LINES,
+    },
+    "s3": {
+        "instruction": (
+            "Solve the math problem. You must STRICTLY follow this format:\n"
+            "1. Enclose your step-by-step logic inside <reasoning>...</reasoning> tags.\n"
+            "2. Enclose the final numerical result inside <answer>...</answer> tags."
+        ),
+        "model_line": "model\n",
+        "target": LINES,
+    },
+}
+
+
+def prompt_messages(example: Example, template: Template) -> list[dict[str, Any]]:
+    """The conversation that asks an example's question."""
+    parts = [part for part in (template["instruction"], example["question"]) if part]
+    return [{"role": "user", "content": "\n\n".join(parts)}]
+
+
+def prompt_text(example: Example, template: Template) -> str:
+    """The prompt as one text without <bos>, for reading and comparing."""
+    # Without a system message the two families are written alike.
+    turn = render(prompt_messages(example, template), "gemma3", reply=False)
+    return turn.removeprefix("<bos>") + START_OF_TURN + template["model_line"]
+
+
+def prompt_ids(tokenizer: Tokenizer, example: Example, template: Template) -> list[int]:
+    """The ids of `prompt_text` after <bos>; a question cannot end its turn, whatever it says."""
+    ids = encode_chat(tokenizer, prompt_messages(example, template), reply=False)
+    return [*ids, tokenizer.start_of_turn_id, *tokenizer.encode(template["model_line"], bos=False)]
+
+
+def target_text(example: Example, template: Template) -> str:
+    """What the model is to write for an example, up to where it ends its turn."""
+    if not example["reasoning"]:
+        raise DataError(f"{example['id']}: has no reasoning to write a target from")
+    return template["target"].format(reasoning=example["reasoning"], answer=example["answer"])
+
+
+def target_ids(tokenizer: Tokenizer, example: Example, template: Template) -> list[int]:
+    """The ids of `target_text` and the end of the turn, which the model must learn to write too."""
+    return [
+        *tokenizer.encode(target_text(example, template), bos=False),
+        tokenizer.end_of_turn_id,
+    ]
