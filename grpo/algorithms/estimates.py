@@ -1,0 +1,111 @@
+"""What n samples of a problem, or n problems, say of accuracy.
+
+    Wilson    p of |p̂ - p| <= z √(p (1 - p) / n)     p̂ = right / n; Wilson 1927, JASA 22:209
+              = (p̂ + z²/2n ± z √(p̂ (1 - p̂) / n + z²/4n²)) / (1 + z²/n)
+    pass@k    1 - C(n - c, k) / C(n, k)              c right of n; arXiv:2107.03374
+    maj@k     mean over all C(n, k) subsets of the points of their majority's answer
+
+A majority is the answer with most votes (self-consistency, arXiv:2203.11171). Of answers with
+equally many, the one whose samples in the subset have the highest mean log-prob; of those still
+tied, each has an equal share of the point. A sample without an answer takes a place in the subset
+and casts no vote; a subset without any vote is wrong.
+
+Mean log-probs within EQUAL of the highest are tied with it: sums of the same numbers in another
+order differ by about 1e-16, and which answer wins may not depend on the order of the samples.
+
+pass@k and maj@k are exact, not drawn. Letters: N samples, S subsets, M members of a
+subset, V different answers.
+"""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+
+EQUAL = 1e-9  # in nats per token
+SUBSETS = 200_000  # of 20 samples, all subsets of any size
+NO_ANSWER = -1
+
+
+def wilson(right: int, total: int, *, z: float) -> tuple[float, float]:
+    """The lowest and highest share p that `right` of `total` is within z deviations of."""
+    if not 0 <= right <= total:
+        raise ValueError(f"right={right}, total={total}: needs 0 <= right <= total")
+    if not 0 <= z < math.inf:
+        raise ValueError(f"z={z}: needs a finite number of deviations, at least 0")
+    if total == 0:
+        return 0.0, 1.0
+    share, square = right / total, z * z / total
+    middle = share + square / 2
+    reach = math.sqrt(square * (share * (1 - share) + square / 4))
+    # None right: exactly 0, as √(x · x) = x in floating point. All right: 1 only up to rounding.
+    low = max(0.0, (middle - reach) / (1 + square))
+    high = 1.0 if right == total else min(1.0, (middle + reach) / (1 + square))
+    return low, high
+
+
+def checked(right_N: np.ndarray, k: int) -> np.ndarray:
+    """`right_N` as an array; an error unless it is one row of booleans, with k of them to draw."""
+    right_N = np.asarray(right_N)
+    if right_N.ndim != 1 or right_N.dtype != bool:
+        raise ValueError(f"right is {right_N.dtype} {right_N.shape}: needs one row of booleans")
+    if not 1 <= k <= len(right_N):
+        raise ValueError(f"k={k}, n={len(right_N)}: needs 1 <= k <= n")
+    return right_N
+
+
+def pass_at_k(right_N: np.ndarray, k: int) -> float:
+    """The chance that k of the samples, drawn without replacement, hold one that is right."""
+    right_N = checked(right_N, k)
+    n = len(right_N)
+    total = math.comb(n, k)
+    # In whole numbers up to the one division, which rounds once, however long they are.
+    return (total - math.comb(n - int(right_N.sum()), k)) / total
+
+
+@functools.lru_cache(maxsize=4)  # problems have the same n, and few k are asked for
+def subsets(n: int, k: int) -> np.ndarray:
+    """inside_NS: 1.0 where a sample is in a subset, 0.0 where it is not."""
+    if math.comb(n, k) > SUBSETS:
+        way_out = f"use k={n}, the one vote of all, or fewer samples"
+        raise ValueError(f"k={k}, n={n}: more than {SUBSETS} subsets; {way_out}")
+    members = itertools.chain.from_iterable(itertools.combinations(range(n), k))
+    member_SM = np.fromiter(members, np.intp, math.comb(n, k) * k).reshape(-1, k)
+    inside_NS = np.zeros((n, len(member_SM)))
+    inside_NS[member_SM.T, np.arange(len(member_SM))] = 1.0
+    inside_NS.setflags(write=False)  # it is shared
+    return inside_NS
+
+
+def maj_at_k(vote_N: np.ndarray, logprob_N: np.ndarray, right_N: np.ndarray, k: int) -> float:
+    """The expected accuracy of a vote among k of the samples, drawn without replacement.
+
+    `vote_N` numbers the answers from 0 on, NO_ANSWER where there is none; `logprob_N` has the mean
+    log-prob of each completion.
+    """
+    right_N, vote_N = checked(right_N, k), np.asarray(vote_N)
+    logprob_N = np.asarray(logprob_N, float)
+    votes_N = vote_N != NO_ANSWER
+    if not vote_N.shape == logprob_N.shape == right_N.shape:
+        raise ValueError(f"shapes {vote_N.shape}, {logprob_N.shape}, {right_N.shape} differ")
+    if vote_N.dtype.kind not in "iu" or np.any(vote_N < NO_ANSWER):
+        raise ValueError(f"votes are whole numbers from {NO_ANSWER} on")
+    if not np.isfinite(logprob_N[votes_N]).all():
+        raise ValueError("the mean log-prob of a sample with an answer is not finite")
+    if np.any(right_N & ~votes_N):
+        raise ValueError("a sample without an answer is said to be right")
+    is_VN = np.unique(vote_N[votes_N])[:, None] == vote_N
+    right_V = np.any(is_VN & right_N, axis=1)
+    if np.any(is_VN & right_V[:, None] & ~right_N):
+        raise ValueError("samples of one answer are said to be right and wrong")
+    inside_NS = subsets(len(vote_N), k)
+    if not right_V.any():
+        return 0.0
+    count_VS = is_VN.astype(float) @ inside_NS
+    top_S = np.maximum(count_VS.max(axis=0), 1)  # 1 where nobody votes: then nothing has the top
+    mean_VS = np.where(is_VN, logprob_N, 0.0) @ inside_NS / top_S  # of those with the top count
+    mean_VS[count_VS < top_S] = -np.inf
+    wins_VS = (count_VS == top_S) & (mean_VS >= mean_VS.max(axis=0) - EQUAL)
+    points_S = wins_VS[right_V].sum(axis=0) / np.maximum(wins_VS.sum(axis=0), 1)
+    return float(points_S.mean())
