@@ -16,6 +16,7 @@ import tempfile
 from tests.mistakes import Mistake
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
 from tests.mistakes.in_data import MISTAKES as IN_DATA
+from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
@@ -26,10 +27,11 @@ TABLE = ROOT / "docs" / "mutations.md"
 MISTAKES = [
     *IN_MODELS,
     *IN_ALGORITHMS,
+    *IN_EVALUATION,
     *IN_DATA,
     *IN_REWARDS,
     *IN_TRAINING,
-    *IN_EVALUATION,
+    *IN_DISPLAY,
 ]
 
 

@@ -1,6 +1,6 @@
 """A world made here: word problems small enough for a model of a million parameters.
 
-    Ann has 3 apples and gets 4 more. How many now?      3 + 4 = 7      7
+    Ann has 3 apples and gets 4 more. How many now?      3+4=7      7
 
 A problem is a number of things and steps that add, take away or multiply; wording is drawn apart
 from it. Quantities stay above 0. Whether a problem is for training or for testing is decided by a
@@ -59,10 +59,10 @@ def key_of(problem: Problem) -> str:
 
 
 def equations_of(problem: Problem) -> list[str]:
-    """A line of working per step: "3 + 4 = 7"."""
+    """A line of working per step: "3+4=7"."""
     value, lines = problem[0], []
     for operation, n in problem[1]:
-        lines.append(f"{value} {operation} {n} = {APPLY[operation](value, n)}")
+        lines.append(f"{value}{operation}{n}={APPLY[operation](value, n)}")
         value = APPLY[operation](value, n)
     return lines
 
@@ -124,7 +124,7 @@ def make_examples(seed: int, count: int, levels: Sequence[int], part: str) -> li
             {
                 "id": f"arithmetic-{seed}-{part}-{len(examples)}",
                 "question": question,
-                "answer": equations[-1].split(" = ")[1],
+                "answer": equations[-1].split("=")[1],
                 "reasoning": "; ".join(equations),
                 "checkpoints": equations,
                 "level": level,
