@@ -1,0 +1,185 @@
+"""Every field of a config, its default and what it means: the only home of defaults.
+
+An experiment is a file beside this one with a `get_config(variant="")` that starts from `base()`,
+adds its stages (`sft()`, `grpo()`, `evaluate()`) under names of its own and changes what it must.
+What values a field may have is said in grpo/training/rules.py, all at once, before anything is
+loaded. `optional(float)` is a field that may be None.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder as optional
+
+
+def base() -> ConfigDict:
+    """What every run has; its stages are added by the experiment."""
+    return ConfigDict({
+        "seed": 0,  # of everything: weights, data, order, sampling
+        "model": {
+            "path": optional(str),  # a directory or Hub repository; None: random weights
+            "revision": optional(str),  # of a Hub repository, best a commit
+            "size": "gemma3_tiny",  # of random weights, a name in models/config.py
+            "vocab": 512,  # pieces of the tokenizer that is trained for random weights
+            "dtype": "float32",  # of weights, activations and cache
+            "attention": "einsum",  # how scores are computed: models/attention.py
+            "remat": "none",  # what a layer recomputes on the way back: none, dots, full
+        },
+        "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
+        "data": {
+            "source": "arithmetic",  # arithmetic (made here), gsm8k, or rows with columns
+            "train": optional(str),  # files: .jsonl, .csv, .parquet, or owner/name/file of the Hub
+            "test": optional(str),
+            "columns": {"question": "question", "answer": "answer"},  # ours -> the file's
+            "strip_commas": True,  # golds "1,080" are read as "1080" (gsm8k)
+            "max_bad": 0.0,  # share of bad rows that is passed over; more is an error
+            "levels": (2,),  # of the arithmetic world
+            "worked": 1.0,  # share of its solutions that show their working
+            "train_examples": 2000,  # made here
+            "test_examples": 200,
+            "template": "plain",  # a name in grpo/data/templates.py
+            "max_prompt": 64,  # tokens; longer examples are dropped, never cut
+            "buckets": (64,),  # prompt lengths that are compiled; the last one is max_prompt
+            "min_kept": 0.9,  # smallest share of examples that may be left
+        },
+        "pipeline": (),  # names of stages, in order
+        "stages": {},
+        "evaluation": {  # of what is measured while a stage runs, greedily, on test examples
+            "examples": 200,
+            "batch": 100,
+            "max_new_tokens": 48,
+        },
+        "checkpoint": {
+            "keep_last": 2,  # of each stage; its final and its best one are kept as well
+            "best_mode": "max",  # of accuracy: max or min
+            "allow_fresh": False,  # start a stage again if none of its checkpoints can be read
+        },
+        "log": {"every_s": 10.0},  # seconds between two lines in a log; a terminal is live
+    })  # fmt: skip
+
+
+def optimizer() -> ConfigDict:
+    """AdamW: grpo/training/optimizer.py."""
+    return ConfigDict({
+        "learning_rate": 1e-4,  # the peak
+        "schedule": "constant",  # or cosine
+        "warmup": 0.1,  # share of the updates in which it grows to the peak
+        "final": optional(float),  # share of the peak at the end of a cosine; None: constant
+        "schedule_updates": optional(int),  # length of the schedule; None: the stage's updates
+        "b1": 0.9,
+        "b2": 0.95,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "decayed": ".*",  # regex of the parameters' paths
+        "clip_norm": 1.0,  # of the global gradient; None: no clip
+    })  # fmt: skip
+
+
+def sampling(temperature: float = 1.0) -> ConfigDict:
+    """What the sampler draws from: grpo/algorithms/distribution.py."""
+    return ConfigDict({
+        "temperature": temperature,  # 0: the likeliest token
+        "top_k": 0,  # 0: all
+        "top_p": 1.0,
+        "min_p": 0.0,
+    })  # fmt: skip
+
+
+def lora() -> ConfigDict:
+    """What is trained: an adapter, or with rank None all parameters."""
+    return ConfigDict({
+        "rank": optional(int),
+        "alpha": 64.0,  # the adapter's product is scaled by alpha / rank
+        "targets": ".*",  # regex over q, k, v, o, gate, up, down
+        "rslora": False,  # scaled by alpha / sqrt(rank) instead
+    })  # fmt: skip
+
+
+def sft() -> ConfigDict:
+    """Supervised training on worked solutions: grpo/stages/sft.py."""
+    return ConfigDict({
+        "kind": "sft",
+        "start": optional(str),  # the stage to go on from; None: the one before in the pipeline
+        "lora": lora(),
+        "steps": 200,  # optimizer updates
+        "examples": optional(int),  # how many of the training examples; None: all
+        "batch": 64,  # examples per update; with packing, rows
+        "microbatches": 1,  # parts in which a batch goes through the model
+        "max_target": 48,  # tokens; longer solutions are dropped, never cut
+        "packing": optional(int),  # tokens of a row that holds several examples; None: one each
+        "optimizer": optimizer(),
+        "evaluate_every": 0,  # updates; 0: never
+        "checkpoint_every": 100,  # updates; the end of a stage is always kept
+    })  # fmt: skip
+
+
+def grpo() -> ConfigDict:
+    """Group relative policy optimization: grpo/stages/grpo.py."""
+    return ConfigDict({
+        "kind": "grpo",
+        "start": optional(str),
+        "lora": lora(),
+        "iterations": 100,
+        "prompts": 16,  # P, per iteration
+        "group": 8,  # G, completions per prompt
+        "max_new_tokens": 48,
+        "sampling": sampling(),
+        "epochs": 1,  # passes over the completions of an iteration
+        "minibatches": 1,  # updates per pass
+        "microbatches": 1,  # parts in which a minibatch goes through the model
+        "dynamic_sampling": "off",  # groups without variance: off, drop, refill
+        "max_rounds": 1,  # of sampling in an iteration, under refill
+        "reference": "start",  # of this stage, or base: the model as loaded
+        "entropy": True,  # is measured
+        "rewards": {},  # name -> reward(): grpo/rewards/compose.py
+        "shuffle_rewards": False,  # a control: each completion has another one's reward
+        "loss": {  # grpo/algorithms/objective.py says what each does and what goes together
+            "baseline": "group",  # group, leave_one_out, batch
+            "scale": "group",  # group, batch, none
+            "eps": 1e-6,
+            "decoupled": False,
+            "overlong_buffer": optional(float),
+            "overlong_penalty": optional(float),
+            "mask_truncated": False,
+            "ratio": "token",  # token, sequence, geometric
+            "surrogate": "clip",  # clip, cispo, sapo, reinforce
+            "clip_low": 0.2,
+            "clip_high": 0.2,
+            "dual_clip": optional(float),
+            "tau_positive": optional(float),
+            "tau_negative": optional(float),
+            "aggregation": "sequence",  # sequence, token, constant, sum
+            "kl": "k3",  # k1, k2, k3
+            "kl_in": "loss",  # loss or reward
+            "kl_coef": 0.08,
+            "entropy_coef": 0.0,
+            "correction": optional(str),  # cap or mask
+            "correction_level": optional(str),
+            "correction_cap": optional(float),
+            "off_policy_limit": optional(float),
+        },
+        "optimizer": optimizer(),
+        "evaluate_every": 20,  # iterations; 0: never
+        "checkpoint_every": 50,  # iterations
+    })  # fmt: skip
+
+
+def reward(weight: float, low: float, high: float, gate: str | None = None) -> ConfigDict:
+    """An entry of a reward table: its weight, the range of its values, another one as its gate."""
+    entry = ConfigDict({"weight": weight, "low": low, "high": high, "gate": optional(str)})
+    entry.gate = gate
+    return entry
+
+
+def evaluate() -> ConfigDict:
+    """Accuracy on test examples: grpo/stages/evaluate.py."""
+    return ConfigDict({
+        "kind": "evaluate",
+        "policies": ("base",),  # the ends of stages to compare; base: the model as loaded
+        "examples": optional(int),  # how many of the test examples; None: all
+        "batch": 100,  # prompts at a time
+        "max_new_tokens": 48,
+        "greedy": True,
+        "samples": 0,  # per problem, for pass@k and maj@k
+        "sampling": sampling(),
+        "ks": (1,),
+        "shown": 3,  # completions in the report
+    })  # fmt: skip
