@@ -15,6 +15,7 @@ import tempfile
 
 from tests.mistakes import Mistake
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
+from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
@@ -22,7 +23,7 @@ from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
-MISTAKES = [*IN_MODELS, *IN_ALGORITHMS, *IN_DATA, *IN_REWARDS, *IN_TRAINING]
+MISTAKES = [*IN_MODELS, *IN_ALGORITHMS, *IN_DATA, *IN_REWARDS, *IN_TRAINING, *IN_CHECKPOINT]
 
 
 def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:
