@@ -58,8 +58,6 @@ def read_manifest(directory: pathlib.Path) -> dict[str, tuple[int, str]]:
         raise ValueError(f"{NAME}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError(f"{NAME}: is no list of files") from None
-    if not listed:
-        raise ValueError(f"{NAME}: lists no file")
     return listed
 
 
@@ -95,5 +93,6 @@ def _fault(file: pathlib.Path, name: str, size: int, sha256: str) -> str:
             if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
                 return f"{name}: its sha256 is not the one of {NAME}"
     except OSError as error:
-        return f"{name}: cannot be read ({error.strerror})"
+        # Named both: it may be the list in which this name is damaged.
+        return f"{name}: {NAME} lists it, but it cannot be read ({error.strerror})"
     return ""
