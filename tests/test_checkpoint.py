@@ -345,8 +345,8 @@ def test_nothing_whole(root):
         checkpoints.newest()
     assert str(caught.value) == (
         f"{root}: no step is whole: 00000010 (extra.json: manifest.json lists it, but it "
-        "cannot be read (No such file or directory)); 00000005 (manifest.json: is no list of files); "
-        "set --config.checkpoint.allow_fresh=True to start again"
+        "cannot be read (No such file or directory)); 00000005 (manifest.json: is no list of "
+        "files); set --config.checkpoint.allow_fresh=True to start again"
     )
     assert fingerprint(root) == before
     assert checkpoints.rejected == []
