@@ -15,6 +15,7 @@ import tempfile
 
 from tests.mistakes import Mistake
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
+from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
@@ -31,6 +32,7 @@ MISTAKES = [
     *IN_DATA,
     *IN_REWARDS,
     *IN_TRAINING,
+    *IN_CHECKPOINT,
     *IN_DISPLAY,
 ]
 
