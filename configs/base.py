@@ -19,7 +19,8 @@ def base() -> ConfigDict:
             "revision": optional(str),  # of a Hub repository, best a commit
             "size": "gemma3_tiny",  # of random weights, a name in models/config.py
             "vocab": 512,  # pieces of the tokenizer that is trained for random weights
-            "dtype": "float32",  # of weights, activations and cache
+            "dtype": "float32",  # of activations and cache: float32, bfloat16
+            "param_dtype": "float32",  # of the weights; adapters are always float32
             "attention": "einsum",  # how scores are computed: models/attention.py
             "remat": "none",  # what a layer recomputes on the way back: none, dots, full
         },

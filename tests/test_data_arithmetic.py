@@ -23,12 +23,14 @@ from grpo.data.templates import TEMPLATES, prompt_ids, target_ids, target_text
 from models.tokenizer import Tokenizer, train_tokenizer
 
 PARTS = ("train", "test")
-WORLD = {(level, part): make_examples(0, 600, [level], part) for level in LEVELS for part in PARTS}
+WORLD = {
+    (level, part): make_examples(0, 600, [level], part, 1.0) for level in LEVELS for part in PARTS
+}
 ALL = [example for examples in WORLD.values() for example in examples]
 
 
 def test_these_never_change():
-    first, second = make_examples(0, 2, [1], "train")
+    first, second = make_examples(0, 2, [1], "train", 1.0)
     assert first == {
         "id": "arithmetic-0-train-0",
         "question": "Eve buys 15 pens, then gives 9 away. How many are there?",
@@ -39,7 +41,7 @@ def test_these_never_change():
         "problem": "15-9",
     }
     assert second["question"] == "Ann has 12 apples, then gives 11 away. Count the apples."
-    (hard,) = make_examples(7, 1, [5], "test")
+    (hard,) = make_examples(7, 1, [5], "test", 1.0)
     assert hard["question"] == (
         "Ben has 95 coins and gets to 5 times as many and sells 14, then adds 47, then sells 50. "
         "Count the coins."
@@ -102,7 +104,7 @@ def test_training_and_test_problems_are_disjoint():
         part: {e["problem"] for level in LEVELS for e in WORLD[level, part]} for part in PARTS
     }
     assert len(problems["test"]) > 500 and not problems["train"] & problems["test"]
-    everything = make_examples(1, 3000, list(LEVELS), "train")
+    everything = make_examples(1, 3000, list(LEVELS), "train", 1.0)
     assert not {example["problem"] for example in everything} & problems["test"]
     require_disjoint(everything, [e for level in LEVELS for e in WORLD[level, "test"]], "world")
 
@@ -145,10 +147,10 @@ def test_level_1_is_covered():
 
 
 def test_examples_are_unique_and_a_prefix_of_more():
-    many = make_examples(3, 2000, [1, 2], "train")
+    many = make_examples(3, 2000, [1, 2], "train", 1.0)
     assert len({e["question"] for e in many}) == len({e["id"] for e in many}) == 2000
-    assert make_examples(3, 50, [1, 2], "train") == many[:50]
-    assert make_examples(4, 50, [1, 2], "train") != many[:50]
+    assert make_examples(3, 50, [1, 2], "train", 1.0) == many[:50]
+    assert make_examples(4, 50, [1, 2], "train", 1.0) != many[:50]
     assert 900 < sum(e["level"] == 1 for e in many) < 1100
     assert json.loads(json.dumps(many)) == many
 
@@ -205,7 +207,7 @@ def test_a_tokenizer_of_512_pieces_has_every_word():
 )
 def test_what_there_is_not(count, levels, part, message):
     with pytest.raises(DataError) as caught:
-        make_examples(0, count, levels, part)
+        make_examples(0, count, levels, part, 1.0)
     assert str(caught.value) == message
 
 
@@ -218,15 +220,15 @@ def small_world(monkeypatch):
 
 
 def test_all_there_are(small_world):
-    assert len({example["question"] for example in make_examples(0, 96, [1], "test")}) == 96
+    assert len({example["question"] for example in make_examples(0, 96, [1], "test", 1.0)}) == 96
 
 
 @pytest.mark.parametrize(("count", "part"), [(97, "test"), (1, "train")])
 def test_more_than_there_are(small_world, count, part):
     with pytest.raises(DataError) as caught:
-        make_examples(0, count, [1], part)
+        make_examples(0, count, [1], part, 1.0)
     assert str(caught.value) == f"levels=[1]: there are no {count} different examples for {part!r}"
 
 
 def test_none_are_none():
-    assert make_examples(0, 0, [1], "train") == []
+    assert make_examples(0, 0, [1], "train", 1.0) == []

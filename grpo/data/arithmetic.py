@@ -19,7 +19,7 @@ from grpo.data.examples import DataError, Example
 TEST_SHARE = 0.2  # part of the world: another share is another world
 LEVELS = {
     1: {"steps": 1, "operations": "+-", "largest": 20},
-    2: {"steps": 2, "operations": "+-", "largest": 20},
+    2: {"steps": 3, "operations": "+-", "largest": 6},
     3: {"steps": 2, "operations": "+-*", "largest": 50},
     4: {"steps": 3, "operations": "+-*", "largest": 100},
     5: {"steps": 4, "operations": "+-*", "largest": 100},
@@ -103,14 +103,21 @@ def draw_wording(random: np.random.RandomState, problem: Problem) -> str:
     return f"{text}. {one_of(ASKS).format(things=things)}"
 
 
-def make_examples(seed: int, count: int, levels: Sequence[int], part: str) -> list[Example]:
-    """The first `count` different examples of a part, "train" or "test", of some levels."""
+def make_examples(
+    seed: int, count: int, levels: Sequence[int], part: str, worked: float
+) -> list[Example]:
+    """The first `count` different examples of a part, "train" or "test", of some levels.
+
+    A share `worked` of the solutions shows its working; the others state the result. Which do is
+    drawn apart from the problems.
+    """
     if unknown := set(levels) - set(LEVELS):
         raise DataError(f"level {min(unknown)}: there are {min(LEVELS)} to {max(LEVELS)}")
     if not levels or part not in ("train", "test"):
         raise DataError(f"levels={levels}, part={part!r}: needs a level, and 'train' or 'test'")
     # RandomState, unlike Python's random, promises the same numbers in every version (NEP 19).
     random, examples, questions = np.random.RandomState(seed), [], set()
+    shows_working = np.random.RandomState([seed, 1]).random_sample(count) < worked
     for _ in range(1000 + 100 * count):
         if len(examples) == count:
             return examples
@@ -120,12 +127,15 @@ def make_examples(seed: int, count: int, levels: Sequence[int], part: str) -> li
         if split(key_of(problem), TEST_SHARE) != part or question in questions:
             continue
         questions.add(question)
+        answer = equations[-1].split("=")[1]
         examples.append(
             {
                 "id": f"arithmetic-{seed}-{part}-{len(examples)}",
                 "question": question,
-                "answer": equations[-1].split("=")[1],
-                "reasoning": "; ".join(equations),
+                "answer": answer,
+                "reasoning": "; ".join(equations)
+                if shows_working[len(examples)]
+                else f"so {answer}",
                 "checkpoints": equations,
                 "level": level,
                 "problem": key_of(problem),

@@ -1,0 +1,40 @@
+"""Rewards -> advantages, as an objective says: shaping, then comparison.
+
+r <- r - overlong_penalty(length) - kl_coef · Σ_t KL_t      where the objective has these
+A  = advantages(r)   or, decoupled,   z(Σ_f w_f advantages(r_f))
+"""
+
+from collections.abc import Mapping
+
+import jax
+
+from grpo.algorithms.advantages import advantages, decoupled_advantages, overlong_penalty
+from grpo.algorithms.objective import Objective
+
+Array = jax.Array
+
+
+def compare(
+    reward_PG: Array,
+    parts: Mapping[str, Array],
+    weights: Mapping[str, float],
+    length_PG: Array,
+    penalty_PG: Array | None,
+    *,
+    limit: int,
+    objective: Objective,
+) -> Array:
+    """advantage_PG; `parts` are the reward functions apart, `penalty_PG` is the KL's."""
+    how = {"baseline": objective.baseline, "scale": objective.scale, "eps": objective.eps or 0.0}
+    if objective.decoupled:
+        return decoupled_advantages(dict(parts), dict(weights), **how)
+    if objective.overlong_buffer is not None and objective.overlong_penalty is not None:
+        reward_PG = reward_PG - overlong_penalty(
+            length_PG,
+            limit=limit,
+            buffer=objective.overlong_buffer,
+            penalty=objective.overlong_penalty,
+        )
+    if penalty_PG is not None:
+        reward_PG = reward_PG - penalty_PG
+    return advantages(reward_PG, **how)

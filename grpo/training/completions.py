@@ -1,0 +1,100 @@
+"""Completions of examples: prompts in, texts out, by one policy.
+
+The tokens that are trained are the sampler's own; the text is made from them, for rewards and
+readers, and never turned back into tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from grpo.algorithms.distribution import Sampling
+from grpo.data.examples import Example
+from grpo.data.templates import prompt_ids
+from grpo.rollout.prompts import pad_prompts
+from grpo.rollout.sampler import Rollout, decoding_params, rollout, row_keys
+from grpo.training.policy import Policy
+from grpo.training.run import Run
+from models.gemma import Gemma
+
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+class Completions(NamedTuple):
+    """What a policy wrote: row p·G + g is completion g of prompt p."""
+
+    rollout: Rollout
+    texts: list[str]
+    length_B: np.ndarray  # tokens, the one that stops included
+    truncated_B: np.ndarray
+    mean_logprob_B: np.ndarray
+
+
+class Writer:
+    """A policy as it stands, ready to write."""
+
+    def __init__(self, run: Run, policy: Policy, buckets: Sequence[int]):
+        self._run, self._module, self._buckets = run, run.module(policy), buckets
+        self._weights = decoding_params(
+            policy.params,
+            policy.adapter,
+            lora_scale=policy.scale,
+            dtype=jnp.dtype(run.config["model"]["dtype"]),
+            mesh=run.mesh,
+        )
+
+    def write(
+        self,
+        examples: Sequence[Example],
+        *,
+        purpose: str,
+        step: int,
+        first_row: int,
+        sampling: Mapping[str, float],
+        group: int,
+        max_new_tokens: int,
+    ) -> Completions:
+        """`group` completions of every example; rows are numbered from `first_row` on."""
+        tokenizer = self._run.tokenizer
+        prompts = [prompt_ids(tokenizer, example, self._run.template) for example in examples]
+        ids_PI, mask_PI = pad_prompts(prompts, self._buckets)
+        rows = first_row + np.arange(len(examples) * group)
+        # The adapter is merged: the module is that of the parameters alone.
+        told = rollout(
+            plain(self._module),
+            self._weights,
+            ids_PI,
+            mask_PI,
+            row_keys(self._run.seed, purpose, step, rows),
+            Sampling(**sampling),
+            np.array(tokenizer.stop_ids),
+            group=group,
+            max_new_tokens=max_new_tokens,
+        )
+        mask_BC, ids_BC = np.asarray(told.completion_mask_BC), np.asarray(told.completion_ids_BC)
+        length_B = mask_BC.sum(axis=1)
+        logprob_BC = np.where(mask_BC, np.asarray(told.sample_logprob_BC), 0.0)
+        return Completions(
+            rollout=told,
+            texts=[self._text(ids[:n]) for ids, n in zip(ids_BC, length_B, strict=True)],
+            length_B=length_B,
+            truncated_B=np.asarray(told.truncated_B),
+            mean_logprob_B=logprob_BC.sum(axis=1) / length_B,
+        )
+
+    def _text(self, ids: np.ndarray) -> str:
+        """The text of a completion without the token that stopped it."""
+        tokenizer = self._run.tokenizer
+        return tokenizer.decode(ids[:-1] if ids[-1] in tokenizer.stop_ids else ids)
+
+
+def plain(module: Gemma) -> Gemma:
+    """The module for merged parameters: stages with and without an adapter share its programs."""
+    return module.clone(lora_scale=0.0)
+
+
+def finish_reasons(truncated_B: np.ndarray) -> list[str]:
+    """Why each completion ended."""
+    return ["length" if truncated else "stop" for truncated in truncated_B]
