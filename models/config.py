@@ -141,4 +141,12 @@ SIZES: dict[str, GemmaConfig] = {
         7, 128, 512, 4, 1, head_dim=32, query_scalar=32, window=32, vocab_size=512,
         max_positions=1024, global_rope_factor=1.0,
     ),
+    # Three layers, one of them global: the least that has both kinds, for runs on a CPU.
+    "gemma3_micro": dataclasses.replace(
+        gemma3(
+            3, 64, 256, 4, 1, head_dim=16, query_scalar=16, window=32, vocab_size=512,
+            max_positions=1024, global_rope_factor=1.0,
+        ),
+        kinds=(LOCAL, LOCAL, GLOBAL),
+    ),
 }  # fmt: skip

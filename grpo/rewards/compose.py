@@ -164,6 +164,13 @@ def score(
     return Scores(rewards, failed, reasons, total(rewards, table))
 
 
+def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:
+    """The same scores, each of another completion: a control that has nothing to teach."""
+    order_B = np.random.RandomState(list(seed)).permutation(len(scores.total))
+    rewards = {name: reward_B[order_B] for name, reward_B in scores.rewards.items()}
+    return scores._replace(rewards=rewards, total=scores.total[order_B])
+
+
 def metrics(scores: Scores) -> dict[str, float]:
     """Of every function: mean and deviation of its values, and the share that failed."""
     told = {}

@@ -5,8 +5,9 @@ readers, and never turned back into tokens.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +20,7 @@ from grpo.training.policy import Policy
 from grpo.training.run import Run
 from models.gemma import Gemma
 
+Array = jax.Array
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
@@ -30,6 +32,14 @@ class Completions(NamedTuple):
     length_B: np.ndarray  # tokens, the one that stops included
     truncated_B: np.ndarray
     mean_logprob_B: np.ndarray
+
+    @property
+    def rows(self) -> tuple[Array, Array]:
+        """ids_BT and mask_BT of prompts and completions together."""
+        told = self.rollout
+        ids_BT = jnp.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
+        masks = told.prompt_mask_BI, told.completion_mask_BC.astype(jnp.int32)
+        return ids_BT, jnp.concatenate(masks, axis=1)
 
 
 class Writer:
@@ -52,7 +62,7 @@ class Writer:
         purpose: str,
         step: int,
         first_row: int,
-        sampling: Mapping[str, float],
+        sampling: Mapping[str, Any],
         group: int,
         max_new_tokens: int,
     ) -> Completions:
@@ -60,14 +70,14 @@ class Writer:
         tokenizer = self._run.tokenizer
         prompts = [prompt_ids(tokenizer, example, self._run.template) for example in examples]
         ids_PI, mask_PI = pad_prompts(prompts, self._buckets)
-        rows = first_row + np.arange(len(examples) * group)
+        rows_B = first_row + jnp.arange(len(examples) * group)
         # The adapter is merged: the module is that of the parameters alone.
         told = rollout(
             plain(self._module),
             self._weights,
             ids_PI,
             mask_PI,
-            row_keys(self._run.seed, purpose, step, rows),
+            row_keys(self._run.seed, purpose, step, rows_B),
             Sampling(**sampling),
             np.array(tokenizer.stop_ids),
             group=group,
@@ -87,7 +97,7 @@ class Writer:
     def _text(self, ids: np.ndarray) -> str:
         """The text of a completion without the token that stopped it."""
         tokenizer = self._run.tokenizer
-        return tokenizer.decode(ids[:-1] if ids[-1] in tokenizer.stop_ids else ids)
+        return tokenizer.decode(list(ids[:-1] if ids[-1] in tokenizer.stop_ids else ids))
 
 
 def plain(module: Gemma) -> Gemma:

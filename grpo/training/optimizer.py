@@ -9,6 +9,7 @@ optimizer's own count does not advance on a skipped update (train_step.py).
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -58,3 +59,12 @@ def make_optimizer(
     adamw = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     return optax.chain(clip, adamw)
+
+
+def optimizer_of(config: Mapping[str, Any], total_updates: int) -> optax.GradientTransformation:
+    """The optimizer that a stage's config describes, for a stage of so many updates."""
+    rest = dict(config)
+    peak, total = rest.pop("learning_rate"), rest.pop("schedule_updates") or total_updates
+    names = ("schedule", "warmup", "final")
+    rate = learning_rate(peak=peak, total_updates=total, **{name: rest.pop(name) for name in names})
+    return make_optimizer(learning_rate=rate, **rest)

@@ -8,7 +8,7 @@ Only targets weigh in the loss; every one of their tokens counts the same, the e
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,15 @@ from grpo.rollout.prompts import pad_prompts
 Pair = tuple[list[int], list[int]]  # the tokens of a prompt, and of its target
 
 
+Array = Any  # NumPy's, and JAX's inside of a loss
+
+
 class Rows(NamedTuple):
     """Rows of tokens; `weight_BC` is of the last C tokens of each row."""
 
-    ids_BT: np.ndarray
-    mask_BT: np.ndarray
-    weight_BC: np.ndarray
+    ids_BT: Array
+    mask_BT: Array
+    weight_BC: Array
 
 
 def one_each(pairs: Sequence[Pair], buckets: Sequence[int], max_target: int) -> Rows:

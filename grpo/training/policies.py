@@ -27,6 +27,7 @@ from models.lora import LoraConfig, init_adapter, merge
 from models.sharding import shardings
 
 Tree = Any
+Variables = dict[str, Tree]
 
 
 class Policies:
@@ -46,6 +47,19 @@ class Policies:
         config = self._run.config["stages"][stage]
         before = self.end(self.predecessor(stage))
         return prepare(self._run, stage, before, config["lora"])
+
+    def reference(self, stage: str) -> Variables:
+        """What a stage's policy is held to: where the stage begins, or the base."""
+        if self._run.config["stages"][stage]["reference"] == "base":
+            return self.base.variables
+        start = self.start(stage)
+        # A fresh adapter changes nothing yet; the parameters alone are cheaper to run.
+        is_fresh = self._lora(stage) != self._lora(self.predecessor(stage))
+        return {"params": start.params} if is_fresh else start.variables
+
+    def _lora(self, stage: str) -> LoraConfig | None:
+        """The adapter that a stage trains."""
+        return None if stage == "base" else lora_of(self._run.config["stages"][stage]["lora"])
 
     def end(self, stage: str) -> Policy:
         """What a stage has left, or the base."""
@@ -71,9 +85,14 @@ class Policies:
         return checkpoints.path(steps[-1])
 
 
+def lora_of(config: Mapping[str, Any]) -> LoraConfig | None:
+    """The adapter that a config describes, None for all parameters."""
+    return LoraConfig(**config) if config["rank"] is not None else None
+
+
 def prepare(run: Run, stage: str, policy: Policy, lora: Mapping[str, Any]) -> Policy:
     """A policy with what a stage trains: all parameters, the adapter it has, or a fresh one."""
-    wanted = LoraConfig(**lora) if lora["rank"] is not None else None
+    wanted = lora_of(lora)
     if wanted == policy.lora:
         return policy
     params = policy.params

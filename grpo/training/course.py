@@ -1,0 +1,181 @@
+"""The course of a training stage: where it is, what it tells, when it is saved.
+
+A stage's memory is its TrainState, a cursor of integers, and, between the updates of one
+iteration, the batch that these learn from. All of it goes into a checkpoint, so a stage can end at
+any update and go on bit by bit; its journals are cut back to the checkpoint it goes on from.
+
+    iteration   of the stage, those done        update      those done of the iteration's updates
+    taken       examples taken from the order   evaluated   the last iteration that was evaluated
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from grpo.training.evaluation import evaluate_greedy
+from grpo.training.policy import Policy
+from grpo.training.run import Run, StoppedError
+from grpo.training.train_step import TrainState, init_state
+
+Pending = dict[str, np.ndarray]
+SHOWN = {  # metric -> its name in the line of progress
+    "loss": "loss",
+    "reward/mean": "reward",
+    "right": "right",
+    "kl": "kl",
+    "length/mean": "tokens",
+}
+BEST = "accuracy/strict"  # of the running evaluation: decides which checkpoint is the best
+
+
+class Course:
+    """A stage on its way, from its newest checkpoint if there is one."""
+
+    def __init__(
+        self,
+        run: Run,
+        stage: str,
+        start: Policy,
+        optimizer: optax.GradientTransformation,
+        total: int,
+    ):
+        self.run, self.stage, self.start, self.total = run, stage, start, total
+        self.config = run.config["stages"][stage]
+        self.state: TrainState = init_state(start.trainable, optimizer)
+        self.cursor = {"iteration": 0, "update": 0, "taken": 0, "evaluated": -1}
+        self.pending: Pending | None = None
+        self.seconds = 0.0  # of this stage, over all of its launches
+        self._metric: float | None = None
+        self._since = time.monotonic()
+        self._facts: dict[str, float] = {}
+        self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
+        self._rollouts = run.journal("rollouts")
+        self._checkpoints = run.checkpoints(stage)
+        self._resume()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+        return self.start.with_trained(self.state.trainable)
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations are done."""
+        return self.cursor["iteration"]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.iteration >= self.total
+
+    def step(self) -> int:
+        """The number of updates done."""
+        return int(self.state.step)
+
+    def gathered(self, pending: Pending, rows: Sequence[dict[str, Any]], *, taken: int) -> None:
+        """Takes in what the iteration's updates learn from, and the rows that show it."""
+        self.pending = pending
+        self.cursor["taken"] += taken
+        for row in rows:
+            self._rollouts.write(row)
+
+    def updated(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
+        """Takes in an update: its row in the journal, and a line for who is watching."""
+        self.state = state
+        row = {name: float(value) for name, value in metrics.items()}
+        where = {"stage": self.stage, "step": self.step(), "iteration": self.iteration}
+        self._metrics.write({**where, **row})
+        self._timing.write({**where, "seconds": round(self._elapsed(), 3)})
+        self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
+        self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
+
+    def pause(self) -> None:
+        """Ends the run here if it is to stop; what was not taken in is made again later."""
+        if self.run.stop.reason:
+            self.save()
+            raise StoppedError(self.run.stop.reason)
+
+    def advance(self, iteration: int, update: int = 0) -> None:
+        """Moves the cursor; saves if that is due, or if the run is to stop, which ends it here."""
+        self.cursor |= {"iteration": iteration, "update": update}
+        is_between = self.cursor["update"] == 0
+        if is_between:
+            self.pending = None
+            self.evaluate()
+        if self.is_done:
+            self.save(final=True)
+            return
+        self.pause()
+        if is_between and self.iteration % self.config["checkpoint_every"] == 0:
+            self.save()
+
+    def evaluate(self) -> None:
+        """The running evaluation, if it is due here and not done."""
+        every = self.config["evaluate_every"]
+        is_due = every and (self.iteration % every == 0 or self.is_done)
+        if not is_due or self.cursor["evaluated"] == self.iteration:
+            return
+        settings = dict(self.run.config["evaluation"])
+        examples = self.run.data.test[: settings.pop("examples")]
+        try:
+            metrics, _ = evaluate_greedy(self.run, self.policy, examples, **settings)
+        except StoppedError:
+            self.save()
+            raise
+        self._metric = metrics[BEST]
+        self.cursor["evaluated"] = self.iteration
+        where = {"stage": self.stage, "step": self.step(), "iteration": self.iteration}
+        self._metrics.write({**where, **{f"eval/{name}": x for name, x in metrics.items()}})
+        share, low, high = (metrics[f"{BEST}{end}"] for end in ("", "/low", "/high"))
+        self.run.progress.say(
+            f"{self.stage} {self.iteration}/{self.total}: {share:.1%} of {len(examples)} test "
+            f"problems right ({low:.1%} to {high:.1%}), {metrics['length/mean']:.1f} tokens"
+        )
+
+    def save(self, *, final: bool = False) -> None:
+        """Writes a checkpoint of everything."""
+        self._checkpoints.save(
+            self.step(),
+            self.state,
+            extra={"cursor": self.cursor, "seconds": round(self._elapsed(), 3)},
+            pending=self.pending,
+            metric=self._metric if self.cursor["evaluated"] == self.iteration else None,
+            final=final,
+        )
+
+    def _elapsed(self) -> float:
+        """Seconds that this stage has taken so far."""
+        return self.seconds + time.monotonic() - self._since
+
+    def _resume(self) -> None:
+        """Goes on from the newest whole checkpoint, and cuts the journals back to it."""
+        newest = self._checkpoints.newest()
+        for line in self._checkpoints.rejected:
+            self.run.progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
+        if newest is not None:
+            self.state, extra, self.pending = self._checkpoints.restore(newest, like(self.state))
+            self.cursor, self.seconds = extra["cursor"], extra["seconds"]
+            self.run.progress.say(f"{self.stage} goes on from update {newest}")
+        step, evaluated = self.step(), self.cursor["evaluated"]
+
+        def is_kept(row: dict[str, Any]) -> bool:
+            if row["stage"] != self.stage:
+                return True
+            if "eval/problems" in row:
+                return row["iteration"] <= evaluated
+            return row["step"] <= step
+
+        self._metrics.keep(is_kept)
+        self._timing.keep(is_kept)
+        # Sampled at the cursor's iteration: kept if the checkpoint holds them as well.
+        last = self.iteration if self.pending is not None else self.iteration - 1
+        self._rollouts.keep(lambda row: row["stage"] != self.stage or row["iteration"] <= last)
+
+
+def like(tree: Any) -> Any:
+    """The shapes and places of a tree, so that what is restored does not need it to live on."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -1,0 +1,35 @@
+"""Runs an experiment: python launch.py --config=configs/tiny.py
+
+--config=FILE[:VARIANT]     an experiment of configs/; its fields can be overridden one by one:
+                            --config.stages.grpo.loss.kl_coef=0
+--workdir=DIRECTORY         where everything is written, by default runs/ and what was asked for;
+                            the same command goes on where it was interrupted
+--check                     only say whether the config is fine
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from grpo.tools.arguments import parse, run_name
+from grpo.tools.run import complain, run_config
+from grpo.training.problems import problems
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs, or only checks."""
+    config = CONFIG.value.to_dict()
+    if CHECK.value:
+        wrong = problems(config)
+        return complain(wrong) if wrong else print("the config is fine") or 0
+    return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))
+
+
+if __name__ == "__main__":
+    app.run(lambda _: sys.exit(main(sys.argv)), flags_parser=parse)
