@@ -2,7 +2,7 @@
 
 --config=FILE[:VARIANT]     an experiment of configs/; its fields can be overridden one by one:
                             --config.stages.grpo.loss.kl_coef=0
---workdir=DIRECTORY         where everything is written, by default runs/ and what was asked for;
+--workdir=DIRECTORY         where everything is written, by default runs/ and what is asked for;
                             the same command goes on where it was interrupted
 --check                     only say whether the config is fine
 """

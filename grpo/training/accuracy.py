@@ -91,12 +91,8 @@ def sample_metrics(
     votes_PN = [vote_ids(samples, row) for samples, row in zip(texts, right_PN, strict=True)]
     for k in ks:
         told[f"pass@{k}"] = float(np.mean([pass_at_k(row, k) for row in right_PN]))
-        rows = zip(votes_PN, logprob_PN, right_PN, strict=True)
-        told[f"maj@{k}"] = float(
-            np.mean(
-                [maj_at_k(vote_N, logprob_N, right_N, k) for vote_N, logprob_N, right_N in rows]
-            )
-        )
+        problems = zip(votes_PN, logprob_PN, right_PN, strict=True)
+        told[f"maj@{k}"] = float(np.mean([maj_at_k(*problem, k=k) for problem in problems]))
     return told
 
 
