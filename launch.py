@@ -4,6 +4,8 @@
                             --config.stages.grpo.loss.kl_coef=0
 --workdir=DIRECTORY         where everything is written, by default runs/ and what is asked for;
                             the same command goes on where it was interrupted
+--evaluate=PATH             only the config's evaluation, of a checkpoint of a run
+                            (runs/tiny/checkpoints/grpo/00000060) or a Hugging Face directory
 --check                     only say whether the config is fine
 """
 
@@ -14,17 +16,21 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from grpo.tools.arguments import parse, run_name
+from grpo.tools.evaluate import only_evaluation
 from grpo.tools.run import complain, run_config
 from grpo.training.problems import problems
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+EVALUATE = flags.DEFINE_string("evaluate", None, "A checkpoint or directory to evaluate.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
 
 
 def main(argv: list[str]) -> int:
     """Runs, or only checks."""
     config = CONFIG.value.to_dict()
+    if EVALUATE.value:
+        config = only_evaluation(config, EVALUATE.value)
     if CHECK.value:
         wrong = problems(config)
         return complain(wrong) if wrong else print("the config is fine") or 0

@@ -121,7 +121,8 @@ def curves(run: Run, rows: Rows) -> list[Series]:
         done = [row["step"] for row in rows if row["stage"] == name]
         offset[name] = offset[before] + max(done, default=0)
         if own:
-            columns = [[row[f"eval/accuracy/strict{end}"] for row in own]
-                       for end in ("", "/low", "/high")]  # fmt: skip
-            found.append(Series(name, steps, *columns))
+            y, low, high = (
+                [row[f"eval/accuracy/strict{end}"] for row in own] for end in ("", "/low", "/high")
+            )
+            found.append(Series(name, steps, y, low, high))
     return found

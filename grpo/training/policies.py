@@ -16,13 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from grpo.training.policy import Policy
 from grpo.training.run import Run
 from grpo.training.snapshot import restore_part
 from models.checkpoints.files import CheckpointError
-from models.gemma import init_params
 from models.lora import LoraConfig, init_adapter, merge
 from models.sharding import shardings
 
@@ -90,33 +89,29 @@ def lora_of(config: Mapping[str, Any]) -> LoraConfig | None:
     return LoraConfig(**config) if config["rank"] is not None else None
 
 
+def merged(policy: Policy) -> Policy:
+    """The policy as parameters alone; the ones it was made of stay as they are."""
+    if policy.adapter is None:
+        return policy
+    return Policy(jax.jit(merge, static_argnums=2)(policy.params, policy.adapter, policy.scale))
+
+
 def prepare(run: Run, stage: str, policy: Policy, lora: Mapping[str, Any]) -> Policy:
     """A policy with what a stage trains: all parameters, the adapter it has, or a fresh one."""
     wanted = lora_of(lora)
     if wanted == policy.lora:
         return policy
-    params = policy.params
-    if policy.adapter is not None:
-        params = jax.jit(merge, static_argnums=2)(params, policy.adapter, policy.scale)
+    params = merged(policy).params
     if wanted is None:
         return Policy(params)
     # By the stage's name, so that another stage before it does not change the adapter.
     number = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "big")
     key = jax.random.fold_in(jax.random.key(run.seed), number)
     make = functools.partial(init_adapter, wanted, jax.eval_shape(lambda: params))
-    return Policy(params, wanted, on_mesh(run, make, key))
+    return Policy(params, wanted, on_mesh(run.mesh, make, key))
 
 
-def random_params(run: Run) -> Tree:
-    """Random weights of the run's seed."""
-    dtype = jnp.dtype(run.config["model"]["param_dtype"])
-    make = functools.partial(init_params, run.size, dtype=dtype)
-    return on_mesh(run, make, jax.random.key(run.seed))
-
-
-def on_mesh(run: Run, make: Callable[[jax.Array], Tree], key: jax.Array) -> Tree:
+def on_mesh(mesh: Mesh | None, make: Callable[[jax.Array], Tree], key: jax.Array) -> Tree:
     """What `make` makes, every device its own shards only."""
-    places = None
-    if run.mesh is not None:
-        places = shardings(jax.eval_shape(make, key), run.mesh)
+    places = None if mesh is None else shardings(jax.eval_shape(make, key), mesh)
     return jax.jit(make, out_shardings=places)(key)
