@@ -29,17 +29,24 @@ def get_config(variant: str = ""):
     sft = base.sft()
     sft.update(steps=400, batch=64, max_target=40, microbatches=4)
     sft.optimizer.update(learning_rate=3e-3, schedule="cosine", final=0.1)
+    config.stages.sft = sft
 
-    grpo = base.grpo()
-    grpo.update(iterations=80, prompts=16, group=8, max_new_tokens=40, microbatches=4)
+    config.stages.grpo = grpo = base.grpo()
+    grpo.update(iterations=60, prompts=16, group=8, max_new_tokens=40, microbatches=4)
+    grpo.update(evaluate_every=10, checkpoint_every=20)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0)
     grpo.optimizer.update(learning_rate=1e-4, warmup=0.05)
-    grpo.update(evaluate_every=10, checkpoint_every=40)
 
-    evaluate = base.evaluate()
-    evaluate.update(policies=("sft", "grpo"), batch=200, max_new_tokens=40)
-    evaluate.update(samples=0)
-
-    config.stages.sft, config.stages.grpo, config.stages.evaluate = sft, grpo, evaluate
+    config.stages.evaluate = evaluate = base.evaluate()
+    evaluate.update(policies=("sft", "grpo"), batch=200, max_new_tokens=40, samples=8, ks=(1, 8))
     config.pipeline = ("sft", "grpo", "evaluate")
+
+    if variant == "controls":
+        config.stages.more_sft = more_sft = sft.copy_and_resolve_references()
+        more_sft.update(start="sft", steps=240, evaluate_every=40)
+        config.stages.shuffled = shuffled = grpo.copy_and_resolve_references()
+        shuffled.update(start="sft", shuffle_rewards=True)
+        config.stages.controls = controls = evaluate.copy_and_resolve_references()
+        controls.policies = ("sft", "grpo", "more_sft", "shuffled")
+        config.pipeline += ("more_sft", "shuffled", "controls")
     return config

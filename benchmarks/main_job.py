@@ -1,0 +1,137 @@
+"""The main job on five seeds, with its controls: what docs/main_job.md and README.md show.
+
+    python benchmarks/main_job.py [--seeds=0,1,2,3,4] [--runs=runs/main_job]
+
+Each seed is one run of configs/tiny.py:controls: supervised training, GRPO, their evaluation (up
+to here this is configs/tiny.py itself, and its wall time is taken), then from the same end of
+supervised training more of it for as long as GRPO took, and GRPO with shuffled rewards. Runs that
+are there are not made again. Writes docs/main_job.md and docs/main_job.svg.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from grpo.tools.curve import Series, curve_svg
+from grpo.training.display import table
+from grpo.training.journal import read_journal
+
+ROOT = pathlib.Path(__file__).parent.parent
+STAGES = {"grpo": "GRPO", "more_sft": "more supervised", "shuffled": "shuffled rewards"}
+RIGHT = "accuracy/strict"
+
+
+def run(seed: int, workdir: pathlib.Path) -> None:
+    """One run to its end, and the wall time of the main job's part of it."""
+    if (workdir / "DONE").exists():
+        return
+    began = time.time()
+    command = [sys.executable, "launch.py", "--config=configs/tiny.py:controls"]
+    subprocess.run(
+        [*command, f"--config.seed={seed}", f"--workdir={workdir}"], cwd=ROOT, check=True
+    )
+    wall = (workdir / "evaluations" / "evaluate.json").stat().st_mtime - began
+    (workdir / "wall.json").write_text(json.dumps({"seconds": wall}))
+
+
+def stage_seconds(workdir: pathlib.Path) -> dict[str, float]:
+    """What each training stage took, compiling and running evaluations included."""
+    return {row["stage"]: row["seconds"] for row in read_journal(workdir / "timing.jsonl")}
+
+
+def evaluations(workdir: pathlib.Path, stage: str) -> list[dict[str, Any]]:
+    """The running evaluations of a stage."""
+    rows = read_journal(workdir / "metrics.jsonl")
+    return [row for row in rows if row["stage"] == stage and f"eval/{RIGHT}" in row]
+
+
+def percent(told: dict[str, float]) -> str:
+    """A share with its interval."""
+    low, high = told[f"{RIGHT}/low"], told[f"{RIGHT}/high"]
+    return f"{100 * told[RIGHT]:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def results(runs: dict[int, pathlib.Path]) -> str:
+    """The table, a line per seed and their mean."""
+    header = ["seed", "after SFT", *STAGES.values(), "GRPO gains"]
+    header += ["s: SFT", "s: GRPO", "s: more", "s: shuffled", "s: main job"]
+    lines, columns = [], []
+    for seed, workdir in runs.items():
+        found = json.loads((workdir / "evaluations" / "controls.json").read_text("utf-8"))
+        seconds = stage_seconds(workdir)
+        wall = json.loads((workdir / "wall.json").read_text())["seconds"]
+        gain = found["grpo"][RIGHT] - found["sft"][RIGHT]
+        times = [*(seconds[stage] for stage in ("sft", *STAGES)), wall]
+        shares = [found[policy][RIGHT] for policy in ("sft", *STAGES)]
+        columns.append([*shares, gain, *times])
+        cells = [percent(found[policy]) for policy in ("sft", *STAGES)]
+        lines.append([str(seed), *cells, f"{100 * gain:+.1f}", *(f"{x:.0f}" for x in times)])
+    means = [statistics.mean(column) for column in zip(*columns, strict=True)]
+    cells = [f"{100 * x:.1f}" for x in means[:4]]
+    lines.append(["mean", *cells, f"{100 * means[4]:+.1f}", *(f"{x:.0f}" for x in means[5:])])
+    return table(header, lines)
+
+
+def more(runs: dict[int, pathlib.Path]) -> str:
+    """What else changed, the mean over seeds."""
+    names = {
+        "format/strict": "in form", "length/mean": "tokens", "pass@1": "pass@1", "pass@8": "pass@8",
+        "maj@8": "maj@8",
+    }  # fmt: skip
+    lines = []
+    for policy, label in {"sft": "after SFT", **STAGES}.items():
+        found = [
+            json.loads((workdir / "evaluations" / "controls.json").read_text("utf-8"))[policy]
+            for workdir in runs.values()
+        ]
+        means = {name: statistics.mean(told[name] for told in found) for name in names}
+        cells = [
+            f"{x:.1f}" if name == "length/mean" else f"{100 * x:.1f} %"
+            for name, x in means.items()
+        ]  # fmt: skip
+        lines.append([label, *cells])
+    return table(["", *names.values()], lines)
+
+
+def picture(runs: dict[int, pathlib.Path]) -> str:
+    """Accuracy on test problems over the time of each stage: every seed, and the mean."""
+    series = []
+    for stage, label in STAGES.items():
+        every = [evaluations(workdir, stage) for workdir in runs.values()]
+        last = every[0][-1]["iteration"]
+        x = [100 * row["iteration"] / last for row in every[0]]
+        lines = [[row[f"eval/{RIGHT}"] for row in rows] for rows in every]
+        series += [Series(label, x, y, faint=True) for y in lines]
+        series.append(Series(label, x, [statistics.mean(y) for y in zip(*lines, strict=True)]))
+    return curve_svg(
+        series,
+        title="Right answers to test problems, from the end of supervised training on",
+        x_label="% of the time (a minute)",
+        y_label=f"greedy, strict form; {len(runs)} seeds and their mean",
+        percent=True,
+    )
+
+
+def main() -> None:
+    """Runs what is missing, then writes the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / "main_job")
+    arguments = parser.parse_args()
+    runs = {int(seed): arguments.runs.absolute() / seed for seed in arguments.seeds.split(",")}
+    for seed, workdir in runs.items():
+        run(seed, workdir)
+    (ROOT / "docs" / "main_job.svg").write_text(picture(runs), "utf-8")
+    page = ROOT / "docs" / "main_job.md"
+    head = page.read_text("utf-8").partition("<!-- results -->")[0]
+    page.write_text(f"{head}<!-- results -->\n\n{results(runs)}\n\n{more(runs)}\n", "utf-8")
+    print(page.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()
