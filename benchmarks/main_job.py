@@ -130,7 +130,12 @@ def main() -> None:
     page = ROOT / "docs" / "main_job.md"
     head = page.read_text("utf-8").partition("<!-- results -->")[0]
     page.write_text(f"{head}<!-- results -->\n\n{results(runs)}\n\n{more(runs)}\n", "utf-8")
-    print(page.read_text("utf-8"))
+    readme = ROOT / "README.md"
+    start, end = "<!-- main job -->\n", "<!-- /main job -->"
+    before, _, rest = readme.read_text("utf-8").partition(start)
+    after = rest.partition(end)[2]
+    readme.write_text(f"{before}{start}{results(runs)}\n{end}{after}", "utf-8")
+    print(results(runs))
 
 
 if __name__ == "__main__":
