@@ -5,7 +5,7 @@
 --workdir=DIRECTORY         where everything is written, by default runs/ and what is asked for;
                             the same command goes on where it was interrupted
 --evaluate=PATH             only the config's evaluation, of a checkpoint of a run
-                            (runs/tiny/checkpoints/grpo/00000060) or a Hugging Face directory
+                            (runs/tiny/checkpoints/grpo/00000050) or a Hugging Face directory
 --check                     only say whether the config is fine
 """
 

@@ -24,7 +24,7 @@ def get_config(variant: str = ""):
         levels=(2,), worked=0.35, train_examples=6000, test_examples=400, template="plain",
         max_prompt=40, buckets=(40,),
     )  # fmt: skip
-    config.evaluation.update(examples=400, batch=200, max_new_tokens=40)
+    config.evaluation.update(examples=200, batch=200, max_new_tokens=40)
 
     sft = base.sft()
     sft.update(steps=400, batch=64, max_target=40, microbatches=4)
@@ -32,8 +32,8 @@ def get_config(variant: str = ""):
     config.stages.sft = sft
 
     config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=60, prompts=16, group=8, max_new_tokens=40, microbatches=4)
-    grpo.update(evaluate_every=10, checkpoint_every=20)
+    grpo.update(iterations=50, prompts=16, group=8, max_new_tokens=40, microbatches=4)
+    grpo.update(evaluate_every=10, checkpoint_every=25)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0)
     grpo.optimizer.update(learning_rate=1e-4, warmup=0.05)
 
@@ -43,7 +43,7 @@ def get_config(variant: str = ""):
 
     if variant == "controls":
         config.stages.more_sft = more_sft = sft.copy_and_resolve_references()
-        more_sft.update(start="sft", steps=240, evaluate_every=40)
+        more_sft.update(start="sft", steps=180, evaluate_every=36)
         config.stages.shuffled = shuffled = grpo.copy_and_resolve_references()
         shuffled.update(start="sft", shuffle_rewards=True)
         config.stages.controls = controls = evaluate.copy_and_resolve_references()
