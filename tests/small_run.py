@@ -68,9 +68,13 @@ def noise(example, completion: str) -> float:
 
 @contextlib.contextmanager
 def workshop(folder: pathlib.Path, reward: Callable = noise) -> Iterator[None]:
-    """The reward in place, and programs that were compiled once kept in a folder."""
+    """The reward in place, and programs that were compiled once kept in a folder.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, for running a test again and again.
+    """
     kept = {
-        "jax_compilation_cache_dir": str(folder / "programs"),
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
+        or str(folder / "programs"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
