@@ -132,7 +132,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             rollout_rows(where, repeated, told, scores, np.asarray(advantage_PG), run.template),
         )
 
-    course.evaluate()
+    course.begin()
     while not course.is_done:
         news: dict[str, float] = {}
         if course.pending is None:

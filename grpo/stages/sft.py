@@ -53,7 +53,7 @@ def sft(run: Run, name: str, policies: Policies) -> None:
         pairs = [pair(taken + n) for n in range(config["batch"])]
         return one_each(pairs, run.config["data"]["buckets"], config["max_target"]), len(pairs)
 
-    course.evaluate()
+    course.begin()
     while not course.is_done:
         rows, count = batch(course.cursor["taken"])
         state, metrics = step(course.state, start.frozen, rows)

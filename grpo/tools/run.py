@@ -58,6 +58,8 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
 
 def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, stop: Stop) -> int:
     """The run itself, in a directory that is its own."""
+    files = [workdir / name for name in ("config.json", "tokenizer.model")]
+    made_here = [file for file in files if not file.exists()]
     settle(config, workdir)
     if (workdir / "DONE").exists():
         print((workdir / "summary.md").read_text("utf-8"))
@@ -67,6 +69,8 @@ def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, sto
     try:
         run, policies = set_up(config, workdir, progress, stop)
     except (ValueError, OSError) as error:  # of data, tokenizers and checkpoints; all one line
+        for file in made_here:  # a second try may say something else
+            file.unlink(missing_ok=True)
         return complain([" ".join(str(error).split())])
     write_json(workdir / "environment.json", environment(run))
     write_json(workdir / "data.json", run.data.report)

@@ -93,6 +93,11 @@ class Course:
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
         self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
 
+    def begin(self) -> None:
+        """What is due before an update: the first evaluation, or one that was cut short."""
+        if self.evaluate() and self.is_done:
+            self.save(final=True)
+
     def pause(self) -> None:
         """Ends the run here if it is to stop; what was not taken in is made again later."""
         if self.run.stop.reason:
@@ -113,12 +118,12 @@ class Course:
         if is_between and self.iteration % self.config["checkpoint_every"] == 0:
             self.save()
 
-    def evaluate(self) -> None:
-        """The running evaluation, if it is due here and not done."""
+    def evaluate(self) -> bool:
+        """The running evaluation, if it is due here and not done; whether it was."""
         every = self.config["evaluate_every"]
         is_due = every and (self.iteration % every == 0 or self.is_done)
         if not is_due or self.cursor["evaluated"] == self.iteration:
-            return
+            return False
         settings = dict(self.run.config["evaluation"])
         examples = self.run.data.test[: settings.pop("examples")]
         try:
@@ -135,15 +140,23 @@ class Course:
             f"{self.stage} {self.iteration}/{self.total}: {share:.1%} of {len(examples)} test "
             f"problems right ({low:.1%} to {high:.1%}), {metrics['length/mean']:.1f} tokens"
         )
+        return True
 
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything."""
+        # The accuracy is that of the parameters between two iterations.
+        is_measured = self.cursor["evaluated"] == self.iteration and self.cursor["update"] == 0
+        self._metric = self._metric if is_measured else None
         self._checkpoints.save(
             self.step(),
             self.state,
-            extra={"cursor": self.cursor, "seconds": round(self._elapsed(), 3)},
+            extra={
+                "cursor": self.cursor,
+                "seconds": round(self._elapsed(), 3),
+                "metric": self._metric,
+            },
             pending=self.pending,
-            metric=self._metric if self.cursor["evaluated"] == self.iteration else None,
+            metric=self._metric,
             final=final,
         )
 
@@ -159,6 +172,7 @@ class Course:
         if newest is not None:
             self.state, extra, self.pending = self._checkpoints.restore(newest, like(self.state))
             self.cursor, self.seconds = extra["cursor"], extra["seconds"]
+            self._metric = extra["metric"]
             self.run.progress.say(f"{self.stage} goes on from update {newest}")
         step, evaluated = self.step(), self.cursor["evaluated"]
 

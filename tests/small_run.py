@@ -1,0 +1,148 @@
+"""A run small enough for tests, with rewards that differ, and ways to interrupt it."""
+
+import contextlib
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from configs import base
+from grpo.rewards.compose import REWARDS
+from grpo.tools.run import run_config
+from grpo.training.completions import Writer
+from grpo.training.course import Course
+from grpo.training.display import Progress
+from grpo.training.journal import read_journal
+from grpo.training.policies import Policies
+from grpo.training.run import Run, Stop
+from grpo.training.setup import set_up
+from grpo.training.snapshot import read_about
+
+P, G, C = 4, 2, 6  # prompts, completions of each, tokens of each
+REWARD = "tag_format"  # its place in the table is taken by `noise`
+
+
+def small() -> base.ConfigDict:
+    """A config without stages."""
+    config = base.base()
+    config.model.update(size="gemma3_micro", vocab=400)
+    config.data.update(
+        train_examples=24, test_examples=4, max_prompt=64, buckets=(64,), levels=(1,)
+    )
+    config.evaluation.update(examples=4, batch=2, max_new_tokens=C)
+    config.log.every_s = 0.0
+    return config
+
+
+def small_sft() -> base.ConfigDict:
+    """Three updates."""
+    stage = base.sft()
+    stage.update(steps=3, batch=2)
+    stage.optimizer.learning_rate = 1e-2
+    return stage
+
+
+def small_grpo() -> base.ConfigDict:
+    """Three iterations of one update."""
+    stage = base.grpo()
+    stage.update(iterations=3, prompts=P, group=G, max_new_tokens=C)
+    stage.optimizer.learning_rate = 1e-2
+    stage.rewards[REWARD] = base.reward(1.0, 0.0, 1.0)
+    return stage
+
+
+def small_evaluate() -> base.ConfigDict:
+    """Two policies, greedily."""
+    stage = base.evaluate()
+    stage.update(policies=("sft", "grpo"), batch=2, max_new_tokens=C)
+    return stage
+
+
+def noise(example, completion: str) -> float:
+    """A reward that hardly two completions share."""
+    return zlib.crc32(completion.encode("utf-8", "surrogatepass")) / 2**32
+
+
+@contextlib.contextmanager
+def workshop(folder: pathlib.Path, reward: Callable = noise) -> Iterator[None]:
+    """The reward in place, and programs that were compiled once kept in a folder.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, for running a test again and again.
+    """
+    kept = {
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
+        or str(folder / "programs"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(REWARDS, REWARD, reward)
+        for name, value in kept.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def launch(config: base.ConfigDict, workdir: pathlib.Path) -> int:
+    """What launch.py does with a config."""
+    return run_config(config.to_dict(), workdir)
+
+
+@contextlib.contextmanager
+def watched(see: Callable[[Run, str], None]) -> Iterator[list[str]]:
+    """Lets `see` look at a run after each batch of completions and each update."""
+    events: list[str] = []
+    write, updated = Writer.write, Course.updated
+
+    def seen(run: Run, event: str) -> None:
+        events.append(event)
+        see(run, event)
+
+    def watched_write(self, *words, **named):
+        told = write(self, *words, **named)
+        seen(self._run, f"{named['purpose']} {named['step']}")
+        return told
+
+    def watched_updated(self, *words, **named):
+        updated(self, *words, **named)
+        seen(self.run, f"{self.stage} update {self.step()}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "write", watched_write)
+        patch.setattr(Course, "updated", watched_updated)
+        yield events
+
+
+def stop_at(event: str, nth: int = 1) -> Callable[[Run, str], None]:
+    """Asks a run to stop after the nth event of a name, as a signal would."""
+    left = [nth]
+
+    def see(run: Run, seen: str) -> None:
+        left[0] -= seen == event
+        if left[0] == 0 and seen == event:
+            run.stop.reason = f"stopped after {event}"
+
+    return see
+
+
+def newest(workdir: pathlib.Path, stage: str) -> tuple[int, dict]:
+    """The newest checkpoint of a stage, and its cursor."""
+    path = max((workdir / "checkpoints" / stage).glob("[0-9]*[0-9]"))
+    return int(path.name), read_about(path).extra["cursor"]
+
+
+def opened(config: base.ConfigDict, workdir: pathlib.Path, stream) -> tuple[Run, Policies]:
+    """A run and its policies, for looking at."""
+    return set_up(config.to_dict(), workdir, Progress(stream, every_s=0), Stop())
+
+
+def rows(workdir: pathlib.Path, journal: str) -> list[dict]:
+    """The rows of a journal."""
+    return read_journal(workdir / f"{journal}.jsonl")
