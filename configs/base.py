@@ -14,6 +14,7 @@ def base() -> ConfigDict:
     """What every run has; its stages are added by the experiment."""
     return ConfigDict({
         "seed": 0,  # of everything: weights, data, order, sampling
+        "patience": 5,  # updates that are not finite, or batches without rewards, in a row
         "model": {
             "path": optional(str),  # a directory or Hub repository; None: random weights
             "revision": optional(str),  # of a Hub repository, best a commit
@@ -131,6 +132,8 @@ def grpo() -> ConfigDict:
         "reference": "start",  # of this stage, or base: the model as loaded
         "entropy": True,  # is measured
         "rewards": {},  # name -> reward(): grpo/rewards/compose.py
+        "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
+        "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
         "loss": {  # grpo/algorithms/objective.py says what each does and what goes together
             "baseline": "group",  # group, leave_one_out, batch

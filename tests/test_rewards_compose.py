@@ -24,7 +24,7 @@ COMPLETIONS = [
 
 def scored(lines, completions=COMPLETIONS, examples=None):
     examples = [EXAMPLE] * len(completions) if examples is None else examples
-    return score(reward_table(lines), examples, completions)
+    return score(reward_table(lines), examples, completions, seconds=5.0)
 
 
 @pytest.fixture

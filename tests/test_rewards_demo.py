@@ -71,7 +71,7 @@ GOLDEN = [  # gold, completion: exact, approximate, with 5, answer, numbers, sum
 @pytest.mark.parametrize(("gold", "completion", "golden"), [(g, c, row) for g, c, *row in GOLDEN])
 def test_golden_table(gold, completion, golden):
     assert len(R.split()) == 26
-    scores = score(TABLE, [{"answer": gold}], [completion])
+    scores = score(TABLE, [{"answer": gold}], [completion], seconds=5.0)
     row = [scores.rewards[name][0] for name in COLUMNS]
     assert [*row[:5], scores.total[0], *row[5:]] == pytest.approx(golden, abs=1e-12)
 
@@ -158,7 +158,9 @@ def test_the_same_matches_as_the_original_patterns():
 
 
 def hybrid_of(reasoning, answer="5", gold="72"):
-    return score(TABLE, [{"answer": gold}], [told(answer, reasoning)]).rewards["hybrid"][0]
+    return score(TABLE, [{"answer": gold}], [told(answer, reasoning)], seconds=5.0).rewards[
+        "hybrid"
+    ][0]
 
 
 def test_steps_and_words_of_the_hybrid():
@@ -172,7 +174,9 @@ def test_steps_and_words_of_the_hybrid():
 
 def test_twenty_words_are_too_few_for_the_trajectory():
     values = [
-        score(TABLE, [{"answer": "72"}], [told("5", "so " * n)]).rewards["trajectory"][0]
+        score(TABLE, [{"answer": "72"}], [told("5", "so " * n)], seconds=5.0).rewards["trajectory"][
+            0
+        ]
         for n in (20, 21)
     ]
     assert values == pytest.approx([0, 0.9])

@@ -89,9 +89,9 @@ def test_ten_thousand_hostile_completions(tmp_path, monkeypatch):
     texts = hostile(10_000, seed=0)
     draw = random.Random(1)
     examples = [{"question": "", "answer": draw.choice(GOLDS)} for _ in texts]
-    scores = score(TABLE, examples, texts)
+    scores = score(TABLE, examples, texts, seconds=60.0)
     assert scores.reasons == {} and not np.isnan(scores.total).any()
-    again = score(TABLE, examples[::-2], texts[::-2])
+    again = score(TABLE, examples[::-2], texts[::-2], seconds=60.0)
     for name, reward_B in scores.rewards.items():
         np.testing.assert_array_equal(again.rewards[name], reward_B[::-2])
         assert len(set(reward_B)) > 1, name  # the completions do differ to it

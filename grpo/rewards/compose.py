@@ -27,6 +27,7 @@ import numpy as np
 
 from grpo.rewards import demo
 from grpo.rewards.answer import correct_answer
+from grpo.rewards.deadline import deadline
 from grpo.rewards.format import strict_format, tag_format
 from grpo.rewards.hybrid import hybrid
 from grpo.rewards.trajectory import trajectory
@@ -148,15 +149,20 @@ def total(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.n
 
 
 def score(
-    table: Mapping[str, Entry], examples: Sequence[Mapping], completions: Sequence[str]
+    table: Mapping[str, Entry],
+    examples: Sequence[Mapping],
+    completions: Sequence[str],
+    *,
+    seconds: float,
 ) -> Scores:
-    """Every function's value of every completion, and the total."""
+    """Every function's value of every completion, and the total; a call has so many seconds."""
     rewards, failed, reasons = {}, {}, {}
     for name, entry in table.items():
         reward_B = np.full(len(completions), np.nan)
         for i, (example, completion) in enumerate(zip(examples, completions, strict=True)):
             try:
-                reward_B[i] = value(entry, example, completion)
+                with deadline(seconds):
+                    reward_B[i] = value(entry, example, completion)
             except Exception as error:  # whatever one function does, the others' values stand
                 reasons.setdefault(name, reason(error))
         rewards[name] = reward_B

@@ -90,7 +90,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
 
         # (2) Score them on the host.
         repeated = [example for example in examples for _ in range(G)]
-        scores = score(table, repeated, told.texts)
+        scores = score(table, repeated, told.texts, seconds=config["reward_seconds"])
         if config["shuffle_rewards"]:
             scores = shuffled(scores, [run.seed, course.iteration, round])
 
@@ -146,8 +146,8 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             if config["dynamic_sampling"] != "off":
                 groups = choose([told.groups for told in rounds], G)
             rows = [row for told in rounds for row in told.rows]
-            course.gathered(groups.stored(), rows, taken=len(rounds) * P)
             news = mean_of([told.metrics for told in rounds])
+            course.gathered(groups.stored(), rows, len(rounds) * P, news["reward/abstained"])
 
         # (5) Update: mu epochs in minibatches, each frozen by itself.
         groups = Groups(**(course.pending or {}))

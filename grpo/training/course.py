@@ -6,6 +6,10 @@ any update and go on bit by bit; its journals are cut back to the checkpoint it 
 
     iteration   of the stage, those done        update      those done of the iteration's updates
     taken       examples taken from the order   evaluated   the last iteration that was evaluated
+    bad_updates, bad_rewards    updates that were not finite, iterations without rewards, in a row
+
+An update that is not finite changes nothing (train_step.py). After `patience` bad ones in a row the
+stage fails: the last good checkpoint stays the newest, and the batch is written beside it.
 """
 
 import time
@@ -32,6 +36,10 @@ SHOWN = {  # metric -> its name in the line of progress
 BEST = "accuracy/strict"  # of the running evaluation: decides which checkpoint is the best
 
 
+class TroubleError(RuntimeError):
+    """A stage that cannot go on as it is; one line."""
+
+
 class Course:
     """A stage on its way, from its newest checkpoint if there is one."""
 
@@ -46,7 +54,10 @@ class Course:
         self.run, self.stage, self.start, self.total = run, stage, start, total
         self.config = run.config["stages"][stage]
         self.state: TrainState = init_state(start.trainable, optimizer)
-        self.cursor = {"iteration": 0, "update": 0, "taken": 0, "evaluated": -1}
+        self.cursor = {
+            "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
+            "bad_updates": 0, "bad_rewards": 0,
+        }  # fmt: skip
         self.pending: Pending | None = None
         self.seconds = 0.0  # of this stage, over all of its launches
         self._metric: float | None = None
@@ -76,12 +87,16 @@ class Course:
         """The number of updates done."""
         return int(self.state.step)
 
-    def gathered(self, pending: Pending, rows: Sequence[dict[str, Any]], *, taken: int) -> None:
+    def gathered(
+        self, pending: Pending, rows: Sequence[dict[str, Any]], taken: int, abstained: float
+    ) -> None:
         """Takes in what the iteration's updates learn from, and the rows that show it."""
         self.pending = pending
         self.cursor["taken"] += taken
         for row in rows:
             self._rollouts.write(row)
+        is_bad = abstained > self.config["max_abstained"]
+        self._count("bad_rewards", is_bad, f"{abstained:.0%} of the completions have no reward")
 
     def updated(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Takes in an update: its row in the journal, and a line for who is watching."""
@@ -92,6 +107,21 @@ class Course:
         self._timing.write({**where, "seconds": round(self._elapsed(), 3)})
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
         self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
+        is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
+        self._count("bad_updates", is_bad, "loss or gradient is not finite")
+
+    def _count(self, what: str, is_bad: bool, reason: str) -> None:
+        """Counts bad ones in a row; too many end the run."""
+        self.cursor[what] = self.cursor[what] + 1 if is_bad else 0
+        patience = self.run.config["patience"]
+        if self.cursor[what] < patience:
+            return
+        file = self.run.workdir / f"{self.stage}-{self.step():08d}-bad.npz"
+        np.savez(file, **(self.pending or {}))  # pyright: ignore[reportArgumentType]
+        raise TroubleError(
+            f"stage {self.stage}, update {self.step()}: {reason}, {patience} times in a row; "
+            f"the batch is in {file}, the completions are in rollouts.jsonl"
+        )
 
     def begin(self) -> None:
         """What is due before an update: the first evaluation, or one that was cut short."""
@@ -174,6 +204,7 @@ class Course:
             self.cursor, self.seconds = extra["cursor"], extra["seconds"]
             self._metric = extra["metric"]
             self.run.progress.say(f"{self.stage} goes on from update {newest}")
+        self._skipped = float(self.state.skipped)
         step, evaluated = self.step(), self.cursor["evaluated"]
 
         def is_kept(row: dict[str, Any]) -> bool:

@@ -89,6 +89,7 @@ SHARE, POSITIVE = number(float, 0, 1), number(float, 0, above=True)
 
 COMMON: dict[str, Rule] = {
     "seed": number(int, 0, 2**31 - 1),
+    "patience": COUNT,
     "model.path": optional(TEXT),
     "model.revision": optional(TEXT),
     "model.size": one_of(*SIZES),
@@ -170,6 +171,8 @@ STAGES: dict[str, dict[str, Rule]] = {
         "max_rounds": COUNT,
         "reference": one_of("start", "base"),
         "entropy": FLAG,
+        "reward_seconds": POSITIVE,
+        "max_abstained": SHARE,
         "shuffle_rewards": FLAG,
     },
     "evaluate": {
