@@ -1,0 +1,60 @@
+"""Stages that cannot go on fail loudly, and leave what is good alone."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo.algorithms.metrics import Metrics
+from grpo.training.course import TroubleError
+from tests.small_run import launch, rows, small, small_grpo, small_sft, workshop
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("trouble")
+
+
+def failing(example, completion):
+    raise RuntimeError("the judge is out")
+
+
+def test_rewards_that_fail_again_and_again_end_the_run(folder):
+    config = small()
+    config.patience = 2
+    config.stages.grpo = small_grpo()
+    config.stages.grpo.update(checkpoint_every=1, evaluate_every=0, iterations=9)
+    config.pipeline = ("grpo",)
+    with workshop(folder, failing), pytest.raises(TroubleError) as error:
+        launch(config, folder / "rewards")
+    assert "100% of the completions have no reward, 2 times in a row" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "TroubleError" in (folder / "rewards" / "FAILED").read_text()
+    (file,) = (folder / "rewards").glob("*-bad.npz")
+    with np.load(file) as arrays:
+        assert {"ids_BT", "advantage_B"} <= set(arrays.files)
+        assert not arrays["advantage_B"].any()
+    # One iteration was gone through, with nothing to learn; the checkpoint is of its end.
+    (path,) = (folder / "rewards" / "checkpoints" / "grpo").glob("0*")
+    assert path.name == "00000001"
+    (row,) = rows(folder / "rewards", "metrics")
+    assert row["reward/abstained"] == 1.0 and row["reward/tag_format/failed"] == 1.0
+
+
+def test_updates_that_are_not_finite_end_the_run(folder, monkeypatch):
+    def broken(scorer, *, is_adapter):
+        def loss(trainable, frozen, rows):
+            value = jnp.nan * jnp.sum(trainable["embedder"]["table"])
+            return value, Metrics({"loss": value}, {})
+
+        return loss
+
+    monkeypatch.setattr("grpo.stages.sft.make_supervised_loss", broken)
+    config = small()
+    config.patience = 3
+    config.stages.sft = small_sft()
+    config.stages.sft.update(steps=9, checkpoint_every=2)
+    config.pipeline = ("sft",)
+    with workshop(folder), pytest.raises(TroubleError, match="not finite, 3 times in a row"):
+        launch(config, folder / "updates")
+    assert [row["skipped"] for row in rows(folder / "updates", "metrics")] == [1.0, 2.0, 3.0]
+    assert [path.name for path in (folder / "updates/checkpoints/sft").glob("0*")] == ["00000002"]
