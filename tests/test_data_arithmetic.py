@@ -265,7 +265,9 @@ def test_all_there_are(small_world):
 def test_more_than_there_are(small_world, count, part):
     with pytest.raises(DataError) as caught:
         make_examples(0, count, [1], part, 1.0)
-    assert str(caught.value) == f"levels=[1]: there are no {count} different examples for {part!r}"
+    assert str(caught.value) == (
+        f"levels=[1]: there are no {count} different examples for {part!r}: ask for fewer"
+    )
 
 
 def test_none_are_none():
