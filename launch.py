@@ -9,6 +9,7 @@
 --check                     only say whether the config is fine
 """
 
+import logging
 import pathlib
 import sys
 
@@ -29,7 +30,7 @@ CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine."
 def main(argv: list[str]) -> int:
     """Runs, or only checks."""
     config = CONFIG.value.to_dict()
-    if EVALUATE.value:
+    if EVALUATE.value and not problems(config):
         config = only_evaluation(config, EVALUATE.value)
     if CHECK.value:
         wrong = problems(config)
@@ -38,4 +39,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Which backends a machine does not have is no news; warnings and errors are.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     app.run(lambda _: sys.exit(main(sys.argv)), flags_parser=parse)

@@ -35,8 +35,8 @@ def test_these_never_change():
         "id": "arithmetic-0-train-0",
         "question": "Eve buys 15 pens, then gives 9 away. How many are there?",
         "answer": "6",
-        "reasoning": "15 - 9 = 6",
-        "checkpoints": ["15 - 9 = 6"],
+        "reasoning": "15-9=6",
+        "checkpoints": ["15-9=6"],
         "level": 1,
         "problem": "15-9",
     }
@@ -46,7 +46,7 @@ def test_these_never_change():
         "Ben has 95 coins and gets to 5 times as many and sells 14, then adds 47, then sells 50. "
         "Count the coins."
     )
-    assert hard["reasoning"] == "95 * 5 = 475; 475 - 14 = 461; 461 + 47 = 508; 508 - 50 = 458"
+    assert hard["reasoning"] == "95*5=475; 475-14=461; 461+47=508; 508-50=458"
     assert (hard["answer"], hard["problem"]) == ("458", "5*95-14+47-50")
 
 
@@ -59,7 +59,7 @@ def test_every_trace_is_right(level):
             value = None
             for equation in example["checkpoints"]:
                 left, sign, right, result = re.fullmatch(
-                    r"(\d+) ([-+*]) (\d+) = (\d+)", equation
+                    r"(\d+)([-+*])(\d+)=(\d+)", equation
                 ).groups()
                 left, right, result = int(left), int(right), int(result)
                 assert result == {"+": left + right, "-": left - right, "*": left * right}[sign]
@@ -84,19 +84,21 @@ def test_wording_says_the_operations():
     words["times"] = "*"
     for example in ALL:
         said = [words[word] for word in re.findall(r"\w+", example["question"]) if word in words]
-        assert said == re.findall(r"\d ([-+*]) \d", example["reasoning"])
+        assert said == re.findall(r"[-+*]", example["reasoning"])
 
 
 def test_levels_grow():
     signs = {level: set() for level in LEVELS}
     for example in ALL:
-        signs[example["level"]] |= set(re.findall(r" ([-+*]) ", example["reasoning"]))
+        signs[example["level"]] |= set(re.findall(r"[-+*]", example["reasoning"]))
     assert ["".join(sorted(signs[level])) for level in LEVELS] == ["+-", "+-", "*+-", "*+-", "*+-"]
-    means = [
-        np.mean([len(e["question"]) + len(e["reasoning"]) for e in WORLD[level, "train"]])
+    steps, largest = ([LEVELS[level][key] for level in LEVELS] for key in ("steps", "largest"))
+    assert steps == [1, 3, 2, 3, 4] and largest == [20, 6, 50, 100, 100]
+    numbers = [
+        np.mean([int(n) for e in WORLD[level, "train"] for n in re.findall(r"\d+", e["question"])])
         for level in LEVELS
     ]
-    assert means == sorted(means)
+    assert numbers[1] < numbers[0] < numbers[2] < numbers[3]  # level 2: more steps, small numbers
 
 
 def test_training_and_test_problems_are_disjoint():
@@ -114,10 +116,15 @@ def test_exchanged_terms_are_the_same_problem():
     assert key_of((4, [("*", 3), ("-", 2)])) == "3*4-2"
     assert key_of((9, [("-", 3)])) == "9-3"
     assert key_of((12, [("+", 3), ("+", 4)])) == "3+12+4"
-    sums = [e["checkpoints"][0].split() for e in WORLD[1, "test"]]
-    tested = {frozenset((a, b)) for a, sign, b, *_ in sums if sign == "+"}
-    trained = [e["checkpoints"][0].split() for e in WORLD[1, "train"]]
-    assert not tested & {frozenset((a, b)) for a, sign, b, *_ in trained if sign == "+"}
+    tested, trained = (
+        {
+            frozenset(re.findall(r"\d+", e["checkpoints"][0])[:2])
+            for e in WORLD[1, part]
+            if "+" in e["reasoning"]
+        }
+        for part in ("test", "train")
+    )
+    assert tested and not tested & trained
 
 
 def test_split():
@@ -153,6 +160,37 @@ def test_examples_are_unique_and_a_prefix_of_more():
     assert make_examples(4, 50, [1, 2], "train", 1.0) != many[:50]
     assert 900 < sum(e["level"] == 1 for e in many) < 1100
     assert json.loads(json.dumps(many)) == many
+
+
+@pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
+def test_a_share_of_the_solutions_shows_its_working(share):
+    examples = make_examples(3, 2000, [1, 2], "train", share)
+    working = ["; ".join(e["checkpoints"]) == e["reasoning"] for e in examples]
+    assert abs(np.mean(working) - share) <= 0.03 * (0 < share < 1)
+    for example, is_shown in zip(examples, working, strict=True):
+        assert is_shown or example["reasoning"] == f"so {example['answer']}"
+        assert len(example["checkpoints"]) == LEVELS[example["level"]]["steps"]
+    # Those with working are no easier ones, and stand anywhere.
+    if 0 < share < 1:
+        levels = np.array([example["level"] for example in examples])
+        for part in (levels == 1, levels == 2, np.arange(2000) < 1000):
+            assert abs(np.mean(np.array(working)[part]) - share) < 0.06
+
+
+def test_the_questions_are_the_same_whatever_is_worked():
+    shares = (0.0, 0.35, 0.7, 1.0)
+    few, *others = [make_examples(3, 500, [1, 2], "train", share) for share in shares]
+    for more in others:
+        assert [e | {"reasoning": ""} for e in more] == [e | {"reasoning": ""} for e in few]
+    shown = [{e["id"] for e in part if "=" in e["reasoning"]} for part in (few, *others)]
+    assert shown[0] < shown[1] < shown[2] < shown[3]  # a larger share shows these too
+
+
+def test_fewer_are_a_prefix_of_more_with_their_working():
+    many = make_examples(3, 500, [2], "test", 0.35)
+    assert make_examples(3, 50, [2], "test", 0.35) == many[:50]
+    other = make_examples(4, 500, [2], "test", 0.35)
+    assert [e["reasoning"][0] == "s" for e in other] != [e["reasoning"][0] == "s" for e in many]
 
 
 def test_wording_is_varied():
@@ -227,7 +265,9 @@ def test_all_there_are(small_world):
 def test_more_than_there_are(small_world, count, part):
     with pytest.raises(DataError) as caught:
         make_examples(0, count, [1], part, 1.0)
-    assert str(caught.value) == f"levels=[1]: there are no {count} different examples for {part!r}"
+    assert str(caught.value) == (
+        f"levels=[1]: there are no {count} different examples for {part!r}: ask for fewer"
+    )
 
 
 def test_none_are_none():

@@ -141,4 +141,6 @@ def make_examples(
                 "problem": key_of(problem),
             }
         )
-    raise DataError(f"levels={levels}: there are no {count} different examples for {part!r}")
+    raise DataError(
+        f"levels={levels}: there are no {count} different examples for {part!r}: ask for fewer"
+    )

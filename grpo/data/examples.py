@@ -13,6 +13,7 @@ A dataset may add keys of its own.
 from typing import Any
 
 Example = dict[str, Any]
+REQUIRED = {"question", "answer"}
 
 
 class DataError(ValueError):

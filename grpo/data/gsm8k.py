@@ -16,10 +16,11 @@ import pathlib
 import re
 from typing import Any
 
-from grpo.data.examples import DataError, Example, check_columns, text_in
+from grpo.data.examples import REQUIRED, DataError, Example, check_columns, text_in
 from grpo.data.sources import load
 
 COLUMNS = {"question": "question", "answer": "answer"}  # as the dataset's own files name them
+OPTIONAL = {"id"}
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
 
 
@@ -53,7 +54,7 @@ def load_gsm8k(
     path: str | pathlib.Path, columns: dict[str, str], strip_commas: bool, max_bad: float
 ) -> tuple[list[Example], dict[str, Any]]:
     """The examples of a file in the dataset's form, and a report as `sources.load` writes it."""
-    check_columns(columns, {"question", "answer"}, {"id"})
+    check_columns(columns, REQUIRED, OPTIONAL)
     return load(
         path, functools.partial(from_row, columns=columns, strip_commas=strip_commas), max_bad
     )

@@ -21,11 +21,19 @@ from typing import Any
 
 import huggingface_hub
 
-from grpo.data.examples import DataError, Example, check_columns, from_row, question_key
+from grpo.data.examples import (
+    REQUIRED,
+    DataError,
+    Example,
+    check_columns,
+    from_row,
+    question_key,
+)
 from grpo.data.parquet import read_parquet
 from models.checkpoints.hub import remedy
 
 Row = tuple[int, dict[str, Any] | str]  # its number, and what it holds or why it is bad
+OPTIONAL = {"id", "reasoning", "checkpoints", "level"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 NOT_UTF8 = "not UTF-8"
 
@@ -71,7 +79,7 @@ def load_examples(
     path: str | pathlib.Path, columns: dict[str, str], max_bad: float
 ) -> tuple[list[Example], dict[str, Any]]:
     """Examples whose parts stand in columns, as {"question": "Question", "answer": "Answer"}."""
-    check_columns(columns, {"question", "answer"}, {"id", "reasoning", "checkpoints", "level"})
+    check_columns(columns, REQUIRED, OPTIONAL)
     return load(path, functools.partial(from_row, columns=columns), max_bad)
 
 

@@ -19,7 +19,7 @@ never given a 0. Not needed is what has weight 0, and what stands behind a gate 
 import difflib
 import math
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -91,7 +91,10 @@ def checked(line: Mapping) -> tuple[str, Entry]:
         raise ValueError(f"rewards: unknown reward {name!r}{nearest(name, REWARDS)}")
     weight, low, high = (float(line[field]) for field in ("weight", "low", "high"))
     if not (math.isfinite(weight) and -math.inf < low < high < math.inf):
-        raise ValueError(f"rewards: {name} has weight {weight} and range [{low}, {high}]")
+        raise ValueError(
+            f"rewards: {name} has weight {weight} and range [{low}, {high}]: "
+            "expected finite numbers, low below high"
+        )
     return name, Entry(REWARDS[name], weight, line.get("gate"), low, high)
 
 
@@ -103,21 +106,28 @@ def reward_table(lines: Iterable[Mapping]) -> dict[str, Entry]:
         if name in table:
             raise ValueError(f"rewards: {name} is listed twice")
         table[name] = entry
+    for fault in faults(table):
+        raise ValueError(fault)
+    return table
+
+
+def faults(table: Mapping[str, Entry]) -> Iterator[str]:
+    """What is wrong with the entries together."""
     for name, entry in table.items():
         if entry.gate is None:
             continue
         if entry.gate not in table or entry.gate == name:
             others = table.keys() - {name}
-            raise ValueError(
+            yield (
                 f"rewards: the gate of {name} is {entry.gate!r}, which is no other entry"
                 f"{nearest(entry.gate, others)}"
             )
+            continue
         gate = table[entry.gate]
         if gate.low < 0 or gate.high > 1 or gate.gate is not None:
-            raise ValueError(f"rewards: {entry.gate} as a gate needs a range in [0, 1] and no gate")
+            yield f"rewards: {entry.gate} as a gate needs a range in [0, 1] and no gate"
     if not any(entry.weight for entry in table.values()):
-        raise ValueError("rewards: no entry has a weight")
-    return table
+        yield "rewards: no entry has a weight: one needs another than 0"
 
 
 def value(entry: Entry, example: Mapping, completion: str) -> float:

@@ -49,7 +49,6 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
         return complain(wrong)
     progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         with locked(workdir), signals(stop):
             return go(config, workdir, progress, stop)
     except RunError as error:
@@ -108,7 +107,10 @@ def settle(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
     if not file.exists():
         write_json(file, here)
         return
-    there = json.loads(file.read_text("utf-8"))
+    try:
+        there = json.loads(file.read_text("utf-8"))
+    except (ValueError, OSError):
+        raise RunError(f"--workdir={workdir}: {file} cannot be read; name another one") from None
     if different := list(differences(there, here)):
         raise RunError(
             f"--workdir={workdir} began with another config: {'; '.join(different[:5])}: "
@@ -132,11 +134,21 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
     """Holds the directory; the system lets go of it however the process ends."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "lock").touch()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RunError(
+            f"--workdir={workdir}: no directory to write in ({reason}); name another one"
+        ) from None
     with open(workdir / "lock", "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(f"--workdir={workdir}: another process is at work in it") from None
+            raise RunError(
+                f"--workdir={workdir}: another process is at work in it; name another directory"
+            ) from None
         yield
 
 

@@ -59,7 +59,10 @@ def origin_of(
     path = pathlib.Path(model["path"])
     if (path / MANIFEST).is_file():
         return former(path, dtype, mesh)
-    loaded = load_model(path, revision=model["revision"], dtype=model["param_dtype"], mesh=mesh)
+    try:
+        loaded = load_model(path, revision=model["revision"], dtype=model["param_dtype"], mesh=mesh)
+    except ValueError as error:
+        raise CheckpointError(f"model.path={model['path']!r}: {error}") from None
     if loaded.tokenizer is None:
         raise CheckpointError(f"{path}: has no tokenizer.model, which prompts are written with")
     return Origin(loaded.tokenizer, loaded.config, lambda: loaded.params)

@@ -5,12 +5,15 @@ configs/base.py, where this file does not look; what several fields may be toget
 problems.py.
 """
 
+import dataclasses
 import difflib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from grpo.algorithms.objective import Objective
 from grpo.data.arithmetic import LEVELS
 from grpo.data.templates import TEMPLATES
 from models.attention import ATTENTION
@@ -18,6 +21,7 @@ from models.config import SIZES
 from models.gemma import REMAT
 
 Rule = Callable[[Any], str | None]
+LARGEST = sys.float_info.max
 KINDS = ("sft", "grpo", "evaluate")
 
 
@@ -38,17 +42,19 @@ def one_of(*choices: Any) -> Rule:
     return rule
 
 
-def number(kind: type, low: float, high: float = math.inf, *, above: bool = False) -> Rule:
-    """A number from `low` on, or above it."""
+def number(
+    kind: type, low: float = -math.inf, high: float = math.inf, *, above: bool = False
+) -> Rule:
+    """A finite number from `low` on, or above it."""
+    bounds = [f"{'more than' if above else 'at least'} {low}"] * (low > -math.inf)
+    bounds += [f"at most {high}"] * (high < math.inf)
+    expected = ", ".join(["an integer" if kind is int else "a number", *bounds])
 
     def rule(value: Any) -> str | None:
-        allowed = int if kind is int else int | float
-        bound = f"{'more than' if above else 'at least'} {low:g}"
-        bound += f" and at most {high:g}" if high < math.inf else ""
-        if isinstance(value, bool) or not isinstance(value, allowed) or not math.isfinite(value):
-            return f"expected {'an integer' if kind is int else 'a number'}, {bound}"
-        is_inside = (value > low if above else value >= low) and value <= high
-        return None if is_inside else f"expected {bound}"
+        is_number = isinstance(value, int if kind is int else int | float)
+        is_number = is_number and not isinstance(value, bool) and abs(value) <= LARGEST
+        is_inside = is_number and low <= value <= high and (value > low or not above)
+        return None if is_inside else f"expected {expected}"
 
     return rule
 
@@ -72,12 +78,12 @@ def regex(value: Any) -> str | None:
     return None
 
 
-def several(rule: Rule, least: int = 1) -> Rule:
-    """A tuple of what the rule allows."""
+def several(rule: Rule) -> Rule:
+    """A tuple of what the rule allows, one at least."""
 
     def check(value: Any) -> str | None:
-        if not isinstance(value, tuple | list) or len(value) < least:
-            return f"expected a tuple of at least {least}, such as (x,)"
+        if not isinstance(value, tuple | list) or not value:
+            return "expected a tuple that is not empty, such as (x,)"
         return next((wrong for wrong in map(rule, value) if wrong), None)
 
     return check
@@ -85,7 +91,7 @@ def several(rule: Rule, least: int = 1) -> Rule:
 
 TEXT, FLAG = of_type(str, "a text"), of_type(bool, "True or False")
 COUNT, FROM_0 = number(int, 1), number(int, 0)
-SHARE, POSITIVE = number(float, 0, 1), number(float, 0, above=True)
+SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
 COMMON: dict[str, Rule] = {
     "seed": number(int, 0, 2**31 - 1),
@@ -149,6 +155,21 @@ TRAINED: dict[str, Rule] = {
     "evaluate_every": FROM_0,
     "checkpoint_every": COUNT,
 }
+# By type; which values there are, and which go together, an Objective says itself.
+OF_TYPE: dict[Any, Rule] = {
+    str: TEXT,
+    str | None: optional(TEXT),
+    bool: FLAG,
+    float: NUMBER,
+    float | None: optional(NUMBER),
+}
+LOSS = {f"loss.{field.name}": OF_TYPE[field.type] for field in dataclasses.fields(Objective)}
+REWARD: dict[str, Rule] = {
+    "weight": NUMBER,
+    "low": NUMBER,
+    "high": NUMBER,
+    "gate": optional(TEXT),
+}
 STAGES: dict[str, dict[str, Rule]] = {
     "sft": {
         **TRAINED,
@@ -161,6 +182,7 @@ STAGES: dict[str, dict[str, Rule]] = {
     "grpo": {
         **TRAINED,
         **SAMPLING,
+        **LOSS,
         "iterations": COUNT,
         "prompts": COUNT,
         "group": number(int, 2),

@@ -31,8 +31,10 @@ def set_up(
     mesh = make_mesh(**config["mesh"]) if devices > 1 else None
 
     def texts() -> Sequence[str]:
-        solved = [example for example in data.train[:MOST_TEXTS] if example["reasoning"]]
-        return [prompt_text(e, template) + target_text(e, template) for e in solved]
+        return [
+            prompt_text(e, template) + (target_text(e, template) if e["reasoning"] else "")
+            for e in data.train[:MOST_TEXTS]
+        ]
 
     origin = origin_of(config, workdir, mesh, texts)
     run = Run(
