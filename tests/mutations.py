@@ -22,6 +22,7 @@ from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
+from tests.mistakes.in_units import MISTAKES as IN_UNITS
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
@@ -34,6 +35,7 @@ MISTAKES = [
     *IN_TRAINING,
     *IN_CHECKPOINT,
     *IN_DISPLAY,
+    *IN_UNITS,
 ]
 
 

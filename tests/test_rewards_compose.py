@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from grpo.rewards.compose import REWARDS, metrics, reward_table, score
+from grpo.rewards.compose import REWARDS, Scores, gated, metrics, reward_table, score, shuffled
 
 NAN = float("nan")
 R = "<reasoning>It is so.</reasoning>"
@@ -55,6 +55,35 @@ def test_a_gate_multiplies_its_entry_only():
     np.testing.assert_array_equal(scored([lines[0], LOGGED]).total, [1, 0, 0, 0])
     soft = [ANY_FORM | {"gate": "tag_format"}, LOGGED | {"name": "tag_format"}]
     np.testing.assert_array_equal(scored(soft, [f"{R}<answer>72"]).total, [0.75])
+
+
+def test_gated_parts_add_up_to_the_total():
+    """What a decoupled comparison sees of each function, its gate included."""
+    lines = [ANY_FORM | {"gate": "strict_format", "weight": 2.0}, FORM]
+    scores, table = scored(lines), reward_table(lines)
+    parts = gated(scores.rewards, table)
+    np.testing.assert_array_equal(scores.rewards["correct_answer_in_any_form"], [1, 0, 1, 0])
+    np.testing.assert_array_equal(parts["correct_answer_in_any_form"], [1, 0, 0, 0])
+    np.testing.assert_array_equal(parts["strict_format"], [1, 1, 0, 0])
+    np.testing.assert_array_equal(scores.total, [2.25, 0.25, 0, 0])
+    values = {"correct_answer_in_any_form": [NAN, NAN, 1.0], "strict_format": [0.0, 1.0, NAN]}
+    parts = gated({name: np.array(value) for name, value in values.items()}, table)
+    np.testing.assert_array_equal(parts["correct_answer_in_any_form"], [0, NAN, NAN])
+
+
+def test_shuffled_scores_are_the_same_ones_of_other_completions():
+    """Rewards and total of a completion stay together; which is whose depends on the seed alone."""
+    number = np.arange(20.0)
+    scores = Scores({"a": number, "b": -number}, {"a": 0, "b": 3}, {"b": "why"}, number / 4)
+    told = shuffled(scores, [7, 0, 1])
+    assert sorted(told.total) == sorted(scores.total) and (told.total != scores.total).any()
+    np.testing.assert_array_equal(told.rewards["a"], told.total * 4)
+    np.testing.assert_array_equal(told.rewards["b"], -told.total * 4)
+    assert (told.failed, told.reasons) == (scores.failed, scores.reasons)
+    np.testing.assert_array_equal(scores.total, np.arange(20) / 4)
+    np.testing.assert_array_equal(shuffled(scores, [7, 0, 1]).total, told.total)
+    seeds = ([7, 0, 1], [7, 1, 0], [7, 1, 1], [8, 0, 1], [7, 0, 0])
+    assert len({tuple(shuffled(scores, seed).total) for seed in seeds}) == 5
 
 
 def raises(text):

@@ -1,7 +1,7 @@
 """Rewards -> advantages, as an objective says: shaping, then comparison.
 
 r <- r - overlong_penalty(length) - kl_coef · Σ_t KL_t      where the objective has these
-A  = advantages(r)   or, decoupled,   z(Σ_f w_f advantages(r_f))
+A  = advantages(r)   or, decoupled,   z(Σ_f w_f advantages(r_f)) over the f with a weight
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,11 @@ def compare(
     limit: int,
     objective: Objective,
 ) -> Array:
-    """advantage_PG; `parts` are the reward functions apart, `penalty_PG` is the KL's."""
+    """advantage_PG; `parts` are the reward functions apart, gated; `penalty_PG` is the KL's."""
     how = {"baseline": objective.baseline, "scale": objective.scale, "eps": objective.eps or 0.0}
     if objective.decoupled:
-        return decoupled_advantages(dict(parts), dict(weights), **how)
+        heard = {name: reward_PG for name, reward_PG in parts.items() if weights[name]}
+        return decoupled_advantages(heard, dict(weights), **how)
     if objective.overlong_buffer is not None and objective.overlong_penalty is not None:
         reward_PG = reward_PG - overlong_penalty(
             length_PG,

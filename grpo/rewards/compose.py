@@ -146,16 +146,21 @@ def reason(error: Exception) -> str:
     return line.encode("ascii", "backslashreplace").decode()[:REASON]
 
 
+def gated(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+    """gate_f,B · reward_f,B by name: 0 behind a gate that is 0, whatever stands there."""
+    parts = {}
+    for name, entry in table.items():
+        gate_B = np.ones_like(rewards[name]) if entry.gate is None else rewards[entry.gate]
+        parts[name] = np.where(gate_B == 0, 0.0, gate_B * rewards[name])
+    return parts
+
+
 def total(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.ndarray:
     """total_B, by the formula of this module."""
-    total_B = np.zeros_like(next(iter(rewards.values())))
-    for name, entry in table.items():
-        if entry.weight == 0:
-            continue
-        gate_B = np.ones_like(total_B) if entry.gate is None else rewards[entry.gate]
-        part_B = entry.weight * gate_B * rewards[name]
-        total_B = total_B + np.where(gate_B == 0, 0.0, part_B)
-    return total_B
+    parts = gated(rewards, table)
+    # A weight of 0 is no factor: it would pass a NaN on.
+    weighed = [entry.weight * parts[name] for name, entry in table.items() if entry.weight]
+    return np.sum(weighed, axis=0)
 
 
 def score(

@@ -24,7 +24,7 @@ from grpo.algorithms.compare import compare
 from grpo.algorithms.losses import kl_penalty
 from grpo.algorithms.objective import Objective
 from grpo.data.order import example_at
-from grpo.rewards.compose import reward_table, score, shuffled
+from grpo.rewards.compose import gated, reward_table, score, shuffled
 from grpo.training.completions import Writer
 from grpo.training.course import Course
 from grpo.training.groups import Groups, choose, has_spread, minibatch
@@ -103,12 +103,13 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             ref_BC = logprobs(reference, ids_BT, mask_BT)
 
         # (4) Compare each with its group.
+        parts = gated(scores.rewards, table)
         if is_kl_in_reward and old_BC is not None and ref_BC is not None:
             penalty_B = kl_penalty(old_BC, ref_BC, mask_BC, objective=objective)
             penalty_PG = penalty_B.reshape(P, G)
         advantage_PG = compare(
             jnp.asarray(scores.total).reshape(P, G),
-            {f: jnp.asarray(reward_B).reshape(P, G) for f, reward_B in scores.rewards.items()},
+            {f: jnp.asarray(part_B).reshape(P, G) for f, part_B in parts.items()},
             {f: entry.weight for f, entry in table.items()},
             jnp.asarray(told.length_B).reshape(P, G),
             penalty_PG,
@@ -126,6 +127,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             ref_logprob_BC=ref_BC,
         )
         where = {"stage": name, "step": course.step(), "iteration": course.iteration}
+        where["round"] = round  # groups are numbered within it
         return Gathered(
             groups.on_host(),
             rollout_metrics(repeated, told, scores, np.asarray(advantage_PG)),

@@ -39,7 +39,7 @@ def one_each(pairs: Sequence[Pair], buckets: Sequence[int], max_target: int) -> 
     return Rows(
         ids_BT=np.concatenate([ids_BI, ids_BC], axis=1),
         mask_BT=np.concatenate([mask_BI, mask_BC], axis=1),
-        weight_BC=mask_BC / np.float32(mask_BC.sum()),
+        weight_BC=np.float32(mask_BC) / np.float32(mask_BC.sum()),
     )
 
 
@@ -54,6 +54,8 @@ def packed(pairs: Iterable[Pair], rows: int, length: int) -> tuple[Rows, int]:
     used, taken = np.zeros(rows, int), 0
     for prompt, target in pairs:
         tokens = [*prompt, *target]
+        if len(tokens) > length:  # no batch would ever take it
+            raise ValueError(f"example {taken} has {len(tokens)} tokens, a row {length}")
         fitting = np.flatnonzero(used + len(tokens) <= length)
         if not fitting.size:
             break
@@ -65,5 +67,5 @@ def packed(pairs: Iterable[Pair], rows: int, length: int) -> tuple[Rows, int]:
         used[row] += len(tokens)
         taken += 1
     # No token before it: the first column scores nothing.
-    weight_BC = is_target_BT[:, 1:] / np.float32(is_target_BT.sum())
+    weight_BC = np.float32(is_target_BT[:, 1:]) / np.float32(is_target_BT.sum())
     return Rows(ids_BT, mask_BT, weight_BC), taken

@@ -1,0 +1,178 @@
+"""The end of a run in words, from a directory made by hand; what a run tells of its machine."""
+
+import json
+import os
+import pathlib
+import socket
+
+import pytest
+
+from configs import base
+from grpo.tools.environment import environment
+from grpo.tools.summary import accuracy_table, curves, samples, seconds_of, summary
+from grpo.training.journal import Journal, read_journal
+from tests import tiny_run
+
+HOSTILE = (
+    "a | b \\| c\nd\r\n\x1b[2J\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b1A\x08\u202ereversed\u2028end"
+)
+PIPELINE = ("sft", "rl", "check", "more", "side")
+
+
+def measured(right, low, high, **more):
+    return {
+        "accuracy/strict": right, "accuracy/strict/low": low, "accuracy/strict/high": high,
+        "accuracy/lenient": 0.75, "accuracy/demo": 0.5, "format/strict": 1.0,
+        "length/mean": 12.34, **more,
+    }  # fmt: skip
+
+
+def stages():
+    told = {
+        "sft": base.sft().to_dict(),
+        "rl": base.grpo().to_dict(),
+        "check": base.evaluate().to_dict(),
+        "more": base.sft().to_dict(),
+        "side": base.sft().to_dict() | {"start": "sft"},
+    }
+    told["check"] |= {"policies": ("sft", "rl"), "shown": 2, "ks": (1, 4), "samples": 4}
+    return told
+
+
+def answer(policy, problem, sample, text, right):
+    return {
+        "policy": policy, "id": problem, "sample": sample, "question": f"{problem}?\x1b[1m",
+        "gold": "7|8", "completion": text, "right": {"strict": right}, "tokens": 3,
+        "finish": "stop",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two policies that were measured, four training stages with two running evaluations each."""
+    workdir = tmp_path / "my-run"
+    run = tiny_run.run_of(workdir, pipeline=PIPELINE, stages=stages())
+    metrics, timing = run.journal("metrics"), run.journal("timing")
+    for name, updates in (("sft", 10), ("rl", 20), ("more", 30), ("side", 40)):
+        for step in (updates // 2, updates):
+            metrics.write({"stage": name, "step": step, "iteration": step, "loss": 1.0})
+            shares = {"": 0.5, "/low": 0.4, "/high": 0.6}
+            told = {f"eval/accuracy/strict{end}": share for end, share in shares.items()}
+            metrics.write({"stage": name, "step": step, "iteration": step, **told})
+            timing.write({"stage": name, "step": step, "seconds": step * 7.0})
+    metrics.write({"stage": "check", "policy": "sft", "accuracy/strict": 0.25})
+    found = Journal(workdir / "evaluations" / "check.jsonl")
+    for policy in ("sft", "rl"):
+        for problem in ("p1", "p2", "p3"):
+            found.write(answer(policy, problem, 0, f"{policy} on {problem}: {HOSTILE}", True))
+        for sample in (0, 1):
+            found.write(answer(policy, "p1", sample, "of several samples", False))
+    results = {
+        "sft": measured(0.25, 0.1, 0.456),
+        "rl": measured(0.5, 0.3, 0.7, **{"pass@1": 0.5, "pass@4": 0.875, "maj@4": 0.625}),
+    }
+    (workdir / "evaluations" / "check.json").write_text(json.dumps(results))
+    return run
+
+
+def test_the_table(run):
+    """Shares in percent, the ks that were measured only, the time of the training stages."""
+    lines = accuracy_table(run, "check", {"rl": 140.0}).split("\n")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == [
+        "after", "right", "95 % interval", "lenient", "demo", "in form", "tokens",
+        "pass@1", "pass@4", "maj@4", "time",
+    ]  # fmt: skip
+    assert cells[2] == [
+        "sft", "25.0 %", "10.0 to 45.6", "75.0 %", "50.0 %", "100.0 %", "12.3", "", "", "", "",
+    ]  # fmt: skip
+    assert cells[3] == [
+        "rl", "50.0 %", "30.0 to 70.0", "75.0 %", "50.0 %", "100.0 %", "12.3",
+        "50.0 %", "87.5 %", "62.5 %", "2:20",
+    ]  # fmt: skip
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+
+
+def test_the_table_of_samples_alone(run):
+    only = {"sft": {"pass@1": 0.5, "sampled/accuracy/strict": 0.375, "sampled/length/mean": 5.0}}
+    (run.workdir / "evaluations" / "check.json").write_text(json.dumps(only))
+    line = accuracy_table(run, "check", {}).split("\n")[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "sft", "37.5 %", "", "", "", "", "5.0", "50.0 %", "",
+    ]  # fmt: skip
+
+
+def test_how_long_stages_took(run):
+    assert seconds_of(run) == {"sft": 70.0, "rl": 140.0, "more": 210.0, "side": 280.0}
+    (run.workdir / "timing.jsonl").unlink()
+    assert seconds_of(run) == {}
+
+
+def test_the_same_problems_side_by_side(run):
+    """The first two, each as every policy answered it greedily; no line or escape of theirs."""
+    blocks = samples(run, "check").split("\n\n")
+    assert [block.split("\n")[0] for block in blocks] == ["p1? (7|8)", "p2? (7|8)"]
+    for problem, block in zip(("p1", "p2"), blocks, strict=True):
+        lines = block.split("\n")[1:]
+        assert [line.split(" on ")[0] for line in lines] == [
+            "    sft, right: sft",
+            "    rl, right: rl",
+        ]
+        assert all(f" on {problem}: a | b \\| c d  red  reversed end" in line for line in lines)
+
+
+def test_a_long_completion_is_cut(run):
+    file = run.workdir / "evaluations" / "check.jsonl"
+    rows = read_journal(file)
+    file.unlink()
+    for row in rows:
+        Journal(file).write({**row, "completion": "x" * 1000})
+    assert max(map(len, samples(run, "check").split("\n"))) == len("    sft, right: ") + 400
+
+
+def test_stages_that_follow_each_other_are_drawn_behind_each_other(run):
+    """`more` goes on from rl, the evaluation between them notwithstanding; `side` from sft."""
+    found = {one.name: [*one.x] for one in curves(run, read_journal(run.workdir / "metrics.jsonl"))}
+    assert found == {"sft": [5, 10], "rl": [20, 30], "more": [45, 60], "side": [30, 50]}
+
+
+def test_a_stage_without_running_evaluations_still_takes_its_time(run):
+    rows = read_journal(run.workdir / "metrics.jsonl")
+    rows = [row for row in rows if row["stage"] != "rl" or "loss" in row]
+    found = {one.name: [*one.x] for one in curves(run, rows)}
+    assert found == {"sft": [5, 10], "more": [45, 60], "side": [30, 50]}
+
+
+def test_the_summary(run):
+    text = summary(run)
+    assert text.startswith("# my-run\n\n| after |")
+    files = [line.split("`")[1] for line in text.split("\n") if line.startswith("- `")]
+    names = ["curve.svg", "metrics.jsonl", "evaluations"]
+    assert files == [str(run.workdir / name) for name in names]  # those that are there
+    assert (run.workdir / "curve.svg").read_text().startswith("<svg")
+    assert all(char == "\n" or char.isprintable() for char in text)
+    table = [line for line in text.split("\n") if line.startswith("|")]
+    assert len(table) == 4
+
+
+def test_nothing_was_measured(tmp_path):
+    run = tiny_run.run_of(tmp_path, pipeline=("sft",), stages=stages())
+    run.journal("metrics").write({"stage": "sft", "step": 1, "loss": 1.0})
+    assert "metrics.jsonl" in summary(run) and not (tmp_path / "curve.svg").exists()
+
+
+def test_the_environment_tells_versions_and_no_secrets(tmp_path, monkeypatch):
+    canaries = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY",
+                "USER", "LOGNAME", "HOSTNAME", "HOME", "KAGGLE_KEY")  # fmt: skip
+    for number, name in enumerate(canaries):
+        monkeypatch.setenv(name, f"canary-{number}")
+    told = environment(tiny_run.run_of(tmp_path))
+    text = json.dumps(told)
+    assert "canary" not in text
+    assert socket.gethostname() not in text
+    assert str(pathlib.Path(__file__).parent.parent) not in text and os.sep + "home" not in text
+    assert set(told) == {
+        "python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece",
+        "backend", "devices", "mesh", "commit", "changed",
+    }  # fmt: skip
+    assert told["backend"] == "cpu" and told["devices"].startswith("8 x ") and told["mesh"] is None
