@@ -21,6 +21,7 @@ from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
+from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
 
@@ -36,6 +37,7 @@ MISTAKES = [
     *IN_CHECKPOINT,
     *IN_DISPLAY,
     *IN_UNITS,
+    *IN_STAGES,
 ]
 
 

@@ -6,12 +6,14 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from grpo.rewards.compose import REWARDS
 from grpo.tools.run import run_config
+from grpo.training.arrays import checkpointer, read_arrays
 from grpo.training.completions import Writer
 from grpo.training.course import Course
 from grpo.training.display import Progress
@@ -19,8 +21,15 @@ from grpo.training.journal import read_journal
 from grpo.training.policies import Policies
 from grpo.training.run import Run, Stop
 from grpo.training.setup import set_up
-from grpo.training.snapshot import read_about
+from grpo.training.snapshot import About, read_about
 
+FILES = (
+    "metrics.jsonl",
+    "rollouts.jsonl",
+    "tokenizer.model",
+    "config.json",
+    "data.json",
+)
 P, G, C = 4, 2, 6  # prompts, completions of each, tokens of each
 REWARD = "tag_format"  # its place in the table is taken by `noise`
 
@@ -146,3 +155,54 @@ def opened(config: base.ConfigDict, workdir: pathlib.Path, stream) -> tuple[Run,
 def rows(workdir: pathlib.Path, journal: str) -> list[dict]:
     """The rows of a journal."""
     return read_journal(workdir / f"{journal}.jsonl")
+
+
+def about(workdir: pathlib.Path, stage: str, step: int) -> About:
+    """What a checkpoint says of itself."""
+    return read_about(workdir / "checkpoints" / stage / f"{step:08d}")
+
+
+def arrays(step: pathlib.Path) -> dict[str, bytes]:
+    """Every array of a checkpoint, by part and path."""
+    told = {}
+    for part in ("trainable", "optimizer"):
+        folder = step / "arrays" / part
+        with checkpointer() as orbax:
+            there = orbax.metadata(folder.absolute()).item_metadata.tree
+        like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in there.items()}
+        for name, x in read_arrays(folder, like).items():
+            told[f"{part}/{name}"] = f"{x.dtype}{x.shape}".encode() + np.asarray(x).tobytes()
+    return told
+
+
+def final(workdir: pathlib.Path, stage: str) -> pathlib.Path:
+    """The last checkpoint of a stage."""
+    return workdir / "checkpoints" / stage / f"{newest(workdir, stage)[0]:08d}"
+
+
+def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
+    """Everything that two runs have left is the same, bit by bit, but for seconds."""
+    for stage in sorted(path.name for path in (left / "checkpoints").iterdir()):
+        a, b = final(left, stage), final(right, stage)
+        assert a.name == b.name
+        there, here = arrays(a), arrays(b)
+        assert len(there) > 10
+        assert [name for name in there if there[name] != here[name]] == []
+        assert there.keys() == here.keys()
+        assert trimmed(a) == trimmed(b)
+    for file in (*FILES, *evaluations(left)):
+        there, here = ((run / file).read_bytes() for run in (left, right))
+        assert there == here, file
+
+
+def evaluations(workdir: pathlib.Path) -> list[str]:
+    """The files that evaluation stages have left."""
+    found = (workdir / "evaluations").glob("*.json*")
+    return [path.relative_to(workdir).as_posix() for path in found]
+
+
+def trimmed(step: pathlib.Path) -> dict:
+    """What a checkpoint says beside its arrays, without seconds."""
+    told = read_about(step)._asdict()
+    told["extra"] = {name: x for name, x in told["extra"].items() if name != "seconds"}
+    return told

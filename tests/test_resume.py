@@ -8,16 +8,18 @@ import sys
 import time
 
 import jax
-import numpy as np
 import pytest
 
 from grpo.tools.run import locked
-from grpo.training.arrays import checkpointer, read_arrays
 from grpo.training.snapshot import read_about
 from models.tokenizer import Tokenizer
 from tests.small_run import (
     G,
     P,
+    about,
+    arrays,
+    assert_same_run,
+    final,
     launch,
     newest,
     rows,
@@ -32,15 +34,6 @@ from tests.small_run import (
 
 ROOT = pathlib.Path(__file__).parent.parent
 UPDATES = 4  # of an iteration: two epochs in two minibatches
-FILES = (
-    "metrics.jsonl",
-    "rollouts.jsonl",
-    "evaluations/evaluate.json",
-    "evaluations/evaluate.jsonl",
-    "tokenizer.model",
-    "config.json",
-    "data.json",
-)
 # Where the run is stopped, one after the other in one directory, and the checkpoint this leaves.
 # "evaluate" counts batches of the launch: every evaluation has two.
 STOPS = [
@@ -107,48 +100,6 @@ def stopped(folder):
         told[-1]["events"] = events
     assert launch(config(), workdir) == 0
     return workdir, dict(zip([stop[0] for stop in STOPS], told, strict=True))
-
-
-def about(workdir, stage, step):
-    return read_about(workdir / "checkpoints" / stage / f"{step:08d}")
-
-
-def arrays(step: pathlib.Path) -> dict[str, bytes]:
-    """Every array of a checkpoint, by part and path."""
-    told = {}
-    for part in ("trainable", "optimizer"):
-        folder = step / "arrays" / part
-        with checkpointer() as orbax:
-            there = orbax.metadata(folder.absolute()).item_metadata.tree
-        like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in there.items()}
-        for name, x in read_arrays(folder, like).items():
-            told[f"{part}/{name}"] = f"{x.dtype}{x.shape}".encode() + np.asarray(x).tobytes()
-    return told
-
-
-def final(workdir: pathlib.Path, stage: str) -> pathlib.Path:
-    return workdir / "checkpoints" / stage / f"{newest(workdir, stage)[0]:08d}"
-
-
-def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
-    """Everything that two runs have left is the same, bit by bit, but for seconds."""
-    for stage in sorted(path.name for path in (left / "checkpoints").iterdir()):
-        a, b = final(left, stage), final(right, stage)
-        assert a.name == b.name
-        there, here = arrays(a), arrays(b)
-        assert len(there) > 10
-        assert [name for name in there if there[name] != here[name]] == []
-        assert there.keys() == here.keys()
-        assert trimmed(a) == trimmed(b)
-    for file in FILES:
-        assert (left / file).read_bytes() == (right / file).read_bytes(), file
-
-
-def trimmed(step: pathlib.Path) -> dict:
-    """What a checkpoint says beside its arrays, without seconds."""
-    told = read_about(step)._asdict()
-    told["extra"] = {name: x for name, x in told["extra"].items() if name != "seconds"}
-    return told
 
 
 def test_a_run_that_is_stopped_everywhere_ends_bit_by_bit_like_one_that_is_not(straight, stopped):
