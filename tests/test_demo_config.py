@@ -1,21 +1,29 @@
 """The GRPO demo's config: every number of both versions, and the pipeline on a tiny model."""
 
+import dataclasses
+import io
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import grpo_demo_gemma3_1b as demo
-from grpo.data.datasets import drop_long, load_dataset
-from grpo.data.templates import TEMPLATES, prompt_ids, prompt_text
+from grpo.data.templates import prompt_ids, prompt_text
 from grpo.stages import grpo as grpo_stage
 from grpo.tools import preflight as preflight_tool
 from grpo.tools.run import FINISHED, run_config
 from grpo.training import completions
+from grpo.training.display import Progress
 from grpo.training.journal import read_journal
 from grpo.training.optimizer import learning_rate
 from grpo.training.problems import leaves, problems
+from grpo.training.run import Stop
+from grpo.training.setup import set_up
+from models.config import SIZES
+from models.gemma import init_params
+from models.model import Model, save_hf
 from tests.gsm8k import real_path
 from tests.references.chat_tokenizers import tokenizer
 from tests.test_data_templates import S1_KAGGLE, S1_REPO
@@ -230,7 +238,7 @@ def test_the_rehearsal_runs(tmp_path, monkeypatch):
     config = demo.get_config("tiny")
     config.stages.sft.update(steps=12, batch=4)
     config.stages.grpo.update(iterations=2, checkpoint_every=1)
-    config.stages.greedy.update(examples=4, batch=4)
+    config.stages.greedy.update(examples=4, batch=4, policies=("grpo",))
     config.pipeline = ("sft", "grpo", "greedy")
     config = config.to_dict()
     ran, seen, wrote, planned = [], [], [], []
@@ -247,7 +255,7 @@ def test_the_rehearsal_runs(tmp_path, monkeypatch):
         assert not any(row[f"reward/{name}/failed"] for name in REWARDS)
         assert np.isfinite(row["loss"]) and "kl" in row and row["skipped"] == 0
     told = json.loads((tmp_path / "evaluations" / "greedy.json").read_text())
-    assert set(told) == {"sft", "grpo"}
+    assert set(told) == {"grpo"}
     for name in ("accuracy/demo", "accuracy/partial", "format/demo"):  # what the demo reports
         assert name in told["grpo"]
     completion = read_journal(tmp_path / "rollouts.jsonl")[0]
@@ -280,23 +288,35 @@ GSM8K = {  # variant: prompts of more than 256 tokens
 MARIA = "Maria has 4 dimes, 4 quarters, and 7 nickels"
 
 
-@pytest.mark.parametrize("variant", GSM8K)
-def test_real_data_with_the_real_tokenizer(variant):
-    """What a run sets up from the demo's config, up to the weights."""
-    prompt, dropped = GSM8K[variant]
-    tok, data = tokenizer("gemma3"), config_of(variant)["data"]
-    data |= {part: str(real_path(part)) for part in ("train", "test")}
-    template = TEMPLATES[data["template"]]
-    whole = load_dataset(data, 42)
-    assert [len(part) for part in whole[:2]] == [7473, 1319]
-    assert whole.report["train/duplicates"] == 0 and whole.report["train/bad"] == []
-    assert sum("," in example["answer"] for example in whole.train) == 79
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A small model's weights beside the real tokenizer, in the Hub's form."""
+    tok = tokenizer("gemma3")
+    size = dataclasses.replace(SIZES["gemma3_micro"], vocab_size=tok.vocab_size, width=16)
+    params = init_params(size, jax.random.key(0), jnp.bfloat16)
+    return save_hf(Model(config=size, params=params, tokenizer=tok), tmp_path_factory.mktemp("hf"))
 
-    kept = drop_long(whole, lambda e: len(prompt_ids(tok, e, template)), data)
-    assert [len(part) for part in kept[:2]] == [7473 - dropped, 1319]
-    assert kept.report["train/kept"] == 1 - dropped / 7473 and kept.report["test/kept"] == 1.0
-    (maria,) = [e for e in (*kept.train, *kept.test) if e["question"].startswith(MARIA)]
-    assert prompt_text(maria, template) == prompt
-    ids = prompt_ids(tok, maria, template)
+
+@pytest.mark.parametrize("variant", GSM8K)
+def test_real_data_with_the_real_tokenizer(variant, directory, tmp_path):
+    """What a run sets up from the demo's config; only the weights are others."""
+    prompt, dropped = GSM8K[variant]
+    config = config_of(variant)
+    config["model"]["path"] = str(directory)
+    config["data"] |= {part: str(real_path(part)) for part in ("train", "test")}
+    assert problems(config) == []
+    run, _ = set_up(config, tmp_path, Progress(io.StringIO(), every_s=0.0), Stop())
+    report, tok = run.data.report, run.tokenizer
+    assert (report["train/rows"], report["test/rows"]) == (7473, 1319)
+    assert report["train/duplicates"] == report["test/duplicates"] == 0
+    assert report["train/bad"] == report["test/bad"] == []
+    assert [len(run.data.train), len(run.data.test)] == [7473 - dropped, 1319]
+    assert report["train/kept"] == 1 - dropped / 7473 and report["test/kept"] == 1.0
+    assert sum("," in example["answer"] for example in run.data.train) == 79
+    assert sum("," in example["answer"] for example in run.data.test) == 14
+
+    (maria,) = [e for e in (*run.data.train, *run.data.test) if e["question"].startswith(MARIA)]
+    assert prompt_text(maria, run.template) == prompt
+    ids = prompt_ids(tok, maria, run.template)
     assert ids[0] == tok.bos_id == 2 and ids.count(2) == 1 and tok.decode(ids[1:]) == prompt
     assert set(tok.stop_ids) == {1, 106}
