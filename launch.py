@@ -7,6 +7,8 @@
 --evaluate=PATH             only the config's evaluation, of a checkpoint of a run
                             (runs/tiny/checkpoints/grpo/00000050) or a Hugging Face directory
 --check                     only say whether the config is fine
+--preflight                 only say what it asks of its devices, which need not be there: no weights
+                            and no data are read, and nothing is computed
 """
 
 import logging
@@ -18,6 +20,7 @@ from ml_collections import config_flags
 
 from grpo.tools.arguments import parse, run_name
 from grpo.tools.evaluate import only_evaluation
+from grpo.tools.preflight import preflight, pretend
 from grpo.tools.run import complain, run_config
 from grpo.training.problems import problems
 
@@ -25,6 +28,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
 EVALUATE = flags.DEFINE_string("evaluate", None, "A checkpoint or directory to evaluate.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
+PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its devices.")
 
 
 def main(argv: list[str]) -> int:
@@ -32,9 +36,13 @@ def main(argv: list[str]) -> int:
     config = CONFIG.value.to_dict()
     if EVALUATE.value and not problems(config):
         config = only_evaluation(config, EVALUATE.value)
-    if CHECK.value:
-        wrong = problems(config)
-        return complain(wrong) if wrong else print("the config is fine") or 0
+    if PREFLIGHT.value:
+        pretend(config["mesh"])
+    if CHECK.value or PREFLIGHT.value:
+        if wrong := problems(config):
+            return complain(wrong)
+        print("\n".join(preflight(config) if PREFLIGHT.value else ["the config is fine"]))
+        return 0
     return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))
 
 

@@ -18,7 +18,7 @@ def base() -> ConfigDict:
         "model": {
             "path": optional(str),  # a directory or Hub repository; None: random weights
             "revision": optional(str),  # of a Hub repository, best a commit
-            "size": "gemma3_tiny",  # of random weights, a name in models/config.py
+            "size": "gemma3_tiny",  # of random weights and of --preflight: models/config.py
             "vocab": 512,  # pieces of the tokenizer that is trained for random weights
             "dtype": "float32",  # of activations and cache: float32, bfloat16
             "param_dtype": "float32",  # of the weights; adapters are always float32

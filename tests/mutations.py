@@ -17,6 +17,7 @@ from tests.mistakes import Mistake
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
 from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
+from tests.mistakes.in_demo import MISTAKES as IN_DEMO
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
@@ -38,6 +39,7 @@ MISTAKES = [
     *IN_DISPLAY,
     *IN_UNITS,
     *IN_STAGES,
+    *IN_DEMO,
 ]
 
 

@@ -76,13 +76,19 @@ class Run:
 
     def module(self, policy: Policy) -> Gemma:
         """The module that computes a policy."""
-        model = self.config["model"]
-        return Gemma(
-            self.size,
-            model["dtype"],
-            model["param_dtype"],
-            policy.scale,
-            attention=model["attention"],
-            remat=model["remat"],
-            mesh=self.mesh,
-        )
+        return gemma_of(self.config["model"], self.size, policy.scale, self.mesh)
+
+
+def gemma_of(
+    model: Mapping[str, Any], size: GemmaConfig, lora_scale: float, mesh: Mesh | None
+) -> Gemma:
+    """The module of a config's `model`, in a size."""
+    return Gemma(
+        size,
+        model["dtype"],
+        model["param_dtype"],
+        lora_scale,
+        attention=model["attention"],
+        remat=model["remat"],
+        mesh=mesh,
+    )

@@ -1,0 +1,43 @@
+"""Mistakes in the demo's config, and in what a preflight says of it."""
+
+from tests.mistakes import Mistake
+
+DEMO, PREFLIGHT, SHAPES = "configs/grpo_demo_gemma3_1b.py", "grpo/tools/preflight.py", "grpo/tools/shapes.py"
+NUMBERS = "tests/test_demo_config.py::test_every_number"
+FULL = "tests/test_preflight.py::test_the_demo_at_its_full_size"
+
+MISTAKES = [
+    Mistake("the demo's loss is a mean of sequences", DEMO,
+            ', aggregation="token"', "",
+            NUMBERS),
+    Mistake("the demo's schedule ends with its updates", DEMO,
+            "schedule_updates=3738,", "schedule_updates=None,",
+            NUMBERS),
+    Mistake("the demo's golds lose their commas", DEMO,
+            "strip_commas=False, ", "",
+            NUMBERS),
+    Mistake("the repository's demo counts four tags", DEMO,
+            "    del grpo.rewards.demo_approximate_format\n    grpo.rewards.demo_approximate_format_5 = base.reward(1.0, -2.5, 2.5)\n", "",
+            "tests/test_demo_config.py::test_rewards"),
+    Mistake("the rehearsal has another prompt", DEMO,
+            'max_prompt=96, buckets=(96,)', 'max_prompt=96, buckets=(96,), template="plain"',
+            "tests/test_demo_config.py::test_the_rehearsal_differs_in_size_only"),
+    Mistake("a preflight puts nothing on the mesh", SHAPES,
+            "Shape(x.shape, x.dtype, sharding=at), tree, places)", "Shape(x.shape, x.dtype), tree, places)",
+            FULL),
+    Mistake("a device's bytes are those of all", SHAPES,
+            "sum(math.prod(device_shape(x)) *", "sum(x.size *",
+            FULL),
+    Mistake("a preflight forgets the reference", PREFLIGHT,
+            "ref_logprob_BC=logprob_BC if objective.kl_coef > 0 else None", "ref_logprob_BC=None",
+            "tests/test_demo_config.py::test_the_rehearsal_runs"),
+    Mistake("a preflight rolls out one completion per prompt", PREFLIGHT,
+            "yield from of_rollout(shapes, start, P, G, C, ", "yield from of_rollout(shapes, start, P * G, 1, C, ",
+            "tests/test_demo_config.py::test_the_rehearsal_runs"),
+    Mistake("what is kept counts the weights too", SHAPES,
+            "(kept - given).items()", "kept.items()",
+            "tests/test_preflight.py::test_what_is_kept_for_the_way_back"),
+    Mistake("a preflight looks for the real devices", PREFLIGHT,
+            'max(1, mesh["fsdp"] * mesh["tp"])', "1",
+            "tests/test_preflight.py::test_from_the_command_line_on_any_machine"),
+]
