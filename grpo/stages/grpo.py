@@ -134,25 +134,29 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             rollout_rows(where, repeated, told, scores, np.asarray(advantage_PG), run.template),
         )
 
+    def collect() -> dict[str, float]:
+        """The groups of an iteration, in as many rounds as it takes; what is told of them."""
+        writer, rounds, spread = Writer(run, course.policy, buckets), [], 0
+        while len(rounds) < config["max_rounds"] and spread < P:
+            rounds.append(gather(writer, len(rounds)))
+            spread += int(has_spread(rounds[-1].groups, G).sum())
+            course.pause()
+        groups = rounds[0].groups
+        if config["dynamic_sampling"] != "off":
+            groups = choose([told.groups for told in rounds], G)
+        metrics = mean_of([told.metrics for told in rounds])
+        rows = [row for told in rounds for row in told.rows]
+        taken = len(rounds) * P
+        course.gathered(groups.stored(), rows, taken, metrics["reward/abstained"])
+        return metrics
+
     course.begin()
     while not course.is_done:
-        news: dict[str, float] = {}
-        if course.pending is None:
-            writer, rounds = Writer(run, course.policy, buckets), []
-            spread = 0
-            while len(rounds) < config["max_rounds"] and spread < P:
-                rounds.append(gather(writer, len(rounds)))
-                spread += int(has_spread(rounds[-1].groups, G).sum())
-                course.pause()
-            groups = rounds[0].groups
-            if config["dynamic_sampling"] != "off":
-                groups = choose([told.groups for told in rounds], G)
-            rows = [row for told in rounds for row in told.rows]
-            news = mean_of([told.metrics for told in rounds])
-            course.gathered(groups.stored(), rows, len(rounds) * P, news["reward/abstained"])
+        # A run that was stopped between two updates has its groups already.
+        news = {} if course.pending else collect()
+        groups = Groups(**course.pending)
 
-        # (5) Update: mu epochs in minibatches, each frozen by itself.
-        groups = Groups(**(course.pending or {}))
+        # (5) Update: epochs in minibatches, each frozen by itself.
         for update in range(course.cursor["update"], updates):
             batch = minibatch(
                 groups,
@@ -165,6 +169,5 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             )
             state, metrics = step(course.state, start.frozen, batch)
             course.updated(state, {**news, **metrics})
-            done = update + 1
+            news, done = {}, update + 1
             course.advance(course.iteration + done // updates, done % updates)
-            news = {}

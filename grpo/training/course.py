@@ -58,7 +58,7 @@ class Course:
             "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
             "bad_updates": 0, "bad_rewards": 0,
         }  # fmt: skip
-        self.pending: Pending | None = None
+        self.pending: Pending = {}
         self.seconds = 0.0  # of this stage, over all of its launches
         self._metric: float | None = None
         self._since = time.monotonic()
@@ -117,7 +117,7 @@ class Course:
         if self.cursor[what] < patience:
             return
         file = self.run.workdir / f"{self.stage}-{self.step():08d}-bad.npz"
-        np.savez(file, **(self.pending or {}))  # pyright: ignore[reportArgumentType]
+        np.savez(file, **self.pending)  # pyright: ignore[reportArgumentType]
         raise TroubleError(
             f"stage {self.stage}, update {self.step()}: {reason}, {patience} times in a row; "
             f"the batch is in {file}, the completions are in rollouts.jsonl"
@@ -139,7 +139,7 @@ class Course:
         self.cursor |= {"iteration": iteration, "update": update}
         is_between = self.cursor["update"] == 0
         if is_between:
-            self.pending = None
+            self.pending = {}
             self.evaluate()
         if self.is_done:
             self.save(final=True)
@@ -185,7 +185,7 @@ class Course:
                 "seconds": round(self._elapsed(), 3),
                 "metric": self._metric,
             },
-            pending=self.pending,
+            pending=self.pending or None,
             metric=self._metric,
             final=final,
         )
@@ -200,7 +200,8 @@ class Course:
         for line in self._checkpoints.rejected:
             self.run.progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
         if newest is not None:
-            self.state, extra, self.pending = self._checkpoints.restore(newest, like(self.state))
+            self.state, extra, pending = self._checkpoints.restore(newest, like(self.state))
+            self.pending = pending or {}
             self.cursor, self.seconds = extra["cursor"], extra["seconds"]
             self._metric = extra["metric"]
             self.run.progress.say(f"{self.stage} goes on from update {newest}")
@@ -217,7 +218,7 @@ class Course:
         self._metrics.keep(is_kept)
         self._timing.keep(is_kept)
         # Sampled at the cursor's iteration: kept if the checkpoint holds them as well.
-        last = self.iteration if self.pending is not None else self.iteration - 1
+        last = self.iteration if self.pending else self.iteration - 1
         self._rollouts.keep(lambda row: row["stage"] != self.stage or row["iteration"] <= last)
 
 

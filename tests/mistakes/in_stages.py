@@ -6,7 +6,7 @@ SAME = "tests/test_resume.py::test_a_run_that_is_stopped_everywhere_ends_bit_by_
 
 MISTAKES = [
     Mistake("a checkpoint without the batch that is being learnt from", "grpo/training/course.py",
-            "pending=self.pending,",
+            "pending=self.pending or None,",
             "pending=None,",
             SAME),
     Mistake("metrics after the checkpoint are kept", "grpo/training/course.py",
@@ -14,7 +14,7 @@ MISTAKES = [
             "",
             SAME),
     Mistake("rollouts of an unfinished iteration are forgotten", "grpo/training/course.py",
-            "last = self.iteration if self.pending is not None else self.iteration - 1",
+            "last = self.iteration if self.pending else self.iteration - 1",
             "last = self.iteration - 1",
             SAME),
     Mistake("rollouts after the checkpoint are kept", "grpo/training/course.py",
@@ -62,8 +62,8 @@ MISTAKES = [
             'first = course.cursor["taken"]',
             "tests/test_stages.py::test_refill_takes_new_prompts_from_the_order"),
     Mistake("prompts of later rounds are drawn again", "grpo/stages/grpo.py",
-            "taken=len(rounds) * P",
-            "taken=P",
+            "taken = len(rounds) * P",
+            "taken = P",
             "tests/test_stages.py::test_refill_takes_new_prompts_from_the_order"),
     Mistake("every update has its own cut", "grpo/stages/grpo.py",
             'course.iteration * config["epochs"]',
