@@ -19,6 +19,7 @@ from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
+from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
@@ -36,6 +37,7 @@ MISTAKES = [
     *IN_CHECKPOINT,
     *IN_DISPLAY,
     *IN_UNITS,
+    *IN_LAUNCH,
 ]
 
 
