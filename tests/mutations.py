@@ -20,6 +20,7 @@ from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
+from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
@@ -40,6 +41,7 @@ MISTAKES = [
     *IN_UNITS,
     *IN_STAGES,
     *IN_DEMO,
+    *IN_LAUNCH,
 ]
 
 

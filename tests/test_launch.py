@@ -180,7 +180,7 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "said"), BAD_FIELDS, ids=str)
+@pytest.mark.parametrize(("field", "value", "said"), BAD_FIELDS, ids=lambda x: str(x)[:40])
 def test_a_bad_field(field, value, said):
     found = problems(changed({field: value}))
     about = [line for line in found if line.startswith(field)]
@@ -491,6 +491,7 @@ BAD_FLAGS = {
     "--config=configs/base.py": "--config=configs/base.py: module 'config_config' has no attribute "
     "'get_config'",
 }
+FINE = (f"{TINY} --config.stages.sft.optimizer.clip_norm=None", f"{TINY} --config.seed=None")
 BAD_CONFIG_FILES = {
     "raise RuntimeError('no\\nway')": "line 1: RuntimeError: no way",
     "def get_config(": "line 1: SyntaxError: '(' was never closed",
@@ -508,15 +509,15 @@ BAD_CONFIG_FILES = {
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
     """What each command line is answered, all of them by one process."""
-    commands = dict(BAD_FLAGS)
+    commands = {command: command for command in (*BAD_FLAGS, *FINE)}
     folder = tmp_path_factory.mktemp("configs")
     for number, source in enumerate(BAD_CONFIG_FILES):
         (folder / f"{number}.py").write_text(source)
         commands[source] = f"--config={folder / f'{number}.py'}"
-    sent = [command if command in BAD_FLAGS else flag for command, flag in commands.items()]
     done = subprocess.run(
         [sys.executable, "-c", PARSING],
-        input="\n".join(sent) + "\n", cwd=ROOT, capture_output=True, text=True, check=True,
+        input="\n".join(commands.values()) + "\n",
+        cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return dict(zip(commands, done.stderr.splitlines(), strict=True))
 
@@ -524,6 +525,11 @@ def parsed(tmp_path_factory):
 @pytest.mark.parametrize("command", BAD_FLAGS)
 def test_a_bad_command_line(parsed, command):
     assert parsed[command].startswith(f"error: {BAD_FLAGS[command]}")
+
+
+@pytest.mark.parametrize("command", FINE)
+def test_none_on_the_command_line(parsed, command):
+    assert parsed[command] == "['launch.py']"
 
 
 @pytest.mark.parametrize("source", BAD_CONFIG_FILES)
