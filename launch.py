@@ -7,8 +7,8 @@
 --evaluate=PATH             only the config's evaluation, of a checkpoint of a run
                             (runs/tiny/checkpoints/grpo/00000060) or a Hugging Face directory
 --check                     only say whether the config is fine
---preflight                 only say what it asks of its devices, which need not be there: no weights
-                            and no data are read, and nothing is computed
+--preflight                 only say what it asks of its devices, which need not be there; reads no
+                            weights and no data, and computes nothing
 """
 
 import pathlib
