@@ -3,7 +3,7 @@
     python -m tests.mutations [--only=SUBSTRING] [--write]
 
 Works on a copy of the tree, one mistake at a time. Prints a line per mistake and exits with 1 if
-one went unnoticed; --write puts the table into docs/mutations.md.
+one went unnoticed. --write runs nothing: it writes the list of all of them, docs/mutations.md.
 """
 
 import argparse
@@ -70,13 +70,30 @@ def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:
     return done.returncode == 1 and bool(red), red[0] if red else done.stdout[-200:]
 
 
+def write() -> None:
+    """The list, for readers."""
+    head = f"""# {len(MISTAKES)} planted mistakes
+
+Each was made in a copy of the tree when its test was written, and turned that test red;
+`python -m tests.mutations` makes them all again. Written by `python -m tests.mutations --write`.
+
+| planted mistake | in | turns red |
+|---|---|---|
+"""
+    rows = [f"| {m.what} | `{m.file}` | `{m.test}` |\n" for m in MISTAKES]
+    TABLE.write_text(head + "".join(rows))
+
+
 def main() -> None:
     """Runs every mistake and tells which went unnoticed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    rows, missed = [], 0
+    if arguments.write:
+        write()
+        return
+    missed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder) / "tree"
         ignore = shutil.ignore_patterns(".git", "__pycache__", ".venv", "runs")
@@ -86,15 +103,6 @@ def main() -> None:
                 red, line = run(mistake, tree)
                 missed += not red
                 print(f"{'red' if red else 'MISSED'}  {mistake.what}: {line[:150]}", flush=True)
-                test = line.split()[1].split("[")[0] if red else "**none**"
-                rows.append(f"| {mistake.what} | `{mistake.file}` | `{test}` |")
-    if arguments.write:
-        head = "| planted mistake | in | turns red |\n|---|---|---|\n"
-        TABLE.write_text(
-            "# Planted mistakes\n\nWritten by `python -m tests.mutations --write`: each one-line "
-            "mistake is made in a copy of the tree;\nthe first test that fails is shown.\n\n"
-            f"{head}" + "\n".join(rows) + "\n"
-        )
     sys.exit(missed and f"{missed} mistakes went unnoticed")
 
 
