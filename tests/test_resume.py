@@ -124,9 +124,9 @@ def test_a_stop_leaves_a_checkpoint_of_that_moment(stopped, what, event, nth, st
 
 def test_where_a_stage_is_stands_in_its_checkpoints(stopped):
     def cursor(what):
-        return tuple(stopped[1][what]["newest"][1].values())
+        told = stopped[1][what]["newest"][1]
+        return tuple(told[name] for name in ("iteration", "update", "taken", "evaluated"))
 
-    # iteration, update, taken, evaluated
     assert cursor("the middle of SFT") == (2, 0, 4, 0)
     assert cursor("the evaluation at the end of SFT") == (3, 0, 6, 0)
     assert cursor("the evaluation before GRPO") == (0, 0, 0, -1)
