@@ -34,10 +34,10 @@ PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its 
 def main(argv: list[str]) -> int:
     """Runs, or only checks."""
     config = CONFIG.value.to_dict()
+    if PREFLIGHT.value:
+        pretend(config["mesh"])  # before anything looks for devices
     if EVALUATE.value and not problems(config):
         config = only_evaluation(config, EVALUATE.value)
-    if PREFLIGHT.value:
-        pretend(config["mesh"])
     if CHECK.value or PREFLIGHT.value:
         if wrong := problems(config):
             return complain(wrong)

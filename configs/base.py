@@ -21,7 +21,9 @@ def base() -> ConfigDict:
             "size": "gemma3_tiny",  # of random weights and of --preflight: models/config.py
             "vocab": 512,  # pieces of the tokenizer that is trained for random weights
             "dtype": "float32",  # of activations and cache: float32, bfloat16
-            "param_dtype": "float32",  # of the weights; adapters are always float32
+            # Of the weights; adapters are always float32. Where all parameters are trained,
+            # bfloat16 rounds most small updates away.
+            "param_dtype": "float32",
             "attention": "einsum",  # how scores are computed: models/attention.py
             "remat": "none",  # what a layer recomputes on the way back: none, dots, full
         },
@@ -99,7 +101,9 @@ def sft() -> ConfigDict:
     """Supervised training on worked solutions: grpo/stages/sft.py."""
     return ConfigDict({
         "kind": "sft",
-        "start": optional(str),  # the stage to go on from; None: the one before in the pipeline
+        # The stage to go on from, or base; None: the one before in the pipeline. The order of the
+        # examples begins anew in each stage.
+        "start": optional(str),
         "lora": lora(),
         "steps": 200,  # optimizer updates
         "examples": optional(int),  # how many of the training examples; None: all
@@ -179,7 +183,7 @@ def evaluate() -> ConfigDict:
         "kind": "evaluate",
         "policies": ("base",),  # the ends of stages to compare; base: the model as loaded
         "examples": optional(int),  # how many of the test examples; None: all
-        "batch": 100,  # prompts at a time
+        "batch": 100,  # completions at a time
         "max_new_tokens": 48,
         "greedy": True,
         "samples": 0,  # per problem, for pass@k and maj@k

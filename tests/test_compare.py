@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.advantages import advantages, decoupled_advantages, overlong_penalty
-from grpo.algorithms.compare import compare
+from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.presets import GRPO, PRESETS
 
 NAN = float("nan")
@@ -132,3 +132,16 @@ def test_what_has_no_reward_abstains(objective):
     if objective is GRPO:
         rest = np.delete(REWARD[0] - PENALTY[0], 1)
         np.testing.assert_allclose(np.delete(told[0], 1), in_groups([rest])[0], rtol=1e-5)
+
+
+def test_a_spread_is_of_the_rewards_and_not_of_the_penalties():
+    """Group 0 is solved by all, group 1 by some, group 2 has one reward only."""
+    reward_PG = jnp.array([[1.0, 1.0], [1.0, 0.0], [1.0, jnp.nan]])
+    parts = {"a": reward_PG, "b": jnp.array([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])}
+    told = spread(reward_PG, parts, {"a": 1.0, "b": 0.0}, objective=PRESETS["grpo"])
+    assert told.tolist() == [[False], [True], [False]]
+    apart = dataclasses.replace(PRESETS["grpo"], decoupled=True)
+    told = spread(reward_PG, parts, {"a": 1.0, "b": 0.0}, objective=apart)
+    assert told.tolist() == [[False], [True], [False]]
+    told = spread(reward_PG, parts, {"a": 1.0, "b": 0.1}, objective=apart)
+    assert told.tolist() == [[True], [True], [False]]

@@ -26,6 +26,7 @@ def groups_of(advantages, first=0, **changes) -> Groups:
         "mask_BC": np.array(FULL * (rows // G), bool),
         "truncated_B": number % 2 == 0,
         "advantage_B": np.array(advantages, np.float32),
+        "spread_B": np.repeat(np.any(np.reshape(advantages, (-1, G)) != 0, axis=1), G),
         "sample_logprob_BC": -np.repeat(number[:, None] + 1.0, C, 1),
     }
     return Groups(**{**told, **changes})

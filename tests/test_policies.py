@@ -146,17 +146,17 @@ def test_another_adapter_begins_where_the_old_one_ended(run, policies):
 
 def test_references(policies):
     """What the stage begins with, with or without an adapter that changes nothing; or the base."""
-    fresh = policies.reference("fresh")
+    fresh = policies.reference("fresh", policies.start("fresh"))
     assert set(fresh) == {"params"}
     assert_trees_equal(fresh["params"], policies.start("fresh").params)
-    same = policies.reference("same")
+    same = policies.reference("same", policies.start("same"))
     assert set(same) == {"params", "lora"}
     assert_trees_equal(same["lora"], policies.end("fresh").adapter)
-    other = policies.reference("other")
+    other = policies.reference("other", policies.start("other"))
     assert set(other) == {"params"}
     assert_trees_equal(other["params"], policies.start("other").params)
-    assert_trees_equal(policies.reference("full"), {"params": load()})
-    assert_trees_equal(policies.reference("held"), {"params": load()})
+    assert_trees_equal(policies.reference("full", policies.start("full")), {"params": load()})
+    assert_trees_equal(policies.reference("held", policies.start("held")), {"params": load()})
 
 
 def test_made_again_bit_by_bit(run, policies):

@@ -15,8 +15,8 @@ from grpo.rollout import sampler
 from grpo.rollout.prompts import PromptTooLongError, pad_prompts
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
 from grpo.training.policy import Scorer
-from models.gemma import Gemma
-from models.lora import LoraConfig, init_adapter
+from models.gemma import Gemma, unstack
+from models.lora import LoraConfig, init_adapter, merge
 from models.sharding import make_mesh, shardings
 from tests.helpers import SHALLOW, TINY, greedy, left_padded, shallow_params, tiny_params
 
@@ -109,6 +109,37 @@ def test_an_adapter_is_merged():
     score = jax.jit(scorer, static_argnums=3)
     assert np.abs(score(with_adapter, ids, mask, NEW)[0] - told.sample_logprob_BC).max() <= 1e-5
     assert np.abs(score({"params": params}, ids, mask, NEW)[0] - told.sample_logprob_BC).max() > 0.1
+
+
+def test_in_bfloat16_a_young_adapter_is_not_rounded_away():
+    """A difference far below the spacing of bfloat16 numbers near the weights."""
+    lora, params = LoraConfig(rank=3, alpha=6), shallow_params("bfloat16")
+    adapter = jax.tree.map(lambda x: x + 1e-4, init_adapter(lora, params, jax.random.key(0)))
+    weights = decoding_params(params, adapter, lora_scale=lora.scale, dtype=jnp.bfloat16, mesh=None)
+    merged = merge(params, adapter, lora.scale)["layers"]["mlp"]["up"]["w"]
+    assert (merged == params["layers"]["mlp"]["up"]["w"]).mean() > 0.9  # what merging would do
+    for layer, (told, mine) in enumerate(
+        zip(weights["lora"]["layers"], unstack(adapter)["layers"], strict=True)
+    ):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_array_equal(x, y.astype(jnp.bfloat16)), told, mine
+        )
+        assert (weights["params"]["layers"][layer]["mlp"]["up"]["w"]
+                == params["layers"]["mlp"]["up"]["w"][layer]).all()  # fmt: skip
+    # And it is applied: the completions are scored as the trainer scores them with the adapter.
+    big = jax.tree.map(lambda x: x + 0.05, adapter)
+    weights = decoding_params(params, big, lora_scale=lora.scale, dtype=jnp.bfloat16, mesh=None)
+    module = Gemma(SHALLOW, jnp.bfloat16, lora_scale=lora.scale)
+    told = rollout(
+        module, weights, IDS, MASK, row_keys(0, "train", 0, np.arange(12)), PLAIN, NEVER,
+        group=GROUP, max_new_tokens=NEW,
+    )  # fmt: skip
+    scorer = jax.jit(Scorer(module=module, temperature=1.0, with_entropy=False), static_argnums=3)
+    ids = np.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
+    mask = np.concatenate([told.prompt_mask_BI, told.completion_mask_BC], axis=1)
+    for variables, limit in (({"params": params, "lora": big}, 2e-2), ({"params": params}, None)):
+        gap = np.abs(scorer(variables, ids, mask, NEW)[0] - told.sample_logprob_BC).mean()
+        assert gap < limit if limit else gap > 0.1
 
 
 def test_a_group_shares_one_prefill():

@@ -82,11 +82,13 @@ def test_the_policy_starts_at_its_reference(adapted):
 
 
 def test_references(policies):
-    fresh, same = policies.reference("fresh"), policies.reference("same")
+    fresh, same, other = (
+        policies.reference(name, policies.start(name)) for name in ("fresh", "same", "other")
+    )
     assert fresh.keys() == {"params"}
     assert_trees_equal(fresh["params"], policies.end("sft").params)
     assert_trees_equal(same["lora"], policies.end("fresh").adapter)
-    assert_trees_equal(policies.reference("other")["params"], policies.base.params)
+    assert_trees_equal(other["params"], policies.base.params)
     with pytest.raises(AssertionError):
         assert_trees_equal(fresh["params"], policies.base.params)
 

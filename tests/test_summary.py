@@ -145,7 +145,7 @@ def test_a_stage_without_running_evaluations_still_takes_its_time(run):
 
 def test_the_summary(run):
     text = summary(run)
-    assert text.startswith("# my-run\n\n| after |")
+    assert text.startswith("# my-run\n\n## check\n\n| after |")
     files = [line.split("`")[1] for line in text.split("\n") if line.startswith("- `")]
     names = ["curve.svg", "metrics.jsonl", "evaluations"]
     assert files == [str(run.workdir / name) for name in names]  # those that are there

@@ -7,11 +7,31 @@ A  = advantages(r)   or, decoupled,   z(Σ_f w_f advantages(r_f)) over the f wit
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 
-from grpo.algorithms.advantages import advantages, decoupled_advantages, overlong_penalty
+from grpo.algorithms.advantages import (
+    advantages,
+    all_equal,
+    decoupled_advantages,
+    overlong_penalty,
+)
 from grpo.algorithms.objective import Objective
 
 Array = jax.Array
+
+
+def spread(
+    reward_PG: Array,
+    parts: Mapping[str, Array],
+    weights: Mapping[str, float],
+    *,
+    objective: Objective,
+) -> Array:
+    """spread_P1: whether a group's rewards differ, before any penalty: penalties always do."""
+    heard = [part_PG for name, part_PG in parts.items() if weights[name]]
+    compared = heard if objective.decoupled else [reward_PG]
+    differ = [~all_equal(r_PG, jnp.isfinite(r_PG), 1) for r_PG in compared]
+    return jnp.any(jnp.stack(differ), axis=0)
 
 
 def compare(

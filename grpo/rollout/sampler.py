@@ -67,29 +67,33 @@ def row_keys(seed: int, purpose: str, step: int, rows: Array) -> Array:
 @functools.partial(jax.jit, static_argnames=("lora_scale", "dtype", "mesh"))
 def decoding_params(
     params: Params, adapter: Params | None, *, lora_scale: float, dtype: Any, mesh: Mesh | None
-) -> Params:
-    """The parameters as decoding wants them, made once per rollout.
+) -> dict[str, Params]:
+    """The module's collections as decoding wants them, made once per rollout.
 
-    The adapter merged, one array per layer (a decode step would otherwise cut every layer out of
-    its stack), in the compute dtype, and whole along the `fsdp` axis: a step reads every weight,
-    and to gather them for each token would take thirty times as long as the reading.
+    One array per layer (a decode step would otherwise cut every layer out of its stack), in the
+    compute dtype, and whole along the `fsdp` axis: a step reads every weight, and to gather them
+    for each token would take thirty times as long as the reading. In float32 the adapter is merged;
+    in bfloat16 it stays beside, as the trainer has it: what a young adapter adds to a weight is
+    less than bfloat16's spacing there, and most of it would round away.
     """
-    if adapter is not None:
-        params = merge(params, adapter, lora_scale)
 
     def lower(path: tuple, x: Array) -> Array:
         return x if path_name(path).endswith("scale") else x.astype(dtype)  # as the trainer has it
 
-    params = unstack(jax.tree_util.tree_map_with_path(lower, params))
+    variables = {"params": params} | ({} if adapter is None else {"lora": adapter})
+    variables = jax.tree_util.tree_map_with_path(lower, variables)
+    if adapter is not None and dtype == jnp.float32:
+        variables = {"params": merge(variables["params"], adapter, lora_scale)}
+    variables = {name: unstack(tree) for name, tree in variables.items()}
     if mesh is None:
-        return params
-    return jax.lax.with_sharding_constraint(params, shardings(params, mesh, ("tp",)))
+        return variables
+    return jax.lax.with_sharding_constraint(variables, shardings(variables, mesh, ("tp",)))
 
 
 @functools.partial(jax.jit, static_argnames=("module", "group", "max_new_tokens"))
 def rollout(
     module: Gemma,
-    params: Params,
+    variables: dict[str, Params],
     prompt_ids_PI: Array,
     prompt_mask_PI: Array,
     key_B: Array,
@@ -107,8 +111,8 @@ def rollout(
     batch = prompt_ids_PI.shape[0] * group
 
     def forward(ids_BT: Array, mask_BT: Array, cache: Cache) -> tuple[Array, Cache]:
-        hidden_BTD, filled = module.apply({"params": params}, ids_BT, mask_BT, cache)
-        return unembed(config, params, hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
+        hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
+        return unembed(config, variables["params"], hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
     def share(x: Array) -> Array:
         return shard_rows(jnp.repeat(x, group, axis=0), mesh)

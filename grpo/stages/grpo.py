@@ -7,7 +7,7 @@
     (5) update     θ <- AdamW(θ, ∇L)                             `epochs` times, in minibatches
 
 L is that of grpo/algorithms/losses.py; options of the loss may change (4) as well. With one update
-per iteration π_old is π_θ itself: nothing is computed for it, and the ratio of the two is 1.
+per iteration π_old is π_θ itself, and the ratio of the two is 1.
 
 Dynamic sampling (DAPO, arXiv:2503.14476) leaves out the groups in which no completion is better
 than another ("drop"), and draws new prompts in their place ("refill"), for `max_rounds` rounds at
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from grpo.algorithms.compare import compare
+from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.losses import kl_penalty
 from grpo.algorithms.objective import Objective
 from grpo.data.order import example_at
@@ -28,7 +28,6 @@ from grpo.rewards.compose import gated, reward_table, score, shuffled
 from grpo.training.completions import Writer
 from grpo.training.course import Course
 from grpo.training.groups import Groups, choose, has_spread, minibatch
-from grpo.training.optimizer import optimizer_of
 from grpo.training.policies import Policies
 from grpo.training.policy import Scorer, make_policy_loss, score_rows
 from grpo.training.report import mean_of, rollout_metrics, rollout_rows
@@ -51,17 +50,17 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
     updates = config["epochs"] * config["minibatches"]
     objective = Objective(**config["loss"])
     table = reward_table({"name": f, **entry} for f, entry in config["rewards"].items())
-    start, reference = policies.start(name), policies.reference(name)
+    start = policies.start(name)
+    reference = policies.reference(name, start) if objective.kl_coef > 0 else None
     scorer = Scorer(
         module=run.module(start),
         temperature=config["sampling"]["temperature"],
         with_entropy=config["entropy"],
     )
-    optimizer = optimizer_of(config["optimizer"], config["iterations"] * updates)
-    course = Course(run, name, start, optimizer, config["iterations"])
+    course = Course(run, name, start, config["iterations"], updates)
     step = make_train_step(
         make_policy_loss(scorer, objective, is_adapter=start.adapter is not None),
-        optimizer,
+        course.optimizer,
         microbatches=config["microbatches"],
         state=course.state,
         frozen=start.frozen,
@@ -73,7 +72,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
     )
     # Rounds of one iteration stand side by side: all of them need the same number of columns.
     buckets = run.config["data"]["buckets"]
-    buckets = buckets if config["max_rounds"] == 1 else buckets[-1:]
+    buckets = buckets if config["max_rounds"] == 1 else (max(buckets),)
     is_kl_in_reward = objective.kl_in == "reward" and objective.kl_coef > 0
 
     def gather(writer: Writer, round: int) -> Gathered:
@@ -99,18 +98,23 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
         old_BC = ref_BC = penalty_PG = None
         if updates > 1 or is_kl_in_reward:
             old_BC = logprobs(course.policy.variables, ids_BT, mask_BT)
-        if objective.kl_coef > 0:
+        if reference is not None:
             ref_BC = logprobs(reference, ids_BT, mask_BT)
 
         # (4) Compare each with its group.
-        parts = gated(scores.rewards, table)
+        reward_PG = jnp.asarray(scores.total).reshape(P, G)
+        parts = {
+            f: jnp.asarray(part_B).reshape(P, G)
+            for f, part_B in gated(scores.rewards, table).items()
+        }
+        weights = {f: entry.weight for f, entry in table.items()}
         if is_kl_in_reward and old_BC is not None and ref_BC is not None:
             penalty_B = kl_penalty(old_BC, ref_BC, mask_BC, objective=objective)
             penalty_PG = penalty_B.reshape(P, G)
         advantage_PG = compare(
-            jnp.asarray(scores.total).reshape(P, G),
-            {f: jnp.asarray(part_B).reshape(P, G) for f, part_B in parts.items()},
-            {f: entry.weight for f, entry in table.items()},
+            reward_PG,
+            parts,
+            weights,
             jnp.asarray(told.length_B).reshape(P, G),
             penalty_PG,
             limit=C,
@@ -122,12 +126,17 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             mask_BC=mask_BC,
             truncated_B=told.truncated_B,
             advantage_B=advantage_PG.reshape(-1),
+            spread_B=jnp.repeat(spread(reward_PG, parts, weights, objective=objective), G),
             sample_logprob_BC=told.rollout.sample_logprob_BC,
             old_logprob_BC=old_BC if updates > 1 else None,
             ref_logprob_BC=ref_BC,
         )
-        where = {"stage": name, "step": course.step(), "iteration": course.iteration}
-        where["round"] = round  # groups are numbered within it
+        where = {
+            "stage": name,
+            "step": course.step(),
+            "iteration": course.iteration,
+            "round": round,  # groups are numbered within it
+        }
         return Gathered(
             groups.on_host(),
             rollout_metrics(repeated, told, scores, np.asarray(advantage_PG)),
@@ -136,10 +145,10 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
 
     def collect() -> dict[str, float]:
         """The groups of an iteration, in as many rounds as it takes; what is told of them."""
-        writer, rounds, spread = Writer(run, course.policy, buckets), [], 0
-        while len(rounds) < config["max_rounds"] and spread < P:
+        writer, rounds, useful = Writer(run, course.policy, buckets), [], 0
+        while len(rounds) < config["max_rounds"] and useful < P:
             rounds.append(gather(writer, len(rounds)))
-            spread += int(has_spread(rounds[-1].groups, G).sum())
+            useful += int(has_spread(rounds[-1].groups, G).sum())
             course.pause()
         groups = rounds[0].groups
         if config["dynamic_sampling"] != "off":
@@ -168,6 +177,6 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
                 objective=objective,
             )
             state, metrics = step(course.state, start.frozen, batch)
-            course.updated(state, {**news, **metrics})
+            course.updated(state, {**news, **metrics}, groups.stored())
             news, done = {}, update + 1
             course.advance(course.iteration + done // updates, done % updates)

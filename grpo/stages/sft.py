@@ -12,7 +12,6 @@ from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.training.course import Course
-from grpo.training.optimizer import optimizer_of
 from grpo.training.packing import Pair, Rows, one_each, packed
 from grpo.training.policies import Policies
 from grpo.training.policy import Scorer, make_supervised_loss
@@ -25,14 +24,13 @@ def sft(run: Run, name: str, policies: Policies) -> None:
     config = run.config["stages"][name]
     start = policies.start(name)
     examples = solutions(run, config["examples"], config["max_target"])
-    optimizer = optimizer_of(config["optimizer"], config["steps"])
-    course = Course(run, name, start, optimizer, config["steps"])
+    course = Course(run, name, start, config["steps"], updates=1)
     step = make_train_step(
         make_supervised_loss(
             Scorer(module=run.module(start), temperature=1.0, with_entropy=False),
             is_adapter=start.adapter is not None,
         ),
-        optimizer,
+        course.optimizer,
         microbatches=config["microbatches"],
         state=course.state,
         frozen=start.frozen,
@@ -57,9 +55,8 @@ def sft(run: Run, name: str, policies: Policies) -> None:
     while not course.is_done:
         rows, count = batch(course.cursor["taken"])
         state, metrics = step(course.state, start.frozen, rows)
-        course.updated(state, metrics)
-        course.cursor["taken"] += count
-        course.advance(course.iteration + 1)
+        course.updated(state, metrics, rows._asdict())
+        course.advance(course.iteration + 1, taken=count)
 
 
 def solutions(run: Run, count: int | None, max_target: int) -> list[Example]:
@@ -73,5 +70,5 @@ def solutions(run: Run, count: int | None, max_target: int) -> list[Example]:
         run.config["data"]["min_kept"],
         f"solutions of at most {max_target} tokens",
     )
-    run.progress.say(f"sft: {len(kept)} solutions, {ratio:.1%} fit {max_target} tokens")
+    run.progress.say(f"{len(kept)} solutions, {ratio:.1%} fit {max_target} tokens")
     return kept

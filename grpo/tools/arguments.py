@@ -132,7 +132,7 @@ def run_name(argv: list[str]) -> str:
             path, _, variant = value.partition(":")
             parts.insert(0, pathlib.Path(path).stem + (f"-{variant}" if variant else ""))
         elif name == "evaluate":
-            parts.append("-".join(["evaluate", *pathlib.Path(value).parts[-3:]]))
+            parts.append("-".join(["evaluate", *pathlib.Path(value).parts[-4:]]))
         elif name.startswith("config."):
             parts.append(f"{name.removeprefix('config.')}={value}")
     return SPACE.sub("_", ",".join(parts))[:200]

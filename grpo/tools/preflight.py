@@ -1,6 +1,6 @@
 """What a config asks of its devices, found out without weights, data or accelerators.
 
-Every program of a run is traced and lowered at its full shape, each parameter where the table of
+Every program of a stage is traced and lowered at its full shape, each parameter where the table of
 models/sharding.py puts it: what does not go together shows here. What a device must hold is
 reckoned from the shapes: what lives through a stage, and what a rollout and an update add. What
 comes and goes within a layer, and a compiler's own, is not in it (benchmarks/tpu_compile.py).
@@ -174,14 +174,15 @@ def of_rollout(
 ) -> Lines:
     """A rollout by weights that are copied for it."""
     dtype, width = jnp.dtype(shapes.config["model"]["dtype"]), shapes.config["data"]["max_prompt"]
-    merge = functools.partial(
+    lower = functools.partial(
         decoding_params.eval_shape, lora_scale=policy.scale, dtype=dtype, mesh=shapes.mesh
     )
-    weights = shapes.put(merge(policy.params, policy.adapter), ("tp",))
+    weights = shapes.put(lower(policy.params, policy.adapter), ("tp",))
+    module = shapes.module(policy.scale if "lora" in weights else 0.0)
     ids_PI, key_B = Shape((P, width), jnp.int32), row_keys(0, "train", 0, jnp.arange(P * G))
     seconds = timed(
         lambda: rollout.lower(
-            shapes.module(0.0), weights, ids_PI, ids_PI, key_B, Sampling(**sampling), STOP_IDS,
+            module, weights, ids_PI, ids_PI, key_B, Sampling(**sampling), STOP_IDS,
             group=G, max_new_tokens=C,
         )
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """A run: the stages of a config's pipeline, one after the other, in a directory.
 
-The same call goes on where the last one ended. At the end there is DONE with the results, or
+The same call goes on where the last one ended. At the end there is DONE beside summary.md, or
 FAILED with the reason; while it goes, `lock` is held, so that no second run writes beside it.
 
     exit code   0   finished          75   asked to stop, and saved: start it again
@@ -23,6 +23,7 @@ from grpo.stages.sft import sft
 from grpo.tools.environment import environment
 from grpo.tools.summary import summary
 from grpo.training.display import Progress
+from grpo.training.journal import read_journal
 from grpo.training.manifest import write_json
 from grpo.training.policies import Policies
 from grpo.training.problems import problems
@@ -71,8 +72,8 @@ def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, sto
         for file in made_here:  # a second try may say something else
             file.unlink(missing_ok=True)
         return complain([" ".join(str(error).split())])
-    write_json(workdir / "environment.json", environment(run))
-    write_json(workdir / "data.json", run.data.report)
+    settle_data(run)
+    tell_environment(run)
     (workdir / "FAILED").unlink(missing_ok=True)
     tell_start(run)
     try:
@@ -168,6 +169,27 @@ def signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def settle_data(run: Run) -> None:
+    """Writes down what became of the data, or makes sure that it is what the run began with."""
+    file, here = run.workdir / "data.json", json.loads(json.dumps(run.data.report))
+    if file.exists() and json.loads(file.read_text("utf-8")) != here:
+        raise RunError(
+            f"--workdir={run.workdir}: the data are no longer those in its data.json: name another "
+            "directory, or bring the files back"
+        )
+    write_json(file, here)
+
+
+def tell_environment(run: Run) -> None:
+    """Adds a row on this launch; says so if it is another environment than the last one."""
+    journal, here = run.journal("environment"), environment(run)
+    before = read_journal(journal.path)[-1] if journal.path.exists() else here
+    changed = [f"{key} {before[key]} -> {here[key]}" for key in here if here[key] != before[key]]
+    if changed:
+        run.progress.say(f"not bit by bit from here on: {', '.join(changed)}")
+    journal.write(here)
 
 
 def tell_start(run: Run) -> None:

@@ -24,7 +24,7 @@ def summary(run: Run) -> str:
     parts = [f"# {run.workdir.name}"]
     for name in run.config["pipeline"]:
         if run.config["stages"][name]["kind"] == "evaluate":
-            parts += [accuracy_table(run, name, seconds), samples(run, name)]
+            parts += [f"## {name}", accuracy_table(run, name, seconds), samples(run, name)]
     curve = run.workdir / "curve.svg"
     if series := curves(run, rows):
         title = "Right answers to test problems while training"
@@ -34,7 +34,7 @@ def summary(run: Run) -> str:
     places = [
         ("curve.svg", "accuracy on test problems while training"),
         ("metrics.jsonl", "every update and evaluation"),
-        ("rollouts.jsonl", "every completion that was trained on, and what it earned"),
+        ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
         ("evaluations/", "every completion that was evaluated"),
         ("checkpoints/", "where each stage can be taken up"),
     ]
@@ -44,7 +44,7 @@ def summary(run: Run) -> str:
 
 
 def seconds_of(run: Run) -> dict[str, float]:
-    """How long each training stage took, its evaluations and compiling included."""
+    """How long each training stage took up to its last update, compiling included."""
     file = run.workdir / "timing.jsonl"
     return {row["stage"]: row["seconds"] for row in read_journal(file)} if file.exists() else {}
 

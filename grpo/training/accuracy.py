@@ -17,7 +17,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from grpo.algorithms.estimates import NO_ANSWER, maj_at_k, pass_at_k, wilson
+from grpo.algorithms.estimates import NO_ANSWER, SUBSETS, maj_at_k, pass_at_k, wilson
 from grpo.data.examples import Example
 from grpo.rewards.demo import formatted_answer
 from grpo.rewards.extract import demo_compatible, lenient, strict
@@ -91,6 +91,8 @@ def sample_metrics(
     votes_PN = [vote_ids(samples, row) for samples, row in zip(texts, right_PN, strict=True)]
     for k in ks:
         told[f"pass@{k}"] = float(np.mean([pass_at_k(row, k) for row in right_PN]))
+        if math.comb(right_PN.shape[1], k) > SUBSETS:
+            continue  # there is no exact vote of so many subsets
         problems = zip(votes_PN, logprob_PN, right_PN, strict=True)
         told[f"maj@{k}"] = float(np.mean([maj_at_k(*problem, k=k) for problem in problems]))
     return told

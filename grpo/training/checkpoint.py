@@ -78,6 +78,11 @@ class Checkpoints:
                     ranks[step] = (MODES[self.best_mode] * metric, step)
         return max(ranks, key=lambda step: ranks[step], default=None)
 
+    def best_metric(self) -> float | None:
+        """The metric of the best step."""
+        best = self.best()
+        return None if best is None else read_about(self.path(best)).metric
+
     def save(
         self,
         step: int,

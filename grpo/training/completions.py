@@ -18,7 +18,6 @@ from grpo.rollout.prompts import pad_prompts
 from grpo.rollout.sampler import Rollout, decoding_params, rollout, row_keys
 from grpo.training.policy import Policy
 from grpo.training.run import Run
-from models.gemma import Gemma
 
 Array = jax.Array
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -46,7 +45,7 @@ class Writer:
     """A policy as it stands, ready to write."""
 
     def __init__(self, run: Run, policy: Policy, buckets: Sequence[int]):
-        self._run, self._module, self._buckets = run, run.module(policy), buckets
+        self._run, self._buckets = run, buckets
         self._weights = decoding_params(
             policy.params,
             policy.adapter,
@@ -54,6 +53,9 @@ class Writer:
             dtype=jnp.dtype(run.config["model"]["dtype"]),
             mesh=run.mesh,
         )
+        # Where the adapter is merged, policies with and without one share their programs.
+        scale = policy.scale if "lora" in self._weights else 0.0
+        self._module = run.module(policy).clone(lora_scale=scale)
 
     def write(
         self,
@@ -71,9 +73,8 @@ class Writer:
         prompts = [prompt_ids(tokenizer, example, self._run.template) for example in examples]
         ids_PI, mask_PI = pad_prompts(prompts, self._buckets)
         rows_B = first_row + jnp.arange(len(examples) * group)
-        # The adapter is merged: the module is that of the parameters alone.
         told = rollout(
-            plain(self._module),
+            self._module,
             self._weights,
             ids_PI,
             mask_PI,
@@ -98,11 +99,6 @@ class Writer:
         """The text of a completion without the token that stopped it."""
         tokenizer = self._run.tokenizer
         return tokenizer.decode(list(ids[:-1] if ids[-1] in tokenizer.stop_ids else ids))
-
-
-def plain(module: Gemma) -> Gemma:
-    """The module for merged parameters: stages with and without an adapter share its programs."""
-    return module.clone(lora_scale=0.0)
 
 
 def finish_reasons(truncated_B: np.ndarray) -> list[str]:

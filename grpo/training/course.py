@@ -18,9 +18,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from grpo.training.evaluation import evaluate_greedy
+from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.policy import Policy
 from grpo.training.run import Run, StoppedError
 from grpo.training.train_step import TrainState, init_state
@@ -48,12 +48,14 @@ class Course:
         run: Run,
         stage: str,
         start: Policy,
-        optimizer: optax.GradientTransformation,
-        total: int,
+        iterations: int,
+        updates: int,  # of an iteration
     ):
-        self.run, self.stage, self.start, self.total = run, stage, start, total
+        self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
-        self.state: TrainState = init_state(start.trainable, optimizer)
+        self._rate = rate_of(self.config["optimizer"], iterations * updates)
+        self.optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
+        self.state: TrainState = init_state(start.trainable, self.optimizer)
         self.cursor = {
             "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
             "bad_updates": 0, "bad_rewards": 0,
@@ -96,31 +98,35 @@ class Course:
         for row in rows:
             self._rollouts.write(row)
         is_bad = abstained > self.config["max_abstained"]
-        self._count("bad_rewards", is_bad, f"{abstained:.0%} of the completions have no reward")
+        reason = f"{abstained:.0%} of the completions have no reward"
+        self._count("bad_rewards", is_bad, reason, pending)
 
-    def updated(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
+    def updated(
+        self, state: TrainState, metrics: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> None:
         """Takes in an update: its row in the journal, and a line for who is watching."""
         self.state = state
         row = {name: float(value) for name, value in metrics.items()}
+        row["learning_rate"] = float(np.asarray(self._rate(self.step() - 1 - self._skipped)))
         where = {"stage": self.stage, "step": self.step(), "iteration": self.iteration}
         self._metrics.write({**where, **row})
         self._timing.write({**where, "seconds": round(self._elapsed(), 3)})
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
         self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
         is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
-        self._count("bad_updates", is_bad, "loss or gradient is not finite")
+        self._count("bad_updates", is_bad, "loss or gradient is not finite", batch)
 
-    def _count(self, what: str, is_bad: bool, reason: str) -> None:
+    def _count(self, what: str, is_bad: bool, reason: str, batch: Mapping[str, Any]) -> None:
         """Counts bad ones in a row; too many end the run."""
         self.cursor[what] = self.cursor[what] + 1 if is_bad else 0
         patience = self.run.config["patience"]
         if self.cursor[what] < patience:
             return
         file = self.run.workdir / f"{self.stage}-{self.step():08d}-bad.npz"
-        np.savez(file, **self.pending)  # pyright: ignore[reportArgumentType]
+        np.savez(file, **batch)
         raise TroubleError(
             f"stage {self.stage}, update {self.step()}: {reason}, {patience} times in a row; "
-            f"the batch is in {file}, the completions are in rollouts.jsonl"
+            f"the batch is in {file}"
         )
 
     def begin(self) -> None:
@@ -134,9 +140,10 @@ class Course:
             self.save()
             raise StoppedError(self.run.stop.reason)
 
-    def advance(self, iteration: int, update: int = 0) -> None:
+    def advance(self, iteration: int, update: int = 0, taken: int = 0) -> None:
         """Moves the cursor; saves if that is due, or if the run is to stop, which ends it here."""
-        self.cursor |= {"iteration": iteration, "update": update}
+        taken += self.cursor["taken"]
+        self.cursor |= {"iteration": iteration, "update": update, "taken": taken}
         is_between = self.cursor["update"] == 0
         if is_between:
             self.pending = {}
@@ -145,7 +152,8 @@ class Course:
             self.save(final=True)
             return
         self.pause()
-        if is_between and self.iteration % self.config["checkpoint_every"] == 0:
+        is_due = self.iteration % self.config["checkpoint_every"] == 0
+        if is_between and (is_due or self._is_best()):
             self.save()
 
     def evaluate(self) -> bool:
@@ -171,6 +179,14 @@ class Course:
             f"problems right ({low:.1%} to {high:.1%}), {metrics['length/mean']:.1f} tokens"
         )
         return True
+
+    def _is_best(self) -> bool:
+        """Whether the evaluation just made is better than that of every checkpoint."""
+        best = self._checkpoints.best_metric()
+        if self.cursor["evaluated"] != self.iteration or self._metric is None or best is None:
+            return False
+        sign = 1.0 if self.run.config["checkpoint"]["best_mode"] == "max" else -1.0
+        return sign * self._metric > sign * best
 
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything."""
@@ -200,7 +216,9 @@ class Course:
         for line in self._checkpoints.rejected:
             self.run.progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
         if newest is not None:
-            self.state, extra, pending = self._checkpoints.restore(newest, like(self.state))
+            wanted = like(self.state)
+            del self.state  # two states at a time may be one too many
+            self.state, extra, pending = self._checkpoints.restore(newest, wanted)
             self.pending = pending or {}
             self.cursor, self.seconds = extra["cursor"], extra["seconds"]
             self._metric = extra["metric"]
@@ -223,5 +241,5 @@ class Course:
 
 
 def like(tree: Any) -> Any:
-    """The shapes and places of a tree, so that what is restored does not need it to live on."""
+    """The shapes and places of a tree, which may then go."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

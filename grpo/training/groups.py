@@ -24,6 +24,7 @@ class Groups(NamedTuple):
     mask_BC: Array  # of the completions
     truncated_B: Array
     advantage_B: Array
+    spread_B: Array  # whether the rewards of its group differ
     sample_logprob_BC: Array
     old_logprob_BC: Array | None = None  # None: the policy as it is
     ref_logprob_BC: Array | None = None  # None: there is no reference
@@ -43,7 +44,7 @@ class Groups(NamedTuple):
 
 def has_spread(groups: Groups, group: int) -> Array:
     """Per group, whether a completion is better than another: whether it has something to teach."""
-    return np.any(groups.advantage_B.reshape(-1, group) != 0, axis=1)
+    return groups.spread_B.reshape(-1, group)[:, 0]
 
 
 def choose(rounds: Sequence[Groups], group: int) -> Groups:

@@ -61,10 +61,19 @@ def make_optimizer(
     return optax.chain(clip, adamw)
 
 
+def rate_of(config: Mapping[str, Any], total_updates: int) -> optax.Schedule:
+    """The learning rate that a stage's config describes, for a stage of so many updates."""
+    return learning_rate(
+        peak=config["learning_rate"],
+        schedule=config["schedule"],
+        warmup=config["warmup"],
+        final=config["final"],
+        total_updates=config["schedule_updates"] or total_updates,
+    )
+
+
 def optimizer_of(config: Mapping[str, Any], total_updates: int) -> optax.GradientTransformation:
     """The optimizer that a stage's config describes, for a stage of so many updates."""
-    rest = dict(config)
-    peak, total = rest.pop("learning_rate"), rest.pop("schedule_updates") or total_updates
-    names = ("schedule", "warmup", "final")
-    rate = learning_rate(peak=peak, total_updates=total, **{name: rest.pop(name) for name in names})
-    return make_optimizer(learning_rate=rate, **rest)
+    names = ("b1", "b2", "eps", "weight_decay", "decayed", "clip_norm")
+    rest = {name: config[name] for name in names}
+    return make_optimizer(learning_rate=rate_of(config, total_updates), **rest)

@@ -47,11 +47,10 @@ class Policies:
         before = self.end(self.predecessor(stage))
         return prepare(self._run, stage, before, config["lora"])
 
-    def reference(self, stage: str) -> Variables:
+    def reference(self, stage: str, start: Policy) -> Variables:
         """What a stage's policy is held to: where the stage begins, or the base."""
         if self._run.config["stages"][stage]["reference"] == "base":
             return self.base.variables
-        start = self.start(stage)
         # A fresh adapter changes nothing yet; the parameters alone are cheaper to run.
         is_fresh = self._lora(stage) != self._lora(self.predecessor(stage))
         return {"params": start.params} if is_fresh else start.variables

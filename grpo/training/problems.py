@@ -183,6 +183,21 @@ def about_sft(stage: Mapping, config: Mapping) -> Lines:
         )
 
 
+def about_groups(stage: Mapping) -> Lines:
+    """Dynamic sampling: its rounds, and that groups are compared within themselves."""
+    sampling, loss = stage["dynamic_sampling"], stage["loss"]
+    if (stage["max_rounds"] > 1) != (sampling == "refill"):
+        yield (
+            f"max_rounds={stage['max_rounds']}: dynamic_sampling={sampling!r} "
+            f"needs {'more than 1' if sampling == 'refill' else '1'}"
+        )
+    if sampling == "refill" and "batch" in (loss["baseline"], loss["scale"]):
+        yield (
+            "dynamic_sampling='refill': each round would have a baseline or scale of its own: use "
+            "loss.baseline='group' and loss.scale='group' or 'none'"
+        )
+
+
 def about_grpo(stage: Mapping, config: Mapping) -> Lines:
     """A GRPO stage: rewards, objective, and how an iteration is cut."""
     yield from about_training(stage, config)
@@ -200,11 +215,7 @@ def about_grpo(stage: Mapping, config: Mapping) -> Lines:
         yield from about_rows(
             rows // stage["minibatches"], stage, config, "prompts * group / minibatches"
         )
-    if (stage["max_rounds"] > 1) != (stage["dynamic_sampling"] == "refill"):
-        yield (
-            f"max_rounds={stage['max_rounds']}: dynamic_sampling={stage['dynamic_sampling']!r} "
-            f"needs {'more than 1' if stage['dynamic_sampling'] == 'refill' else '1'}"
-        )
+    yield from about_groups(stage)
     if stage["sampling"]["temperature"] == 0:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 

@@ -40,8 +40,15 @@ def rollout_metrics(
 
 
 def mean_of(reports: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the rounds of an iteration."""
-    return {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
+    """Each metric over the rounds of an iteration: maxima are the largest, others the mean."""
+
+    def over(name: str) -> float:
+        told = [report[name] for report in reports if not np.isnan(report[name])]
+        if not told:
+            return float("nan")
+        return max(told) if name.endswith(("/max", "/max_abs")) else float(np.mean(told))
+
+    return {name: over(name) for name in reports[0]}
 
 
 def rollout_rows(

@@ -1,9 +1,9 @@
 """What every stage of a run is given: its data, tokenizer, model, and where to write.
 
-<workdir>/config.json         the config as resolved, environment.json what it ran on
+<workdir>/config.json         the config as resolved; environment.jsonl: what launches ran on
           tokenizer.model     the one in use
           metrics.jsonl       a row per update and per evaluation; equal runs, equal bytes
-          rollouts.jsonl      a row per completion that was trained on
+          rollouts.jsonl      a row per completion that was sampled for training
           timing.jsonl        seconds; the only journal that differs between equal runs
           checkpoints/<stage>/<step>/
           evaluations/<stage>.json and .jsonl
