@@ -15,7 +15,7 @@ from configs import base
 from grpo.rewards.compose import REWARDS
 from grpo.tools.run import run_config
 from grpo.training.arrays import checkpointer, read_arrays
-from grpo.training.completions import Writer
+from grpo.training.completions import Sampler
 from grpo.training.course import Course
 from grpo.training.display import Progress
 from grpo.training.journal import read_journal
@@ -114,23 +114,23 @@ def launch(config: base.ConfigDict, workdir: pathlib.Path) -> int:
 def watched(see: Callable[[Run, str], None]) -> Iterator[list[str]]:
     """Lets `see` look at a run after each batch of completions and each update."""
     events: list[str] = []
-    write, updated = Writer.write, Course.updated
+    sample, updated = Sampler.sample, Course.updated
 
     def seen(run: Run, event: str) -> None:
         events.append(event)
         see(run, event)
 
-    def watched_write(self, *words, **named):
-        told = write(self, *words, **named)
+    def watched_sample(self, *words, **named):
+        told = sample(self, *words, **named)
         seen(self._run, f"{named['purpose']} {named['step']}")
         return told
 
     def watched_updated(self, *words, **named):
         updated(self, *words, **named)
-        seen(self.run, f"{self.stage} update {self.step()}")
+        seen(self.run, f"{self.stage} update {self.step}")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writer, "write", watched_write)
+        patch.setattr(Sampler, "sample", watched_sample)
         patch.setattr(Course, "updated", watched_updated)
         yield events
 

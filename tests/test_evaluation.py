@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from grpo.training.accuracy import RIGHT
-from grpo.training.completions import GREEDY, Writer
+from grpo.training.completions import GREEDY, Sampler
 from grpo.training.evaluation import (
     SAMPLED_STEP,
     evaluate_greedy,
     evaluate_samples,
-    write_all,
+    sample_all,
 )
 from grpo.training.policy import Policy
 from grpo.training.run import StoppedError
@@ -68,8 +68,8 @@ def test_batches_change_nothing(greedily, sampled):
 def test_greedy_is_the_likeliest_continuation(run, policy, greedily):
     """By one forward pass over prompts and completions: each token is the likeliest."""
     settings = {"step": 0, "sampling": GREEDY, "max_new_tokens": NEW}
-    (told,) = write_all(run, policy, FIVE, batch=5, group=1, **settings)
-    ids, mask = map(np.asarray, told.rows)
+    (told,) = sample_all(run, policy, FIVE, batch=5, group=1, **settings)
+    ids, mask = map(np.asarray, told.tokens)
     logits = np.asarray(logits_of(Gemma(run.size), policy.variables, ids, mask))
     own = np.asarray(told.rollout.completion_mask_BC)
     np.testing.assert_array_equal(ids[:, -NEW:][own], logits[:, -NEW - 1 : -1].argmax(axis=-1)[own])
@@ -105,7 +105,7 @@ def test_rows_of_samples(sampled):
 def test_what_is_right_counts(run, policy, monkeypatch):
     """Texts put into the sampler's mouth: 2 of 3 samples right, then none, then all."""
     said = iter(["It is 2", "<answer>2</answer>", "3", "no", "7", "2", *["12"] * 6])
-    monkeypatch.setattr(Writer, "_text", lambda self, ids: next(said))
+    monkeypatch.setattr(Sampler, "_text", lambda self, ids: next(said))
     metrics, rows = evaluate_samples(
         run, policy, EXAMPLES[:3], batch=6, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
         ks=(1, 2, 3),
@@ -139,10 +139,10 @@ def test_a_completion_is_that_of_its_place_and_seed(run, policy, sampled):
 
 def test_what_training_draws_is_another_matter(run, policy):
     """The same rows of the same step, for another purpose."""
-    writer = Writer(run, policy, run.config["data"]["buckets"])
+    sampler = Sampler(run, policy, run.config["data"]["buckets"])
 
     def texts(purpose, step):
-        told = writer.write(
+        told = sampler.sample(
             FIVE, purpose=purpose, step=step, first_row=0, sampling=SAMPLING, group=3,
             max_new_tokens=NEW,
         )  # fmt: skip
@@ -155,7 +155,7 @@ def test_what_training_draws_is_another_matter(run, policy):
 
 def test_evaluation_has_keys_of_its_own(run, policy, sampled):
     """Its samples are those of its purpose, by the place of each."""
-    told = Writer(run, policy, run.config["data"]["buckets"]).write(
+    told = Sampler(run, policy, run.config["data"]["buckets"]).sample(
         FIVE, purpose="evaluate", step=SAMPLED_STEP, first_row=0, sampling=SAMPLING, group=3,
         max_new_tokens=NEW,
     )  # fmt: skip
@@ -172,7 +172,7 @@ def test_nothing_of_the_policy_moves(run, policy):
 def test_mean_log_probs_are_of_the_tokens_there_are(run, policy):
     """Sum over the completion by its length; the part of a filled-up batch is cut off."""
     parts = list(
-        write_all(run, policy, FIVE, batch=2, group=3, step=1, sampling=SAMPLING,
+        sample_all(run, policy, FIVE, batch=2, group=3, step=1, sampling=SAMPLING,
                   max_new_tokens=NEW)
     )  # fmt: skip
     assert [len(part.texts) for part in parts] == [6, 6, 3]

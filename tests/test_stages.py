@@ -8,7 +8,7 @@ import pytest
 import grpo.stages.grpo
 from grpo.data.order import example_at
 from grpo.rewards.compose import REWARDS
-from grpo.training.completions import Writer
+from grpo.training.completions import Sampler
 from grpo.training.policies import merged
 from tests.helpers import assert_trees_equal
 from tests.small_run import (
@@ -119,10 +119,10 @@ def flat(example, completion: str) -> float:
 def launched(config, workdir, reward):
     """What was sampled, and what was learnt from."""
     told, batches = [], []
-    write, minibatch = Writer.write, grpo.stages.grpo.minibatch
+    sample, minibatch = Sampler.sample, grpo.stages.grpo.minibatch
 
-    def seen_write(self, *words, **named):
-        told.append(write(self, *words, **named))
+    def seen_sample(self, *words, **named):
+        told.append(sample(self, *words, **named))
         return told[-1]
 
     def seen_minibatch(*words, **named):
@@ -131,7 +131,7 @@ def launched(config, workdir, reward):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(REWARDS, REWARD, reward)
-        patch.setattr(Writer, "write", seen_write)
+        patch.setattr(Sampler, "sample", seen_sample)
         patch.setattr(grpo.stages.grpo, "minibatch", seen_minibatch)
         assert launch(config, workdir) == 0
     return told, batches
@@ -148,7 +148,7 @@ def learnt(batches) -> set[bytes]:
 
 
 def sampled(told) -> list[bytes]:
-    return [np.asarray(ids, np.int32).tobytes() for part in told for ids in part.rows[0]]
+    return [np.asarray(ids, np.int32).tobytes() for part in told for ids in part.tokens[0]]
 
 
 def in_order(config, workdir, count: int) -> list[str]:

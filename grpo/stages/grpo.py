@@ -25,7 +25,7 @@ from grpo.algorithms.losses import kl_penalty
 from grpo.algorithms.objective import Objective
 from grpo.data.order import example_at
 from grpo.rewards.compose import gated, reward_table, score, shuffled
-from grpo.training.completions import Writer
+from grpo.training.completions import Sampler
 from grpo.training.course import Course
 from grpo.training.groups import Groups, choose, has_spread, minibatch
 from grpo.training.policies import Policies
@@ -35,7 +35,7 @@ from grpo.training.run import Run
 from grpo.training.train_step import make_train_step
 
 
-class Gathered(NamedTuple):
+class Round(NamedTuple):
     """P groups of completions, and what is told of them."""
 
     groups: Groups
@@ -58,7 +58,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
         with_entropy=config["entropy"],
     )
     course = Course(run, name, start, config["iterations"], updates)
-    step = make_train_step(
+    update_policy = make_train_step(
         make_policy_loss(scorer, objective, is_adapter=start.adapter is not None),
         course.optimizer,
         microbatches=config["microbatches"],
@@ -75,15 +75,15 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
     buckets = buckets if config["max_rounds"] == 1 else (max(buckets),)
     is_kl_in_reward = objective.kl_in == "reward" and objective.kl_coef > 0
 
-    def gather(writer: Writer, round: int) -> Gathered:
+    def play(sampler: Sampler, number: int) -> Round:
         """Completions by the policy as it stands, and what they are worth: (1) to (4)."""
-        first = course.cursor["taken"] + round * P
+        first = course.cursor["taken"] + number * P
         size = len(run.data.train)
         examples = [run.data.train[example_at(run.seed, first + p, size)] for p in range(P)]
 
         # (1) Sample G completions per prompt.
-        told = writer.write(
-            examples, purpose="train", step=course.iteration, first_row=round * P * G,
+        told = sampler.sample(
+            examples, purpose="train", step=course.iteration, first_row=number * P * G,
             sampling=config["sampling"], group=G, max_new_tokens=C,
         )  # fmt: skip
 
@@ -91,10 +91,10 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
         repeated = [example for example in examples for _ in range(G)]
         scores = score(table, repeated, told.texts, seconds=config["reward_seconds"])
         if config["shuffle_rewards"]:
-            scores = shuffled(scores, [run.seed, course.iteration, round])
+            scores = shuffled(scores, [run.seed, course.iteration, number])
 
         # (3) Freeze the old and the reference log-probs.
-        (ids_BT, mask_BT), mask_BC = told.rows, told.rollout.completion_mask_BC
+        (ids_BT, mask_BT), mask_BC = told.tokens, told.rollout.completion_mask_BC
         old_BC = ref_BC = penalty_PG = None
         if updates > 1 or is_kl_in_reward:
             old_BC = logprobs(course.policy.variables, ids_BT, mask_BT)
@@ -103,7 +103,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
 
         # (4) Compare each with its group.
         reward_PG = jnp.asarray(scores.total).reshape(P, G)
-        parts = {
+        reward_by_name = {
             f: jnp.asarray(part_B).reshape(P, G)
             for f, part_B in gated(scores.rewards, table).items()
         }
@@ -113,7 +113,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             penalty_PG = penalty_B.reshape(P, G)
         advantage_PG = compare(
             reward_PG,
-            parts,
+            reward_by_name,
             weights,
             jnp.asarray(told.length_B).reshape(P, G),
             penalty_PG,
@@ -126,18 +126,18 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
             mask_BC=mask_BC,
             truncated_B=told.truncated_B,
             advantage_B=advantage_PG.reshape(-1),
-            spread_B=jnp.repeat(spread(reward_PG, parts, weights, objective=objective), G),
+            spread_B=jnp.repeat(spread(reward_PG, reward_by_name, weights, objective=objective), G),
             sample_logprob_BC=told.rollout.sample_logprob_BC,
             old_logprob_BC=old_BC if updates > 1 else None,
             ref_logprob_BC=ref_BC,
         )
         where = {
             "stage": name,
-            "step": course.step(),
+            "step": course.step,
             "iteration": course.iteration,
-            "round": round,  # groups are numbered within it
+            "round": number,  # groups are numbered within it
         }
-        return Gathered(
+        return Round(
             groups.on_host(),
             rollout_metrics(repeated, told, scores, np.asarray(advantage_PG)),
             rollout_rows(where, repeated, told, scores, np.asarray(advantage_PG), run.template),
@@ -145,16 +145,16 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
 
     def collect() -> dict[str, float]:
         """The groups of an iteration, in as many rounds as it takes; what is told of them."""
-        writer, rounds, useful = Writer(run, course.policy, buckets), [], 0
+        sampler, rounds, useful = Sampler(run, course.policy, buckets), [], 0
         while len(rounds) < config["max_rounds"] and useful < P:
-            rounds.append(gather(writer, len(rounds)))
+            rounds.append(play(sampler, len(rounds)))
             useful += int(has_spread(rounds[-1].groups, G).sum())
             course.pause()
         groups = rounds[0].groups
         if config["dynamic_sampling"] != "off":
-            groups = choose([told.groups for told in rounds], G)
-        metrics = mean_of([told.metrics for told in rounds])
-        rows = [row for told in rounds for row in told.rows]
+            groups = choose([round.groups for round in rounds], G)
+        metrics = mean_of([round.metrics for round in rounds])
+        rows = [row for round in rounds for row in round.rows]
         taken = len(rounds) * P
         course.gathered(groups.stored(), rows, taken, metrics["reward/abstained"])
         return metrics
@@ -162,7 +162,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
     course.begin()
     while not course.is_done:
         # A run that was stopped between two updates has its groups already.
-        news = {} if course.pending else collect()
+        of_rollout = {} if course.pending else collect()
         groups = Groups(**course.pending)
 
         # (5) Update: epochs in minibatches, each frozen by itself.
@@ -176,7 +176,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
                 limit=C,
                 objective=objective,
             )
-            state, metrics = step(course.state, start.frozen, batch)
-            course.updated(state, {**news, **metrics}, groups.stored())
-            news, done = {}, update + 1
+            state, metrics = update_policy(course.state, start.frozen, batch)
+            course.updated(state, {**of_rollout, **metrics}, groups.stored())
+            of_rollout, done = {}, update + 1  # told once
             course.advance(course.iteration + done // updates, done % updates)

@@ -25,7 +25,7 @@ def sft(run: Run, name: str, policies: Policies) -> None:
     start = policies.start(name)
     examples = solutions(run, config["examples"], config["max_target"])
     course = Course(run, name, start, config["steps"], updates=1)
-    step = make_train_step(
+    update_policy = make_train_step(
         make_supervised_loss(
             Scorer(module=run.module(start), temperature=1.0, with_entropy=False),
             is_adapter=start.adapter is not None,
@@ -54,7 +54,7 @@ def sft(run: Run, name: str, policies: Policies) -> None:
     course.begin()
     while not course.is_done:
         rows, count = batch(course.cursor["taken"])
-        state, metrics = step(course.state, start.frozen, rows)
+        state, metrics = update_policy(course.state, start.frozen, rows)
         course.updated(state, metrics, rows._asdict())
         course.advance(course.iteration + 1, taken=count)
 

@@ -33,7 +33,7 @@ class Completions(NamedTuple):
     mean_logprob_B: np.ndarray
 
     @property
-    def rows(self) -> tuple[Array, Array]:
+    def tokens(self) -> tuple[Array, Array]:
         """ids_BT and mask_BT of prompts and completions together."""
         told = self.rollout
         ids_BT = jnp.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
@@ -41,8 +41,8 @@ class Completions(NamedTuple):
         return ids_BT, jnp.concatenate(masks, axis=1)
 
 
-class Writer:
-    """A policy as it stands, ready to write."""
+class Sampler:
+    """A policy as it stands, ready to write completions."""
 
     def __init__(self, run: Run, policy: Policy, buckets: Sequence[int]):
         self._run, self._buckets = run, buckets
@@ -57,7 +57,7 @@ class Writer:
         scale = policy.scale if "lora" in self._weights else 0.0
         self._module = run.module(policy).clone(lora_scale=scale)
 
-    def write(
+    def sample(
         self,
         examples: Sequence[Example],
         *,

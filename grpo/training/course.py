@@ -85,6 +85,7 @@ class Course:
         """Whether nothing is left to do."""
         return self.iteration >= self.total
 
+    @property
     def step(self) -> int:
         """The number of updates done."""
         return int(self.state.step)
@@ -107,8 +108,8 @@ class Course:
         """Takes in an update: its row in the journal, and a line for who is watching."""
         self.state = state
         row = {name: float(value) for name, value in metrics.items()}
-        row["learning_rate"] = float(np.asarray(self._rate(self.step() - 1 - self._skipped)))
-        where = {"stage": self.stage, "step": self.step(), "iteration": self.iteration}
+        row["learning_rate"] = float(np.asarray(self._rate(self.step - 1 - self._skipped)))
+        where = {"stage": self.stage, "step": self.step, "iteration": self.iteration}
         self._metrics.write({**where, **row})
         self._timing.write({**where, "seconds": round(self._elapsed(), 3)})
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
@@ -122,10 +123,10 @@ class Course:
         patience = self.run.config["patience"]
         if self.cursor[what] < patience:
             return
-        file = self.run.workdir / f"{self.stage}-{self.step():08d}-bad.npz"
+        file = self.run.workdir / f"{self.stage}-{self.step:08d}-bad.npz"
         np.savez(file, **batch)
         raise TroubleError(
-            f"stage {self.stage}, update {self.step()}: {reason}, {patience} times in a row; "
+            f"stage {self.stage}, update {self.step}: {reason}, {patience} times in a row; "
             f"the batch is in {file}"
         )
 
@@ -171,7 +172,7 @@ class Course:
             raise
         self._metric = metrics[BEST]
         self.cursor["evaluated"] = self.iteration
-        where = {"stage": self.stage, "step": self.step(), "iteration": self.iteration}
+        where = {"stage": self.stage, "step": self.step, "iteration": self.iteration}
         self._metrics.write({**where, **{f"eval/{name}": x for name, x in metrics.items()}})
         share, low, high = (metrics[f"{BEST}{end}"] for end in ("", "/low", "/high"))
         self.run.progress.say(
@@ -194,7 +195,7 @@ class Course:
         is_measured = self.cursor["evaluated"] == self.iteration and self.cursor["update"] == 0
         self._metric = self._metric if is_measured else None
         self._checkpoints.save(
-            self.step(),
+            self.step,
             self.state,
             extra={
                 "cursor": self.cursor,
@@ -224,7 +225,7 @@ class Course:
             self._metric = extra["metric"]
             self.run.progress.say(f"{self.stage} goes on from update {newest}")
         self._skipped = float(self.state.skipped)
-        step, evaluated = self.step(), self.cursor["evaluated"]
+        step, evaluated = self.step, self.cursor["evaluated"]
 
         def is_kept(row: dict[str, Any]) -> bool:
             if row["stage"] != self.stage:

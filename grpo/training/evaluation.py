@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo.data.examples import Example
 from grpo.training.accuracy import accuracy_metrics, right, sample_metrics
-from grpo.training.completions import GREEDY, Completions, Writer, finish_reasons
+from grpo.training.completions import GREEDY, Completions, Sampler, finish_reasons
 from grpo.training.policy import Policy
 from grpo.training.run import Run
 
@@ -24,7 +24,7 @@ def evaluate_greedy(
 ) -> tuple[dict[str, float], Rows]:
     """The metrics of the likeliest completion of every example, and a row for each."""
     parts = list(
-        write_all(
+        sample_all(
             run, policy, examples, batch=batch, group=1, step=GREEDY_STEP, sampling=GREEDY,
             max_new_tokens=max_new_tokens,
         )
@@ -49,7 +49,7 @@ def evaluate_samples(
 ) -> tuple[dict[str, float], Rows]:
     """pass@k and maj@k of `samples` completions of every example, and a row for each."""
     parts = list(
-        write_all(
+        sample_all(
             run, policy, examples, batch=max(1, batch // samples), group=samples,
             step=SAMPLED_STEP, sampling=sampling, max_new_tokens=max_new_tokens,
         )
@@ -71,7 +71,7 @@ def evaluate_samples(
     return metrics, rows_of(examples, samples, texts, right_N, length_N, truncated_N)
 
 
-def write_all(
+def sample_all(
     run: Run,
     policy: Policy,
     examples: Sequence[Example],
@@ -83,13 +83,13 @@ def write_all(
     max_new_tokens: int,
 ) -> Iterator[Completions]:
     """The completions of all examples, `batch` prompts at a time; the last batch is filled up."""
-    writer = Writer(run, policy, run.config["data"]["buckets"])
+    sampler = Sampler(run, policy, run.config["data"]["buckets"])
     batch = min(batch, len(examples))
     for first in range(0, len(examples), batch):
         run.stop.check()
         part = examples[first : first + batch]
         filled = [*part, *[part[-1]] * (batch - len(part))]  # one shape, compiled once
-        told = writer.write(
+        told = sampler.sample(
             filled, purpose="evaluate", step=step, first_row=first * group, sampling=sampling,
             group=group, max_new_tokens=max_new_tokens,
         )  # fmt: skip
