@@ -118,8 +118,9 @@ def test_rollout_and_scores():
         keys = row_keys(0, "train", 0, jnp.arange(6))
         sampling = Sampling(1.0, 5, 0.9, 0.1)
         told = rollout.__wrapped__(
-            module, params, ids, ids, keys, sampling, jnp.arange(2), group=2, max_new_tokens=7
-        )
+            module, {"params": params}, ids, ids, keys, sampling, jnp.arange(2),
+            group=2, max_new_tokens=7,
+        )  # fmt: skip
         full = jnp.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
         scorer = Scorer(module=module, temperature=0.9, with_entropy=True)
         return jax.grad(lambda params: scorer({"params": params}, full, full, 7)[0].sum())(params)

@@ -2,6 +2,7 @@
 
 import io
 
+import jax
 import numpy as np
 import pytest
 
@@ -100,6 +101,34 @@ def test_another_adapter_starts_from_the_merged_one(policies):
         assert_trees_equal(start.params, before.params)
     assert (before.lora.rank, start.lora.rank) == (2, 3)
     assert_trees_equal(before.params, policies.end("sft").params)  # frozen through both stages
+
+
+def test_stages_on_a_mesh(folder):
+    """Adapters that are merged and begun, stopped and gone on with, on 2 x 2 devices."""
+    config = adapters()
+    config.mesh.update(fsdp=2, tp=2)
+    config.stages.sft.steps = 1
+    for name in ("fresh", "other"):
+        config.stages[name].iterations = 1
+    config.pipeline = ("sft", "fresh", "other")
+    with watched(stop_at("fresh update 1")):
+        assert launch(config, folder / "mesh") == 75
+    assert launch(config, folder / "mesh") == 0
+    _, policies = opened(config, folder / "mesh", io.StringIO())
+    start, end = policies.start("other"), policies.end("other")
+    for leaf in (start.params["embedder"]["table"], start.params["layers"]["mlp"]["up"]["w"]):
+        assert leaf.addressable_shards[0].data.size == leaf.size // 4
+    assert max(float(np.abs(b).max()) for b in jax.tree.leaves(end.adapter)) > 0
+    alone = adapters()
+    alone.stages.sft.steps = 1
+    for name in ("fresh", "other"):
+        alone.stages[name].iterations = 1
+    alone.pipeline = config.pipeline
+    assert launch(alone, folder / "alone") == 0
+    for ours, theirs in zip(
+        rows(folder / "mesh", "metrics"), rows(folder / "alone", "metrics"), strict=True
+    ):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-4)
 
 
 def groups(mode: str, rounds: int = 1):

@@ -92,7 +92,9 @@ def merged(policy: Policy) -> Policy:
     """The policy as parameters alone; the ones it was made of stay as they are."""
     if policy.adapter is None:
         return policy
-    return Policy(jax.jit(merge, static_argnums=2)(policy.params, policy.adapter, policy.scale))
+    places = jax.tree.map(lambda x: x.sharding, policy.params)
+    merge_here = jax.jit(merge, static_argnums=2, out_shardings=places)
+    return Policy(merge_here(policy.params, policy.adapter, policy.scale))
 
 
 def prepare(run: Run, stage: str, policy: Policy, lora: Mapping[str, Any]) -> Policy:
