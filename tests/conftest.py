@@ -11,5 +11,18 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def nothing_is_computed(monkeypatch):
+    """Whatever is compiled, or makes weights, fails the test."""
+
+    def refuse(*args, **kwargs):
+        pytest.fail("something was computed")
+
+    monkeypatch.setattr(jax, "jit", refuse)
+    for name in ("grpo.training.origin.init_params", "models.checkpoints.hf.read_tensor"):
+        monkeypatch.setattr(name, refuse)

@@ -42,7 +42,7 @@ def git(*words: str) -> str | None:
     program = shutil.which("git")
     if program is None or not (ROOT / ".git").exists():
         return None
-    done = subprocess.run(  # noqa: S603 (fixed words)
+    done = subprocess.run(
         [program, "-C", str(ROOT), *words], capture_output=True, text=True, check=False
     )
     return done.stdout.strip() if done.returncode == 0 else None

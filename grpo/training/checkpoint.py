@@ -78,10 +78,12 @@ class Checkpoints:
                     ranks[step] = (MODES[self.best_mode] * metric, step)
         return max(ranks, key=lambda step: ranks[step], default=None)
 
-    def best_metric(self) -> float | None:
-        """The metric of the best step."""
+    def beats_best(self, metric: float) -> bool:
+        """Whether a metric is better than that of the best step; False if no step has one."""
         best = self.best()
-        return None if best is None else read_about(self.path(best)).metric
+        told = None if best is None else read_about(self.path(best)).metric
+        sign = MODES[self.best_mode]
+        return told is not None and sign * metric > sign * told
 
     def save(
         self,

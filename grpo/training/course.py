@@ -9,7 +9,8 @@ any update and go on bit by bit; its journals are cut back to the checkpoint it 
     bad_updates, bad_rewards    updates that were not finite, iterations without rewards, in a row
 
 An update that is not finite changes nothing (train_step.py). After `patience` bad ones in a row the
-stage fails: the last good checkpoint stays the newest, and the batch is written beside it.
+stage fails: the last good checkpoint stays the newest, and the batch is written into the run's
+directory.
 """
 
 import time
@@ -107,7 +108,7 @@ class Course:
     ) -> None:
         """Takes in an update: its row in the journal, and a line for who is watching."""
         self.state = state
-        row = {name: float(value) for name, value in metrics.items()}
+        row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         row["learning_rate"] = float(np.asarray(self._rate(self.step - 1 - self._skipped)))
         where = {"stage": self.stage, "step": self.step, "iteration": self.iteration}
         self._metrics.write({**where, **row})
@@ -183,11 +184,9 @@ class Course:
 
     def _is_best(self) -> bool:
         """Whether the evaluation just made is better than that of every checkpoint."""
-        best = self._checkpoints.best_metric()
-        if self.cursor["evaluated"] != self.iteration or self._metric is None or best is None:
-            return False
-        sign = 1.0 if self.run.config["checkpoint"]["best_mode"] == "max" else -1.0
-        return sign * self._metric > sign * best
+        if self.cursor["evaluated"] != self.iteration or self._metric is None:
+            return False  # before anything is read from the disk
+        return self._checkpoints.beats_best(self._metric)
 
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything."""

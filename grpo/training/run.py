@@ -4,7 +4,7 @@
           tokenizer.model     the one in use
           metrics.jsonl       a row per update and per evaluation; equal runs, equal bytes
           rollouts.jsonl      a row per completion that was sampled for training
-          timing.jsonl        seconds; the only journal that differs between equal runs
+          timing.jsonl        seconds, which differ between equal runs
           checkpoints/<stage>/<step>/
           evaluations/<stage>.json and .jsonl
 """

@@ -1,0 +1,268 @@
+"""What a config may say: every field has a rule, and what is wrong is said in one line."""
+
+import ast
+import dataclasses
+import importlib
+import pathlib
+import re
+
+import jax
+import pytest
+
+from configs import base
+from grpo.algorithms.presets import GRPO
+from grpo.training.problems import leaves, problems
+from grpo.training.rules import COMMON, REWARD, STAGES
+from tests.refusals import changed
+
+ROOT = pathlib.Path(__file__).parent.parent
+S, G, E = "stages.sft.", "stages.grpo.", "stages.evaluate."
+REWARDS = f"{G}rewards"
+pytestmark = pytest.mark.usefixtures("nothing_is_computed")
+
+
+def test_the_tiny_experiment_is_fine():
+    assert problems(changed({})) == problems(changed({}, "controls")) == []
+
+
+BAD_FIELDS = [  # field, value, what is said after the field
+    ("sed", 3, ": unknown field; did you mean seed?"),
+    ("model.sise", "x", ": unknown field; did you mean model.size?"),
+    (f"{S}stepz", 3, ": unknown field; did you mean steps?"),
+    (f"{S}group", 8, ": unknown field"),
+    (f"{G}loss.kl_coeff", 0.1, ": unknown field; did you mean loss.kl_coef?"),
+    (f"{G}optimizer.lr", 0.1, ": unknown field"),
+    (f"{REWARDS}.correct_answer.wieght", 1.0, ": unknown field; did you mean weight?"),
+    ("seed", ..., ": is missing; configs/base.py has its default"),
+    ("stages", ..., ": is missing; configs/base.py has its default"),
+    (f"{G}loss.kl", ..., ": is missing; configs/base.py has its default"),
+    (f"{REWARDS}.correct_answer.low", ..., ": is missing; configs/base.py has its default"),
+    ("seed", "3", "='3': expected an integer, at least 0, at most 2147483647"),
+    ("seed", True, "=True: expected an integer, at least 0"),
+    ("mesh.fsdp", 1.0, "=1.0: expected an integer, at least 1"),
+    ("data.strip_commas", 1, "=1: expected True or False"),
+    ("model.path", 3, "=3: expected a text"),
+    ("pipeline", "sft", "='sft': expected a tuple that is not empty, such as (x,)"),
+    ("pipeline", (), "=(): expected a tuple that is not empty, such as (x,)"),
+    ("stages", 3, "=3: expected named fields, as in configs/base.py"),
+    (REWARDS, None, "=None: expected named fields, as in configs/base.py"),
+    (f"{G}loss.decoupled", "no", "='no': expected True or False"),
+    (f"{G}loss.clip_low", "0.2", "='0.2': expected a number"),
+    (f"{G}loss.kl_coef", None, "=None: expected a number"),
+    (f"{REWARDS}.correct_answer.weight", "1", "='1': expected a number"),
+    (f"{S}steps", -1, "=-1: expected an integer, at least 1"),
+    (f"{S}steps", 0, "=0: expected an integer, at least 1"),
+    (f"{S}optimizer.learning_rate", float("nan"), "=nan: expected a number, more than 0, at most"),
+    (f"{S}optimizer.learning_rate", float("inf"), "=inf: expected a number, more than 0, at most"),
+    (f"{S}optimizer.learning_rate", 0.0, "=0.0: expected a number, more than 0, at most 1"),
+    (f"{S}optimizer.eps", 10**400, "=1000"),
+    (f"{S}optimizer.decayed", "(", "='(': is no regular expression (missing )"),
+    (f"{G}lora.targets", None, "=None: is no regular expression"),
+    (f"{G}group", 1, "=1: expected an integer, at least 2"),
+    ("data.template", "plane", "='plane': expected one of plain, reasoning_tags, s1_kaggle, s1_"),
+    ("data.template", "plane", "; did you mean plain?"),
+    ("data.levels", (2, 6), "=(2, 6): expected one of 1, 2, 3, 4, 5"),
+    ("model.size", "gemma3_1", "='gemma3_1': expected one of "),
+    (f"{S}kind", "stf", "='stf': expected one of sft, grpo, evaluate; did you mean sft?"),
+    ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
+    ("stages.base", base.sft().to_dict(), ": expected another name"),
+    ("stages.more", 3, ".kind=None: expected one of sft, grpo, evaluate"),
+]
+
+BAD_TOGETHER = [  # changes, and how the line about them begins
+    (
+        {"pipeline": ("sft", "gprpo")},
+        "pipeline: 'gprpo' is none of stages (evaluate, grpo, sft); d",
+    ),
+    ({"pipeline": ("sft", "sft")}, "pipeline: 'sft' is there twice"),
+    ({f"{S}start": "grpo"}, f"{S}start='grpo': expected base or a training stage before it"),
+    ({f"{G}start": "stf"}, f"{G}start='stf': expected base or a training stage before it"),
+    (
+        {"pipeline": ("sft", "evaluate", "grpo")},
+        f"{E}policies: 'grpo' is neither base nor a training stage before it",
+    ),
+    ({f"{E}policies": ("evaluate",)}, f"{E}policies: 'evaluate' is neither base nor"),
+    (
+        {f"{REWARDS}.corect_answer": base.reward(1.0, 0.0, 1.0).to_dict()},
+        f"{REWARDS}.corect_answer: unknown reward; did you mean correct_answer?",
+    ),
+    (
+        {f"{REWARDS}.correct_answer.gate": "strict_format"},
+        f"{REWARDS}: the gate of correct_answer is 'strict_format', which is no other entry",
+    ),
+    ({f"{REWARDS}.correct_answer.weight": 0.0}, f"{REWARDS}: no entry has a weight: one needs"),
+    ({REWARDS: {}}, f"{REWARDS}: no entry has a weight"),
+    (
+        {f"{REWARDS}.correct_answer.high": -1.0},
+        f"{REWARDS}: correct_answer has weight 1.0 and range [0.0, -1.0]: expected finite numbers, "
+        "low below high",
+    ),
+    ({f"{G}loss.kl": "k4"}, f"{G}loss.kl='k4': expected one of k1, k2, k3"),
+    ({f"{G}loss.scale": "none"}, f"{G}loss.eps=1e-06 would do nothing under scale='none': set it"),
+    ({f"{G}loss.clip_low": None}, f"{G}loss.clip_low=None: a number is needed"),
+    ({f"{G}loss.baseline": "batch"}, f"{G}loss.baseline='batch' with scale='group' divides"),
+    ({f"{G}loss.kl_coef": -0.1}, f"{G}loss.kl_coef=-0.1: expected a number from 0 on"),
+    (
+        {f"{G}loss.entropy_coef": 0.1, f"{G}entropy": False},
+        f"{G}entropy=False: loss.entropy_coef needs it: set it to True",
+    ),
+    ({f"{G}sampling.temperature": 0.0}, f"{G}sampling.temperature=0: the completions of a group"),
+    ({f"{G}minibatches": 3}, f"{G}minibatches=3: does not divide prompts=16"),
+    ({f"{G}microbatches": 256}, f"{G}microbatches=256: there are only 128 rows (prompts * group"),
+    ({f"{S}microbatches": 65}, f"{S}microbatches=65: there are only 64 rows (batch)"),
+    ({"mesh.fsdp": 2, f"{S}batch": 60}, f"{S}microbatches=4: 60 rows (batch) do not divide by it"),
+    (
+        {"mesh.fsdp": 8, f"{G}prompts": 2},
+        f"{G}microbatches=4: 16 rows (prompts * group / minibatches) do not divide by it times "
+        "mesh.fsdp=8",
+    ),
+    ({"mesh.fsdp": 16}, "mesh: fsdp * tp = 16 devices, here are 8"),
+    ({"mesh.tp": 3}, "mesh.tp=3: does not divide the"),
+    ({f"{G}max_rounds": 3}, f"{G}max_rounds=3: dynamic_sampling='off' needs 1"),
+    ({f"{G}dynamic_sampling": "refill"}, f"{G}max_rounds=1: dynamic_sampling='refill' needs more"),
+    ({f"{S}optimizer.final": None}, f"{S}optimizer.final=None: schedule='cosine' needs a share"),
+    ({f"{G}optimizer.final": 0.1}, f"{G}optimizer.final=0.1: schedule='constant' needs None"),
+    (
+        {f"{G}lora.rank": 4, f"{G}lora.targets": "query"},
+        f"{G}lora.targets='query': matches none of q, k, v, o, gate, up, down",
+    ),
+    ({f"{S}packing": 79}, f"{S}packing=79: an example may have 80 tokens (data.max_prompt + max_"),
+    ({f"{E}ks": (1, 16)}, f"{E}ks=(1, 16): the largest is more than samples=8"),
+    ({f"{E}samples": 0, f"{E}greedy": False}, f"{E}samples=0: with greedy=False there is nothing"),
+    ({"data.buckets": (20, 60)}, "data.buckets=(20, 60): the largest must be max_prompt=40"),
+    ({"data.train": "a.jsonl"}, "data.train='a.jsonl': data.source='arithmetic' reads no file: "),
+    (
+        {"data.source": "gsm8k", "data.test": "a.jsonl"},
+        "data.train=None: data.source='gsm8k' needs a file: name one",
+    ),
+    (
+        {"data.source": "gsm8k", "data.train": "a.txt", "data.test": "a.csv"},
+        "data.train='a.txt': expected a file that ends in .jsonl, .csv, .parquet",
+    ),
+    (
+        {"data.columns": {"question": "q"}, "data.source": "rows"}
+        | {"data.train": "a.csv", "data.test": "b.csv"},
+        "data.columns: which one is the answer?",
+    ),
+    ({"data.columns.answer": 3}, "data.columns.answer=3: expected a text, the name of a column"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "said"), BAD_FIELDS, ids=lambda x: str(x)[:40])
+def test_a_bad_field(field, value, said):
+    found = problems(changed({field: value}))
+    about = [line for line in found if line.startswith(field)]
+    assert len(about) == 1 and said in about[0] and all("\n" not in line for line in found)
+    assert len(found) == 1 or field.startswith("stages.") or field == "sed"
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD_TOGETHER, ids=str)
+def test_fields_that_do_not_go_together(changes, said):
+    (line,) = problems(changed(changes))
+    assert line.startswith(said) and "\n" not in line
+
+
+def test_everything_at_once():
+    """Single fields and what others say together, in every section; each mistake is one line."""
+    found = problems(
+        changed(
+            {
+                "data.buckets": (50,),
+                f"{S}packing": 10,
+                f"{S}optimizer.final": None,
+                f"{G}iteration": 3,
+                f"{G}group": 1,
+                f"{E}ks": (99,),
+            }
+        )
+    )
+    named = {re.split("[:=]", line)[0] for line in found}
+    assert len(found) == 6 and named == {
+        "data.buckets", f"{S}packing", f"{S}optimizer.final", f"{G}iteration", f"{G}group",
+        f"{E}ks",
+    }  # fmt: skip
+    two_gates = {
+        name: base.reward(1.0, 0.0, 1.0, gate).to_dict()
+        for name, gate in (("hybrid", "x"), ("strict_format", "y"))
+    }
+    assert len(problems(changed({REWARDS: two_gates}))) == 2
+
+
+def test_one_device_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: pytest.fail("the backend was started"))
+    assert problems(changed({})) == []
+
+
+def defaults() -> dict[str, dict[str, object]]:
+    """The fields of configs/base.py with their defaults: of a run, and of each kind of stage."""
+    sections = {
+        "": base.base(),
+        "sft": base.sft(),
+        "grpo": base.grpo(),
+        "evaluate": base.evaluate(),
+    }
+    return {name: dict(leaves(section.to_dict())) for name, section in sections.items()}
+
+
+def test_every_field_has_a_rule_and_every_rule_a_field():
+    open_fields = {"": ["data.columns", "stages"], "sft": [], "grpo": ["rewards"], "evaluate": []}
+    for name, section in defaults().items():
+        rules = COMMON if name == "" else STAGES[name]
+        own = ["kind"] if name else []
+        assert sorted(section) == sorted([*rules, *open_fields[name], *own])
+        for field, rule in rules.items():
+            # A run's pipeline is the one field without a default that may stay.
+            assert rule(section[field]) is None or field == "pipeline"
+    assert sorted(base.reward(1.0, 0.0, 1.0)) == sorted(REWARD)
+
+
+def test_the_default_loss_is_that_of_the_mission():
+    assert base.grpo().loss.to_dict() == dataclasses.asdict(GRPO)
+
+
+def test_every_field_is_read():
+    """Its name stands in grpo/ as a key or a keyword, outside of the rules about it."""
+    words = set()
+    for file in (ROOT / "grpo").rglob("*.py"):
+        if file.name in ("rules.py", "problems.py"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                words.add(node.value)
+            elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+                words.add(node.arg)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                words.add(node.target.id)  # a field of a dataclass that is made from a section
+    # Of these the section goes to models/ as a whole: LoraConfig(**lora), make_mesh(**mesh).
+    whole = {"rank", "alpha", "targets", "rslora", "fsdp", "tp"}
+    fields = {path.rpartition(".")[2] for section in defaults().values() for path in section}
+    unread = fields - words - whole - {part + "_examples" for part in ("train", "test")}
+    assert unread == set()
+
+
+EXPERIMENTS = [
+    path.stem for path in sorted((ROOT / "configs").glob("[!_]*.py")) if path.stem != "base"
+]
+# What an experiment may need that is not here.
+ELSEWHERE = re.compile(r"mesh: fsdp \* tp = \d+ devices, here are")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_fine(name):
+    module = importlib.import_module(f"configs.{name}")
+    source = (ROOT / "configs" / f"{name}.py").read_text()
+    assert ast.get_docstring(ast.parse(source))
+    variants = re.search(r"variant not in (\(.*\))", source)
+    for variant in ast.literal_eval(variants[1]) if variants else ("",):
+        found = problems(module.get_config(variant).to_dict())
+        assert [line for line in found if not ELSEWHERE.match(line)] == []
+    with pytest.raises(ValueError, match="variant 'nope' of configs/"):
+        module.get_config("nope")
+
+
+@pytest.mark.parametrize("name", ["base", *EXPERIMENTS])
+def test_experiments_import_configs_only(name):
+    tree = ast.parse((ROOT / "configs" / f"{name}.py").read_text())
+    modules = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    modules += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    assert {module.split(".")[0] for module in modules} <= {"configs", "ml_collections", "math"}
