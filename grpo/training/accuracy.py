@@ -26,7 +26,7 @@ from grpo.rewards.numbers import parse_number, same_number
 Z95 = 1.959963984540054
 
 
-def is_number(extract: Callable[[str], str | None], example: Mapping, completion: str) -> bool:
+def is_gold(extract: Callable[[str], str | None], example: Mapping, completion: str) -> bool:
     """Whether the extracted answer is the gold, exactly; golds that are no number as texts."""
     answer, gold = extract(completion), example["answer"]
     if answer is None:
@@ -46,8 +46,8 @@ def demo_ratio(example: Mapping, completion: str) -> float:
 
 
 RIGHT: dict[str, Callable[[Mapping, str], bool]] = {
-    "strict": lambda example, text: is_number(strict, example, text),
-    "lenient": lambda example, text: is_number(lenient, example, text),
+    "strict": lambda example, text: is_gold(strict, example, text),
+    "lenient": lambda example, text: is_gold(lenient, example, text),
     "demo": lambda example, text: demo_ratio(example, text) == 1.0,
     "partial": lambda example, text: 0.9 <= demo_ratio(example, text) <= 1.1,
 }

@@ -78,9 +78,9 @@ def minibatch(
     """
     epoch, part = divmod(update, minibatches)
     prompts = len(groups.advantage_B) // group
-    order_P = permutation(order[0], order[1] + epoch, prompts)
-    if minibatches == 1:
-        order_P = np.arange(prompts)  # one cut only: left as sampled
+    # One minibatch is no cut: the groups stay in the order in which they were sampled.
+    is_cut, (seed, first_epoch) = minibatches > 1, order
+    order_P = permutation(seed, first_epoch + epoch, prompts) if is_cut else np.arange(prompts)
     size = prompts // minibatches
     chosen_P = order_P[part * size : (part + 1) * size]
     chosen = groups.rows((chosen_P[:, None] * group + np.arange(group)).reshape(-1))

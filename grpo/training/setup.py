@@ -1,7 +1,7 @@
-"""From a config to what a run needs: data, tokenizer, sizes and mesh now, weights when asked for.
+"""From a config to what a run needs: its data, tokenizer, sizes and mesh, and where its weights are.
 
-What is wrong with a file shows here, before anything is compiled: the data first, then the
-tokenizer and the headers of the weights.
+What is wrong with a file shows here, before anything is compiled: the data first, then the model's
+directory. Random weights, and those of another run, are made when they are asked for.
 """
 
 import pathlib
@@ -23,10 +23,8 @@ def set_up(
     config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, stop: Stop
 ) -> tuple[Run, Policies]:
     """The run of a config, and its policies."""
-    data, template = (
-        load_dataset(config["data"], config["seed"]),
-        TEMPLATES[config["data"]["template"]],
-    )
+    data = load_dataset(config["data"], config["seed"])
+    template = TEMPLATES[config["data"]["template"]]
     devices = config["mesh"]["fsdp"] * config["mesh"]["tp"]
     mesh = make_mesh(**config["mesh"]) if devices > 1 else None
 
