@@ -18,11 +18,11 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from grpo.tools.arguments import parse, run_name
+from grpo.checks.arguments import parse, run_name
+from grpo.checks.problems import problems
+from grpo.pipeline import complain, run_config
 from grpo.tools.evaluate import only_evaluation
 from grpo.tools.preflight import preflight, pretend
-from grpo.tools.run import complain, run_config
-from grpo.training.problems import problems
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")

@@ -17,9 +17,9 @@ import sys
 import time
 from typing import Any
 
-from grpo.tools.curve import Series, curve_svg
-from grpo.training.display import table
-from grpo.training.journal import read_journal
+from grpo.reporting.curve import Series, curve_svg
+from grpo.reporting.progress import table
+from grpo.storage.journal import read_journal
 
 ROOT = pathlib.Path(__file__).parent.parent
 STAGES = {"grpo": "GRPO", "more_sft": "more supervised", "shuffled": "shuffled rewards"}

@@ -19,7 +19,7 @@ from grpo.algorithms.losses import freeze
 from grpo.algorithms.presets import GRPO
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
 from grpo.training.optimizer import make_optimizer
-from grpo.training.policy import Batch, Scorer, make_policy_loss, variables_of
+from grpo.training.scoring import Batch, Scorer, make_policy_loss, variables_of
 from grpo.training.train_step import init_state, make_train_step
 from models.config import gemma3
 from models.gemma import Gemma, init_params

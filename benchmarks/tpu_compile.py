@@ -33,7 +33,7 @@ from grpo.algorithms.losses import Experience
 from grpo.algorithms.presets import GRPO
 from grpo.rollout.sampler import decoding_params, rollout
 from grpo.training.optimizer import make_optimizer
-from grpo.training.policy import Batch, Scorer, make_policy_loss
+from grpo.training.scoring import Batch, Scorer, make_policy_loss
 from grpo.training.train_step import init_state, make_train_step, update
 from models.cache import init_cache
 from models.config import LOCAL, SIZES

@@ -2,7 +2,7 @@
 
 An experiment is a file beside this one with a `get_config(variant="")` that starts from `base()`,
 adds its stages (`sft()`, `grpo()`, `evaluate()`) under names of its own and changes what it must.
-What values a field may have is said in grpo/training/rules.py, all at once, before anything is
+What values a field may have is said in grpo/checks/rules.py, all at once, before anything is
 loaded. `optional(float)` is a field that may be None.
 """
 

@@ -24,5 +24,5 @@ def nothing_is_computed(monkeypatch):
         pytest.fail("something was computed")
 
     monkeypatch.setattr(jax, "jit", refuse)
-    for name in ("grpo.training.origin.init_params", "models.checkpoints.hf.read_tensor"):
+    for name in ("grpo.runs.open_policy.init_params", "models.checkpoints.hf.read_tensor"):
         monkeypatch.setattr(name, refuse)

@@ -12,17 +12,17 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
+from grpo.pipeline import run_config
+from grpo.reporting.progress import Progress
 from grpo.rewards.compose import REWARDS
-from grpo.tools.run import run_config
-from grpo.training.arrays import checkpointer, read_arrays
-from grpo.training.completions import Sampler
-from grpo.training.course import Course
-from grpo.training.display import Progress
-from grpo.training.journal import read_journal
-from grpo.training.policies import Policies
-from grpo.training.run import Run, Stop
-from grpo.training.setup import set_up
-from grpo.training.snapshot import About, read_about
+from grpo.rollout.generate import Sampler
+from grpo.runs.policies import Policies
+from grpo.runs.run import Run, Stop
+from grpo.runs.setup import set_up
+from grpo.runs.stage_loop import Course
+from grpo.storage.arrays import checkpointer, read_arrays
+from grpo.storage.journal import read_journal
+from grpo.storage.snapshot import About, read_about
 from models.config import SIZES
 
 FILES = (

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from grpo.tools.run import run_config
+from grpo.pipeline import run_config
 from tests.refusals import GOOD, LINES, TEST, changed, lines_with
 
 ROOT = pathlib.Path(__file__).parent.parent

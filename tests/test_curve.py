@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from grpo.tools.axis import apart, axis
-from grpo.tools.curve import BOTTOM, MOST_MARKERS, TOP, Series, curve_svg
-from grpo.tools.svg import HEIGHT, WIDTH
+from grpo.reporting.axis import apart, axis
+from grpo.reporting.curve import BOTTOM, MOST_MARKERS, TOP, Series, curve_svg
+from grpo.reporting.svg import HEIGHT, WIDTH
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from configs import grpo_demo_gemma3_1b as demo
+from grpo.checks.problems import leaves, problems
 from grpo.data.templates import prompt_ids, prompt_text
+from grpo.pipeline import FINISHED, run_config
+from grpo.reporting.progress import Progress
+from grpo.rollout import generate as completions
+from grpo.runs.run import Stop
+from grpo.runs.setup import set_up
 from grpo.stages import grpo as grpo_stage
+from grpo.storage.journal import read_journal
 from grpo.tools import preflight as preflight_tool
-from grpo.tools.run import FINISHED, run_config
-from grpo.training import completions
-from grpo.training.display import Progress
-from grpo.training.journal import read_journal
 from grpo.training.optimizer import learning_rate
-from grpo.training.problems import leaves, problems
-from grpo.training.run import Stop
-from grpo.training.setup import set_up
 from models.config import SIZES
 from models.gemma import init_params
 from models.model import Model, save_hf

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from grpo.training.journal import Journal, JournalError, read_journal
+from grpo.storage.journal import Journal, JournalError, read_journal
 
 
 def every(row):
@@ -197,7 +197,7 @@ def test_a_run_that_was_killed_and_resumed_has_the_same_bytes(path, tmp_path):
 
 def test_kill_9_loses_no_row(path):
     code = (
-        "import sys; from grpo.training.journal import Journal\n"
+        "import sys; from grpo.storage.journal import Journal\n"
         "journal = Journal(sys.argv[1])\n"
         "for step in range(10**9):\n"
         "    journal.write({'step': step, 'text': 'x' * 50})\n"

@@ -57,7 +57,7 @@ PARSING = """
 import sys
 from absl import flags
 from ml_collections import config_flags
-from grpo.tools.arguments import parse
+from grpo.checks.arguments import parse
 config_flags.DEFINE_config_file("config")
 flags.DEFINE_string("workdir", None, "")
 flags.DEFINE_bool("check", False, "")

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from grpo.data.packing import Rows, one_each, packed
 from grpo.data.templates import TEMPLATES, prompt_ids, target_ids
-from grpo.training.packing import Rows, one_each, packed
-from grpo.training.policy import Scorer, make_supervised_loss
+from grpo.training.scoring import Scorer, make_supervised_loss
 from models.gemma import Gemma
 from tests import tiny_run
 from tests.helpers import SHALLOW, shallow_params, tiny_ids

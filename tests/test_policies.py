@@ -13,8 +13,8 @@ import optax
 import pytest
 
 from configs import base
-from grpo.training.policies import Policies, lora_of, prepare
-from grpo.training.policy import Policy
+from grpo.runs.policies import Policies, lora_of, prepare
+from grpo.training.scoring import Policy
 from grpo.training.train_step import init_state
 from models.checkpoints.files import CheckpointError
 from models.gemma import Gemma

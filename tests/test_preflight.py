@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from configs import grpo_demo_gemma3_1b as demo
+from grpo.checks.problems import problems
 from grpo.tools import preflight as module
 from grpo.tools.preflight import preflight
 from grpo.tools.shapes import amount, device_bytes, shapes_of
 from grpo.training.optimizer import optimizer_of
-from grpo.training.problems import problems
 from grpo.training.train_step import init_state
 from models.sharding import path_name
 

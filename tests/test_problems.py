@@ -11,8 +11,8 @@ import pytest
 
 from configs import base
 from grpo.algorithms.presets import GRPO
-from grpo.training.problems import leaves, problems
-from grpo.training.rules import COMMON, REWARD, STAGES
+from grpo.checks.problems import leaves, problems
+from grpo.checks.rules import COMMON, REWARD, STAGES
 from tests.refusals import changed
 
 ROOT = pathlib.Path(__file__).parent.parent

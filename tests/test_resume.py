@@ -10,8 +10,8 @@ import time
 import jax
 import pytest
 
-from grpo.tools.run import locked
-from grpo.training.snapshot import read_about
+from grpo.pipeline import locked
+from grpo.storage.snapshot import read_about
 from models.tokenizer import Tokenizer
 from tests.small_run import (
     G,

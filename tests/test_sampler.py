@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.distribution import Sampling
+from grpo.data.padding import PromptTooLongError, pad_prompts
 from grpo.rollout import sampler
-from grpo.rollout.prompts import PromptTooLongError, pad_prompts
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
-from grpo.training.policy import Scorer
+from grpo.training.scoring import Scorer
 from models.gemma import Gemma, unstack
 from models.lora import LoraConfig, init_adapter, merge
 from models.sharding import make_mesh, shardings

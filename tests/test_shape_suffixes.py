@@ -19,7 +19,7 @@ from grpo.algorithms.distribution import Sampling
 from grpo.algorithms.losses import freeze, kl_penalty, policy_loss
 from grpo.algorithms.presets import PRESETS
 from grpo.rollout.sampler import rollout, row_keys
-from grpo.training.policy import Scorer
+from grpo.training.scoring import Scorer
 from models.cache import init_cache
 from models.gemma import Gemma, param_shapes, unembed
 from models.lora import LoraConfig, init_adapter

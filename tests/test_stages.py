@@ -9,8 +9,8 @@ import pytest
 import grpo.stages.grpo
 from grpo.data.order import example_at
 from grpo.rewards.compose import REWARDS
-from grpo.training.completions import Sampler
-from grpo.training.policies import merged
+from grpo.rollout.generate import Sampler
+from grpo.runs.policies import merged
 from tests.helpers import assert_trees_equal
 from tests.small_run import (
     REWARD,

@@ -8,9 +8,9 @@ import socket
 import pytest
 
 from configs import base
-from grpo.tools.environment import environment
-from grpo.tools.summary import accuracy_table, curves, samples, seconds_of, summary
-from grpo.training.journal import Journal, read_journal
+from grpo.reporting.summary import accuracy_table, curves, samples, seconds_of, summary
+from grpo.runs.environment import environment
+from grpo.storage.journal import Journal, read_journal
 from tests import tiny_run
 
 HOSTILE = (
@@ -77,7 +77,7 @@ def run(tmp_path):
 
 def test_the_table(run):
     """Shares in percent, the ks that were measured only, the time of the training stages."""
-    lines = accuracy_table(run, "check", {"rl": 140.0}).split("\n")
+    lines = accuracy_table(run.config, run.workdir, "check", {"rl": 140.0}).split("\n")
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == [
         "after", "right", "95 % interval", "lenient", "demo", "in form", "tokens",
@@ -96,21 +96,21 @@ def test_the_table(run):
 def test_the_table_of_samples_alone(run):
     only = {"sft": {"pass@1": 0.5, "sampled/accuracy/strict": 0.375, "sampled/length/mean": 5.0}}
     (run.workdir / "evaluations" / "check.json").write_text(json.dumps(only))
-    line = accuracy_table(run, "check", {}).split("\n")[2]
+    line = accuracy_table(run.config, run.workdir, "check", {}).split("\n")[2]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "sft", "37.5 %", "", "", "", "", "5.0", "50.0 %", "",
     ]  # fmt: skip
 
 
 def test_how_long_stages_took(run):
-    assert seconds_of(run) == {"sft": 70.0, "rl": 140.0, "more": 210.0, "side": 280.0}
+    assert seconds_of(run.workdir) == {"sft": 70.0, "rl": 140.0, "more": 210.0, "side": 280.0}
     (run.workdir / "timing.jsonl").unlink()
-    assert seconds_of(run) == {}
+    assert seconds_of(run.workdir) == {}
 
 
 def test_the_same_problems_side_by_side(run):
     """The first two, each as every policy answered it greedily; no line or escape of theirs."""
-    blocks = samples(run, "check").split("\n\n")
+    blocks = samples(run.config, run.workdir, "check").split("\n\n")
     assert [block.split("\n")[0] for block in blocks] == ["p1? (7|8)", "p2? (7|8)"]
     for problem, block in zip(("p1", "p2"), blocks, strict=True):
         lines = block.split("\n")[1:]
@@ -127,24 +127,26 @@ def test_a_long_completion_is_cut(run):
     file.unlink()
     for row in rows:
         Journal(file).write({**row, "completion": "x" * 1000})
-    assert max(map(len, samples(run, "check").split("\n"))) == len("    sft, right: ") + 400
+    lines = samples(run.config, run.workdir, "check").split("\n")
+    assert max(map(len, lines)) == len("    sft, right: ") + 400
 
 
 def test_stages_that_follow_each_other_are_drawn_behind_each_other(run):
     """`more` goes on from rl, the evaluation between them notwithstanding; `side` from sft."""
-    found = {one.name: [*one.x] for one in curves(run, read_journal(run.workdir / "metrics.jsonl"))}
+    rows = read_journal(run.workdir / "metrics.jsonl")
+    found = {one.name: [*one.x] for one in curves(run.config, rows)}
     assert found == {"sft": [5, 10], "rl": [20, 30], "more": [45, 60], "side": [30, 50]}
 
 
 def test_a_stage_without_running_evaluations_still_takes_its_time(run):
     rows = read_journal(run.workdir / "metrics.jsonl")
     rows = [row for row in rows if row["stage"] != "rl" or "loss" in row]
-    found = {one.name: [*one.x] for one in curves(run, rows)}
+    found = {one.name: [*one.x] for one in curves(run.config, rows)}
     assert found == {"sft": [5, 10], "more": [45, 60], "side": [30, 50]}
 
 
 def test_the_summary(run):
-    text = summary(run)
+    text = summary(run.config, run.workdir)
     assert text.startswith("# my-run\n\n## check\n\n| after |")
     files = [line.split("`")[1] for line in text.split("\n") if line.startswith("- `")]
     names = ["curve.svg", "metrics.jsonl", "evaluations"]
@@ -158,7 +160,8 @@ def test_the_summary(run):
 def test_nothing_was_measured(tmp_path):
     run = tiny_run.run_of(tmp_path, pipeline=("sft",), stages=stages())
     run.journal("metrics").write({"stage": "sft", "step": 1, "loss": 1.0})
-    assert "metrics.jsonl" in summary(run) and not (tmp_path / "curve.svg").exists()
+    assert "metrics.jsonl" in summary(run.config, run.workdir)
+    assert not (tmp_path / "curve.svg").exists()
 
 
 def test_the_environment_tells_versions_and_no_secrets(tmp_path, monkeypatch):

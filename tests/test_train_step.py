@@ -13,7 +13,7 @@ from grpo.algorithms.advantages import advantages
 from grpo.algorithms.losses import Experience, freeze, policy_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import make_optimizer
-from grpo.training.policy import Batch, Scorer, make_policy_loss, variables_of
+from grpo.training.scoring import Batch, Scorer, make_policy_loss, variables_of
 from grpo.training.train_step import gradient, init_state, make_train_step
 from models.gemma import Gemma
 from models.lora import LoraConfig, init_adapter

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.metrics import Metrics
-from grpo.training.course import TroubleError
+from grpo.runs.stage_loop import TroubleError
 from tests.small_run import launch, rows, small, small_grpo, small_sft, workshop
 
 

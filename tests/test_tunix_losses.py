@@ -11,7 +11,7 @@ import pytest
 from grpo.algorithms.advantages import advantages
 from grpo.algorithms.losses import Experience, freeze
 from grpo.algorithms.objective import Objective
-from grpo.training.policy import Batch, Scorer, make_policy_loss
+from grpo.training.scoring import Batch, Scorer, make_policy_loss
 from models.gemma import Gemma
 from tests.references import tunix_layout, tunix_losses, tunix_models
 from tests.references.recipe import draw

@@ -9,7 +9,7 @@ import pytest
 
 from grpo.algorithms.distribution import Sampling
 from grpo.rollout.sampler import Rollout, decoding_params, rollout, row_keys
-from grpo.training.policy import Scorer
+from grpo.training.scoring import Scorer
 from tests.references import tunix_models, tunix_rollout
 from tests.references.tunix_rollout import NEVER, NEW, SEED, STOPS, TEMPERATURE
 from tests.test_tunix_losses import small

@@ -11,8 +11,8 @@ import numpy as np
 
 from configs import base
 from grpo.data.datasets import Dataset
-from grpo.training.display import Progress
-from grpo.training.run import Run, Stop
+from grpo.reporting.progress import Progress
+from grpo.runs.run import Run, Stop
 from models.gemma import init_params
 from models.tokenizer import Tokenizer, train_tokenizer
 from tests.helpers import SHALLOW

@@ -1,17 +1,17 @@
 """Evaluation: accuracy of policies of the run on test examples, side by side.
 
 Greedy completions are read in three ways, with Wilson intervals; from several samples of each
-problem come pass@k and maj@k (grpo/training/accuracy.py). Results are written policy by policy:
+problem come pass@k and maj@k (grpo/evaluation/metrics.py). Results are written policy by policy:
 one that is there is not measured again.
 """
 
 import json
 
-from grpo.training.evaluation import evaluate_greedy, evaluate_samples
-from grpo.training.journal import Journal
-from grpo.training.manifest import write_json
-from grpo.training.policies import Policies
-from grpo.training.run import Run
+from grpo.evaluation.evaluate import evaluate_greedy, evaluate_samples
+from grpo.runs.policies import Policies
+from grpo.runs.run import Run
+from grpo.storage.journal import Journal
+from grpo.storage.manifest import write_json
 
 
 def evaluate(run: Run, name: str, policies: Policies) -> None:

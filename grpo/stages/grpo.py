@@ -25,13 +25,13 @@ from grpo.algorithms.losses import kl_penalty
 from grpo.algorithms.objective import Objective
 from grpo.data.order import example_at
 from grpo.rewards.compose import gated, reward_table, score, shuffled
-from grpo.training.completions import Sampler
-from grpo.training.course import Course
-from grpo.training.groups import Groups, choose, has_spread, minibatch
-from grpo.training.policies import Policies
-from grpo.training.policy import Scorer, make_policy_loss, score_rows
-from grpo.training.report import mean_of, rollout_metrics, rollout_rows
-from grpo.training.run import Run
+from grpo.rollout.generate import Sampler
+from grpo.rollout.metrics import mean_of, rollout_metrics, rollout_rows
+from grpo.runs.policies import Policies
+from grpo.runs.run import Run
+from grpo.runs.stage_loop import Course
+from grpo.training.batches import Groups, choose, has_spread, minibatch
+from grpo.training.scoring import Scorer, make_policy_loss, score_rows
 from grpo.training.train_step import make_train_step
 
 

@@ -10,12 +10,12 @@ which do not see each other.
 from grpo.data.examples import Example
 from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
+from grpo.data.packing import Pair, Rows, one_each, packed
 from grpo.data.templates import prompt_ids, target_ids
-from grpo.training.course import Course
-from grpo.training.packing import Pair, Rows, one_each, packed
-from grpo.training.policies import Policies
-from grpo.training.policy import Scorer, make_supervised_loss
-from grpo.training.run import Run
+from grpo.runs.policies import Policies
+from grpo.runs.run import Run
+from grpo.runs.stage_loop import Course
+from grpo.training.scoring import Scorer, make_supervised_loss
 from grpo.training.train_step import make_train_step
 
 

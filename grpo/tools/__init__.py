@@ -1,1 +1,1 @@
-"""What people run beside training: curves of what a run has written down."""
+"""What people run beside training."""

@@ -19,6 +19,8 @@ import numpy as np
 from grpo.algorithms.distribution import Sampling
 from grpo.algorithms.losses import freeze
 from grpo.algorithms.objective import Objective
+from grpo.data.packing import Rows
+from grpo.rollout.generate import GREEDY
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
 from grpo.tools.shapes import (
     Shape,
@@ -31,10 +33,8 @@ from grpo.tools.shapes import (
     shapes_of,
     total_bytes,
 )
-from grpo.training.completions import GREEDY
 from grpo.training.optimizer import optimizer_of
-from grpo.training.packing import Rows
-from grpo.training.policy import (
+from grpo.training.scoring import (
     Batch,
     Policy,
     Scorer,

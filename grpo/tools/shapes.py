@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from grpo.training.policies import lora_of
-from grpo.training.policy import Policy
-from grpo.training.run import gemma_of
+from grpo.runs.policies import lora_of
+from grpo.runs.run import gemma_of
+from grpo.training.scoring import Policy
 from models.checkpoints import hf
 from models.config import SIZES, GemmaConfig
 from models.gemma import Gemma, param_shapes

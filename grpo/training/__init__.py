@@ -1,1 +1,1 @@
-"""What a stage needs to turn batches and a loss into updates."""
+"""What an update is made of: scoring, the loss's batch, the optimizer, the train step."""

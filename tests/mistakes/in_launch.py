@@ -2,9 +2,9 @@
 
 from tests.mistakes import Mistake
 
-RULES, PROBLEMS = "grpo/training/rules.py", "grpo/training/problems.py"
-ARGUMENTS, RUN = "grpo/tools/arguments.py", "grpo/tools/run.py"
-ORIGIN, BASE = "grpo/training/origin.py", "configs/base.py"
+RULES, PROBLEMS = "grpo/checks/rules.py", "grpo/checks/problems.py"
+ARGUMENTS, RUN = "grpo/checks/arguments.py", "grpo/pipeline.py"
+ORIGIN, BASE = "grpo/runs/open_policy.py", "configs/base.py"
 
 MISTAKES = [
     Mistake("any number is a config's number, even NaN", RULES,

@@ -15,7 +15,7 @@ from grpo.algorithms.advantages import advantages, overlong_penalty
 from grpo.algorithms.kl import KL
 from grpo.algorithms.presets import PRESETS
 from grpo.rollout.sampler import rollout, row_keys
-from grpo.training.policy import Scorer
+from grpo.training.scoring import Scorer
 from models.config import SIZES
 from models.gemma import Gemma
 from tests.references import tunix_layout, tunix_losses, tunix_models, tunix_rollout

@@ -1,0 +1,1 @@
+"""How good a policy is on examples that it was not trained on."""

@@ -1,0 +1,202 @@
+"""A run: the stages of a config's pipeline, one after the other, in a directory.
+
+The same call goes on where the last one ended. At the end there is DONE beside summary.md, or
+FAILED with the reason; while it goes, `lock` is held, so that no second run writes beside it.
+
+    exit code   0   finished          75   asked to stop, and saved: start it again
+                1   failed             2   the config or its files are wrong; nothing was computed
+"""
+
+import contextlib
+import fcntl
+import json
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from grpo.checks.problems import problems
+from grpo.reporting.progress import Progress
+from grpo.reporting.summary import summary
+from grpo.runs.environment import environment
+from grpo.runs.policies import Policies
+from grpo.runs.run import Run, Stop, StoppedError
+from grpo.runs.setup import set_up
+from grpo.stages.evaluate import evaluate
+from grpo.stages.grpo import grpo
+from grpo.stages.sft import sft
+from grpo.storage.journal import read_journal
+from grpo.storage.manifest import write_json
+
+STAGES: dict[str, Callable[[Run, str, Policies], None]] = {
+    "sft": sft,
+    "grpo": grpo,
+    "evaluate": evaluate,
+}
+FINISHED, FAILED, WRONG, SAVED = 0, 1, 2, 75
+# What may differ between two launches of a run: it changes nothing that was computed.
+FREE = ("log", "checkpoint")
+
+
+class RunError(ValueError):
+    """A run that cannot begin, in one line."""
+
+
+def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
+    """Runs a config to its end, or on to where it is asked to stop; returns the exit code."""
+    if wrong := problems(config):
+        return complain(wrong)
+    progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
+    try:
+        with locked(workdir), signals(stop):
+            return go(config, workdir, progress, stop)
+    except RunError as error:
+        return complain([str(error)])
+
+
+def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, stop: Stop) -> int:
+    """The run itself, in a directory that is its own."""
+    files = [workdir / name for name in ("config.json", "tokenizer.model")]
+    made_here = [file for file in files if not file.exists()]
+    settle(config, workdir)
+    if (workdir / "DONE").exists():
+        print((workdir / "summary.md").read_text("utf-8"))
+        print(f"This run is finished. Another one needs another --workdir than {workdir}.")
+        return FINISHED
+    began = time.monotonic()
+    try:
+        run, policies = set_up(config, workdir, progress, stop)
+    except (ValueError, OSError) as error:  # of data, tokenizers and checkpoints; all one line
+        for file in made_here:  # a second try may say something else
+            file.unlink(missing_ok=True)
+        return complain([" ".join(str(error).split())])
+    settle_data(run)
+    tell_environment(run)
+    (workdir / "FAILED").unlink(missing_ok=True)
+    tell_start(run)
+    try:
+        for name in config["pipeline"]:
+            STAGES[config["stages"][name]["kind"]](run, name, policies)
+            stop.check()
+    except StoppedError as error:
+        progress.say(f"{error}: everything is saved; the same command goes on from here")
+        return SAVED
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        (workdir / "FAILED").write_text(f"{reason}\n", "utf-8")
+        progress.close()
+        raise
+    text = summary(config, workdir)
+    (workdir / "summary.md").write_text(text, "utf-8")
+    write_json(workdir / "DONE", {"seconds": round(time.monotonic() - began, 1)})
+    print(text)
+    return FINISHED
+
+
+def complain(lines: list[str]) -> int:
+    """Says what is wrong, a line each, and that nothing was computed."""
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return WRONG
+
+
+def settle(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Writes the config down, or makes sure that it is the one that the directory began with."""
+    file, here = workdir / "config.json", json.loads(json.dumps(config))
+    if not file.exists():
+        write_json(file, here)
+        return
+    try:
+        there = json.loads(file.read_text("utf-8"))
+    except (ValueError, OSError):
+        raise RunError(f"--workdir={workdir}: {file} cannot be read; name another one") from None
+    if different := list(differences(there, here)):
+        raise RunError(
+            f"--workdir={workdir} began with another config: {'; '.join(different[:5])}: "
+            "name another directory, or take the difference back"
+        )
+    write_json(file, here)  # what is free to differ
+
+
+def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """The fields in which two configs differ, but for those that are free to."""
+    if path in FREE:
+        return
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            below = f"{path}.{key}" if path else key
+            yield from differences(there.get(key), here.get(key), below)
+    elif there != here:
+        yield f"{path} was {there!r}, is {here!r}"
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the directory; the system lets go of it however the process ends."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "lock").touch()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RunError(
+            f"--workdir={workdir}: no directory to write in ({reason}); name another one"
+        ) from None
+    with open(workdir / "lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"--workdir={workdir}: another process is at work in it; name another directory"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def signals(stop: Stop) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks the run to stop and save, a second one ends it at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.reason:
+            raise KeyboardInterrupt
+        stop.reason = f"stopped by {signal.Signals(number).name}"
+        print(f"\n{stop.reason}: finishing the update, then saving", file=sys.stderr)
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def settle_data(run: Run) -> None:
+    """Writes down what became of the data, or makes sure that it is what the run began with."""
+    file, here = run.workdir / "data.json", json.loads(json.dumps(run.data.report))
+    if file.exists() and json.loads(file.read_text("utf-8")) != here:
+        raise RunError(
+            f"--workdir={run.workdir}: the data are no longer those in its data.json: name another "
+            "directory, or bring the files back"
+        )
+    write_json(file, here)
+
+
+def tell_environment(run: Run) -> None:
+    """Adds a row on this launch; says so if it is another environment than the last one."""
+    journal, here = run.journal("environment"), environment(run)
+    before = read_journal(journal.path)[-1] if journal.path.exists() else here
+    changed = [f"{key} {before[key]} -> {here[key]}" for key in here if here[key] != before[key]]
+    if changed:
+        run.progress.say(f"not bit by bit from here on: {', '.join(changed)}")
+    journal.write(here)
+
+
+def tell_start(run: Run) -> None:
+    """A line on what this run is."""
+    size, data = run.size, run.data
+    run.progress.say(
+        f"{run.config['model']['path'] or run.config['model']['size']}: {size.num_layers} layers, "
+        f"width {size.width}, {size.vocab_size} pieces; {len(data.train)} training and "
+        f"{len(data.test)} test examples; {' -> '.join(run.config['pipeline'])} in {run.workdir}"
+    )

@@ -1,0 +1,1 @@
+"""What people see of a run: the line of progress, the summary, the curve."""

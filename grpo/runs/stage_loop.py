@@ -1,0 +1,245 @@
+"""The course of a training stage: where it is, what it tells, when it is saved.
+
+A stage's memory is its TrainState, a cursor of integers, and, between the updates of one
+iteration, the batch that these learn from. All of it goes into a checkpoint, so a stage can end at
+any update and go on bit by bit; its journals are cut back to the checkpoint it goes on from.
+
+    iteration   of the stage, those done        update      those done of the iteration's updates
+    taken       examples taken from the order   evaluated   the last iteration that was evaluated
+    bad_updates, bad_rewards    updates that were not finite, iterations without rewards, in a row
+
+An update that is not finite changes nothing (train_step.py). After `patience` bad ones in a row the
+stage fails: the last good checkpoint stays the newest, and the batch is written into the run's
+directory.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from grpo.evaluation.evaluate import evaluate_greedy
+from grpo.training.optimizer import optimizer_of, rate_of
+from grpo.training.scoring import Policy
+from grpo.runs.run import Run, StoppedError
+from grpo.training.train_step import TrainState, init_state
+
+Pending = dict[str, np.ndarray]
+SHOWN = {  # metric -> its name in the line of progress
+    "loss": "loss",
+    "reward/mean": "reward",
+    "right": "right",
+    "kl": "kl",
+    "length/mean": "tokens",
+}
+BEST = "accuracy/strict"  # of the running evaluation: decides which checkpoint is the best
+
+
+class TroubleError(RuntimeError):
+    """A stage that cannot go on as it is; one line."""
+
+
+class Course:
+    """A stage on its way, from its newest checkpoint if there is one."""
+
+    def __init__(
+        self,
+        run: Run,
+        stage: str,
+        start: Policy,
+        iterations: int,
+        updates: int,  # of an iteration
+    ):
+        self.run, self.stage, self.start, self.total = run, stage, start, iterations
+        self.config = run.config["stages"][stage]
+        self._rate = rate_of(self.config["optimizer"], iterations * updates)
+        self.optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
+        self.state: TrainState = init_state(start.trainable, self.optimizer)
+        self.cursor = {
+            "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
+            "bad_updates": 0, "bad_rewards": 0,
+        }  # fmt: skip
+        self.pending: Pending = {}
+        self.seconds = 0.0  # of this stage, over all of its launches
+        self._metric: float | None = None
+        self._since = time.monotonic()
+        self._facts: dict[str, float] = {}
+        self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
+        self._rollouts = run.journal("rollouts")
+        self._checkpoints = run.checkpoints(stage)
+        self._resume()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+        return self.start.with_trained(self.state.trainable)
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations are done."""
+        return self.cursor["iteration"]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.iteration >= self.total
+
+    @property
+    def step(self) -> int:
+        """The number of updates done."""
+        return int(self.state.step)
+
+    def gathered(
+        self, pending: Pending, rows: Sequence[dict[str, Any]], taken: int, abstained: float
+    ) -> None:
+        """Takes in what the iteration's updates learn from, and the rows that show it."""
+        self.pending = pending
+        self.cursor["taken"] += taken
+        for row in rows:
+            self._rollouts.write(row)
+        is_bad = abstained > self.config["max_abstained"]
+        reason = f"{abstained:.0%} of the completions have no reward"
+        self._count("bad_rewards", is_bad, reason, pending)
+
+    def updated(
+        self, state: TrainState, metrics: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> None:
+        """Takes in an update: its row in the journal, and a line for who is watching."""
+        self.state = state
+        row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        row["learning_rate"] = float(np.asarray(self._rate(self.step - 1 - self._skipped)))
+        where = {"stage": self.stage, "step": self.step, "iteration": self.iteration}
+        self._metrics.write({**where, **row})
+        self._timing.write({**where, "seconds": round(self._elapsed(), 3)})
+        self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
+        self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
+        is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
+        self._count("bad_updates", is_bad, "loss or gradient is not finite", batch)
+
+    def _count(self, what: str, is_bad: bool, reason: str, batch: Mapping[str, Any]) -> None:
+        """Counts bad ones in a row; too many end the run."""
+        self.cursor[what] = self.cursor[what] + 1 if is_bad else 0
+        patience = self.run.config["patience"]
+        if self.cursor[what] < patience:
+            return
+        file = self.run.workdir / f"{self.stage}-{self.step:08d}-bad.npz"
+        np.savez(file, **batch)
+        raise TroubleError(
+            f"stage {self.stage}, update {self.step}: {reason}, {patience} times in a row; "
+            f"the batch is in {file}"
+        )
+
+    def begin(self) -> None:
+        """What is due before an update: the first evaluation, or one that was cut short."""
+        if self.evaluate() and self.is_done:
+            self.save(final=True)
+
+    def pause(self) -> None:
+        """Ends the run here if it is to stop; what was not taken in is made again later."""
+        if self.run.stop.reason:
+            self.save()
+            raise StoppedError(self.run.stop.reason)
+
+    def advance(self, iteration: int, update: int = 0, taken: int = 0) -> None:
+        """Moves the cursor; saves if that is due, or if the run is to stop, which ends it here."""
+        taken += self.cursor["taken"]
+        self.cursor |= {"iteration": iteration, "update": update, "taken": taken}
+        is_between = self.cursor["update"] == 0
+        if is_between:
+            self.pending = {}
+            self.evaluate()
+        if self.is_done:
+            self.save(final=True)
+            return
+        self.pause()
+        is_due = self.iteration % self.config["checkpoint_every"] == 0
+        if is_between and (is_due or self._is_best()):
+            self.save()
+
+    def evaluate(self) -> bool:
+        """The running evaluation, if it is due here and not done; whether it was."""
+        every = self.config["evaluate_every"]
+        is_due = every and (self.iteration % every == 0 or self.is_done)
+        if not is_due or self.cursor["evaluated"] == self.iteration:
+            return False
+        settings = dict(self.run.config["evaluation"])
+        examples = self.run.data.test[: settings.pop("examples")]
+        try:
+            metrics, _ = evaluate_greedy(self.run, self.policy, examples, **settings)
+        except StoppedError:
+            self.save()
+            raise
+        self._metric = metrics[BEST]
+        self.cursor["evaluated"] = self.iteration
+        where = {"stage": self.stage, "step": self.step, "iteration": self.iteration}
+        self._metrics.write({**where, **{f"eval/{name}": x for name, x in metrics.items()}})
+        share, low, high = (metrics[f"{BEST}{end}"] for end in ("", "/low", "/high"))
+        self.run.progress.say(
+            f"{self.stage} {self.iteration}/{self.total}: {share:.1%} of {len(examples)} test "
+            f"problems right ({low:.1%} to {high:.1%}), {metrics['length/mean']:.1f} tokens"
+        )
+        return True
+
+    def _is_best(self) -> bool:
+        """Whether the evaluation just made is better than that of every checkpoint."""
+        if self.cursor["evaluated"] != self.iteration or self._metric is None:
+            return False  # before anything is read from the disk
+        return self._checkpoints.beats_best(self._metric)
+
+    def save(self, *, final: bool = False) -> None:
+        """Writes a checkpoint of everything."""
+        # The accuracy is that of the parameters between two iterations.
+        is_measured = self.cursor["evaluated"] == self.iteration and self.cursor["update"] == 0
+        self._metric = self._metric if is_measured else None
+        self._checkpoints.save(
+            self.step,
+            self.state,
+            extra={
+                "cursor": self.cursor,
+                "seconds": round(self._elapsed(), 3),
+                "metric": self._metric,
+            },
+            pending=self.pending or None,
+            metric=self._metric,
+            final=final,
+        )
+
+    def _elapsed(self) -> float:
+        """Seconds that this stage has taken so far."""
+        return self.seconds + time.monotonic() - self._since
+
+    def _resume(self) -> None:
+        """Goes on from the newest whole checkpoint, and cuts the journals back to it."""
+        newest = self._checkpoints.newest()
+        for line in self._checkpoints.rejected:
+            self.run.progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
+        if newest is not None:
+            wanted = like(self.state)
+            del self.state  # two states at a time may be one too many
+            self.state, extra, pending = self._checkpoints.restore(newest, wanted)
+            self.pending = pending or {}
+            self.cursor, self.seconds = extra["cursor"], extra["seconds"]
+            self._metric = extra["metric"]
+            self.run.progress.say(f"{self.stage} goes on from update {newest}")
+        self._skipped = float(self.state.skipped)
+        step, evaluated = self.step, self.cursor["evaluated"]
+
+        def is_kept(row: dict[str, Any]) -> bool:
+            if row["stage"] != self.stage:
+                return True
+            if "eval/problems" in row:
+                return row["iteration"] <= evaluated
+            return row["step"] <= step
+
+        self._metrics.keep(is_kept)
+        self._timing.keep(is_kept)
+        # Sampled at the cursor's iteration: kept if the checkpoint holds them as well.
+        last = self.iteration if self.pending else self.iteration - 1
+        self._rollouts.keep(lambda row: row["stage"] != self.stage or row["iteration"] <= last)
+
+
+def like(tree: Any) -> Any:
+    """The shapes and places of a tree, which may then go."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

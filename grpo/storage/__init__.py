@@ -1,0 +1,1 @@
+"""What is never lost: checkpoints and journals."""

@@ -1,0 +1,193 @@
+"""Evaluation: batches change nothing, rows say what was written, training notices nothing."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from grpo.evaluation.evaluate import (
+    SAMPLED_STEP,
+    evaluate_greedy,
+    evaluate_samples,
+    sample_all,
+)
+from grpo.rewards.correct import CORRECT
+from grpo.rollout.generate import GREEDY, Sampler
+from grpo.runs.run import StoppedError
+from grpo.training.scoring import Policy
+from models.gemma import Gemma
+from tests import tiny_run
+from tests.helpers import logits_of
+from tests.tiny_run import EXAMPLES
+
+NEW = 6
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+FIVE = EXAMPLES[:5]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny_run.run_of(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy(tiny_run.params())
+
+
+@pytest.fixture(scope="module")
+def greedily(run, policy):
+    """Metrics and rows by the size of the batch, measured once."""
+    return functools.cache(
+        lambda batch: evaluate_greedy(run, policy, FIVE, batch=batch, max_new_tokens=NEW)
+    )
+
+
+@pytest.fixture(scope="module")
+def sampled(run, policy):
+    return functools.cache(
+        lambda batch: evaluate_samples(
+            run, policy, FIVE, batch=batch, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
+            ks=(1, 3),
+        )
+    )  # fmt: skip
+
+
+def test_batches_change_nothing(greedily, sampled):
+    """5 at once; 2 at a time, the last batch filled up; as many as there are, of 99."""
+    assert greedily(2) == greedily(5) == greedily(99)
+    # 15 samples at once; those of two problems, then of two, then of one that is filled up.
+    assert sampled(15) == sampled(6)
+    texts = [row["completion"] for row in sampled(15)[1]]
+    assert len(texts) == 15 and len(set(texts)) > 10
+    assert len({row["completion"] for row in greedily(5)[1]}) > 1
+
+
+def test_greedy_is_the_likeliest_continuation(run, policy, greedily):
+    """By one forward pass over prompts and completions: each token is the likeliest."""
+    settings = {"step": 0, "sampling": GREEDY, "max_new_tokens": NEW}
+    (told,) = sample_all(run, policy, FIVE, batch=5, group=1, **settings)
+    ids, mask = map(np.asarray, told.tokens)
+    logits = np.asarray(logits_of(Gemma(run.size), policy.variables, ids, mask))
+    own = np.asarray(told.rollout.completion_mask_BC)
+    np.testing.assert_array_equal(ids[:, -NEW:][own], logits[:, -NEW - 1 : -1].argmax(axis=-1)[own])
+    for row, drawn, is_own in zip(greedily(5)[1], ids[:, -NEW:], own, strict=True):
+        tokens = drawn[is_own].tolist()
+        has_end = tokens[-1] in run.tokenizer.stop_ids
+        assert row["tokens"] == len(tokens) and row["finish"] == ("stop" if has_end else "length")
+        assert row["completion"] == run.tokenizer.decode(tokens[:-1] if has_end else tokens)
+
+
+def test_rows_of_greedy_completions(greedily):
+    metrics, rows = greedily(5)
+    assert [row["id"] for row in rows] == [e["id"] for e in FIVE]
+    assert [row["question"] for row in rows] == [e["question"] for e in FIVE]
+    assert [row["gold"] for row in rows] == [e["answer"] for e in FIVE]
+    assert all(row["sample"] == 0 for row in rows)
+    assert metrics["problems"] == 5
+    assert metrics["length/mean"] == np.mean([row["tokens"] for row in rows])
+    assert metrics["truncated"] == np.mean([row["finish"] == "length" for row in rows])
+
+
+def test_rows_of_samples(sampled):
+    metrics, rows = sampled(15)
+    assert [row["id"] for row in rows] == [e["id"] for e in FIVE for _ in range(3)]
+    assert [row["sample"] for row in rows] == [0, 1, 2] * 5
+    assert metrics["sampled/length/mean"] == np.mean([row["tokens"] for row in rows])
+    assert set(metrics) == {
+        "pass@1", "pass@3", "maj@1", "maj@3", "sampled/length/mean",
+        *(f"sampled/accuracy/{name}" for name in CORRECT),
+    }  # fmt: skip
+
+
+def test_what_is_right_counts(run, policy, monkeypatch):
+    """Texts put into the sampler's mouth: 2 of 3 samples right, then none, then all."""
+    said = iter(["It is 2", "<answer>2</answer>", "3", "no", "7", "2", *["12"] * 6])
+    monkeypatch.setattr(Sampler, "_text", lambda self, ids: next(said))
+    metrics, rows = evaluate_samples(
+        run, policy, EXAMPLES[:3], batch=6, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
+        ks=(1, 2, 3),
+    )  # fmt: skip
+    assert [row["gold"] for row in rows[::3]] == ["2", "6", "12"]
+    assert [row["right"]["lenient"] for row in rows] == [1, 1, 0, 0, 0, 0, 1, 1, 1]
+    assert metrics["pass@1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert metrics["pass@2"] == metrics["pass@3"] == pytest.approx(2 / 3)
+    assert metrics["maj@3"] == pytest.approx(2 / 3)
+    assert metrics["sampled/accuracy/lenient"] == pytest.approx(5 / 9)
+    assert metrics["sampled/accuracy/strict"] == 0
+    assert metrics["sampled/accuracy/demo"] == pytest.approx(1 / 9)
+
+
+def test_a_completion_is_that_of_its_place_and_seed(run, policy, sampled):
+    """The same first problems, whatever follows; another place or seed draws others."""
+
+    def texts(examples, run=run):
+        _, rows = evaluate_samples(
+            run, policy, examples, batch=6, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
+            ks=(1,),
+        )  # fmt: skip
+        return [row["completion"] for row in rows]
+
+    five = [row["completion"] for row in sampled(15)[1]]
+    assert texts(FIVE[:2]) == five[:6]
+    assert texts([FIVE[1], FIVE[0]]) != five[3:6] + five[:3]
+    other = dataclasses.replace(run, config={**run.config, "seed": 1})
+    assert texts(FIVE, other) != five
+
+
+def test_what_training_draws_is_another_matter(run, policy):
+    """The same rows of the same step, for another purpose."""
+    sampler = Sampler(run, policy, run.config["data"]["buckets"])
+
+    def texts(purpose, step):
+        told = sampler.sample(
+            FIVE, purpose=purpose, step=step, first_row=0, sampling=SAMPLING, group=3,
+            max_new_tokens=NEW,
+        )  # fmt: skip
+        return told.texts
+
+    drawn = {(p, s): tuple(texts(p, s)) for p in ("train", "evaluate") for s in (0, 1)}
+    assert len(set(drawn.values())) == 4
+    assert tuple(texts("train", 0)) == drawn["train", 0]
+
+
+def test_evaluation_has_keys_of_its_own(run, policy, sampled):
+    """Its samples are those of its purpose, by the place of each."""
+    told = Sampler(run, policy, run.config["data"]["buckets"]).sample(
+        FIVE, purpose="evaluate", step=SAMPLED_STEP, first_row=0, sampling=SAMPLING, group=3,
+        max_new_tokens=NEW,
+    )  # fmt: skip
+    assert told.texts == [row["completion"] for row in sampled(15)[1]]
+
+
+def test_nothing_of_the_policy_moves(run, policy):
+    before = jax.tree.map(np.array, policy.params)
+    evaluate_greedy(run, policy, FIVE, batch=5, max_new_tokens=NEW)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(policy.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_mean_log_probs_are_of_the_tokens_there_are(run, policy):
+    """Sum over the completion by its length; the part of a filled-up batch is cut off."""
+    parts = list(
+        sample_all(run, policy, FIVE, batch=2, group=3, step=1, sampling=SAMPLING,
+                  max_new_tokens=NEW)
+    )  # fmt: skip
+    assert [len(part.texts) for part in parts] == [6, 6, 3]
+    for part in parts:
+        rows = len(part.texts)
+        mask = np.asarray(part.rollout.completion_mask_BC)[:rows]
+        logprob = np.asarray(part.rollout.sample_logprob_BC)[:rows]
+        wanted = [row[own].mean() for row, own in zip(logprob, mask, strict=True)]
+        np.testing.assert_allclose(part.mean_logprob_B, wanted, rtol=1e-6)
+        assert part.length_B.tolist() == mask.sum(axis=1).tolist()
+        assert part.truncated_B.shape == (rows,) and (part.mean_logprob_B < 0).all()
+
+
+def test_a_wish_to_stop_is_heard_between_batches(tmp_path, policy):
+    run = tiny_run.run_of(tmp_path)
+    run.stop.reason = "stopped by a test"
+    with pytest.raises(StoppedError, match="stopped by a test"):
+        evaluate_greedy(run, policy, FIVE, batch=5, max_new_tokens=NEW)
