@@ -91,7 +91,7 @@ def stage_fields(name: str, stage: Any, stages: Mapping[str, Stage]) -> Lines:
     prefix, kind = f"stages.{name}.", stage.get("kind") if isinstance(stage, Mapping) else None
     if not STAGE_NAME.fullmatch(name) or name == "base":
         yield f"stages.{name}: expected another name, of letters, digits, _ and -"
-    if kind is None or kind not in stages:
+    if not isinstance(kind, str) or kind not in stages:
         yield f"{prefix}kind={kind!r}: {one_of(*stages)(kind)}"
         return
     yield from fields(stage, {"kind": TEXT, **stages[kind].FIELDS}, prefix)
