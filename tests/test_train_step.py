@@ -213,7 +213,7 @@ def stepper(is_adapter=True, mesh=None, microbatches=2, objective=VARIANTS["grpo
     """(state, frozen, step) for the shallow model."""
     module = dataclasses.replace(MODULE, mesh=mesh)
     scorer = Scorer(module=module, temperature=0.9, with_entropy=False)
-    loss = make_policy_loss(scorer, objective, is_adapter=is_adapter)
+    loss = make_policy_loss(scorer, objective)
     trainable, frozen = (adapter(), shallow_params()) if is_adapter else (shallow_params(), None)
     state = init_state(trainable, optimizer())
     step = make_train_step(
