@@ -216,7 +216,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
             )
             state, metrics = setting.programs["update"](loop.state, start.frozen, batch)
             loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
-            of_rollout, done = {}, update + 1  # told once
+            of_rollout, done = {}, update + 1  # they are written once
             loop.move_to(loop.iteration + done // needs.updates, done % needs.updates)
             loop.evaluate_save_or_stop()
 
@@ -280,9 +280,9 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     )
     where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
     where["round"] = number  # groups are numbered within it
-    told = repeated, texts, rollout, scores, np.asarray(advantage_PG)
+    shown = repeated, texts, rollout, scores, np.asarray(advantage_PG)
     return Collected(
-        groups.each(np.asarray), rollout_metrics(*told), rollout_rows(where, *told, run.template)
+        groups.each(np.asarray), rollout_metrics(*shown), rollout_rows(where, *shown, run.template)
     )
 
 

@@ -32,7 +32,7 @@ MISTAKES = [
             "        if path not in rules:\n", "        if path is rules:\n",
             "tests/test_problems.py::test_a_bad_field"),
     Mistake("missing fields of a config pass", PROBLEMS,
-            "        if path not in told:\n", "        if path is told:\n",
+            "        if path not in given:\n", "        if path is given:\n",
             "tests/test_problems.py::test_a_bad_field"),
     Mistake("the backend is started to check one device", PROBLEMS,
             "if wanted > 1 and wanted >", "if wanted >",
