@@ -70,7 +70,7 @@ def mismatches(directory: pathlib.Path, like: Tree) -> list[str]:
 
 
 def read_arrays(directory: pathlib.Path, like: Tree) -> Tree:
-    """A stored tree without `mismatches`: the structure and shardings of `like`, the stored bits."""
+    """A stored tree without `mismatches`: structure and shardings of `like`, the stored bits."""
     wanted = named(like)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     arguments = {
