@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-from grpo.algorithms.objective import Objective
+from grpo.algorithms.advantages import OVER_BATCH
+from grpo.algorithms.presets import objective_of, resolve
 from grpo.checks.rules import COMMON, KINDS, REWARD, STAGES, TEXT, Rule, nearest, one_of
 from grpo.data import gsm8k, sources
 from grpo.data.examples import REQUIRED, DataError, check_columns
@@ -183,30 +184,31 @@ def about_sft(stage: Mapping, config: Mapping) -> Lines:
         )
 
 
-def about_groups(stage: Mapping) -> Lines:
+def about_groups(stage: Mapping, loss: Mapping) -> Lines:
     """Dynamic sampling: its rounds, and that groups are compared within themselves."""
-    sampling, loss = stage["dynamic_sampling"], stage["loss"]
+    sampling = stage["dynamic_sampling"]
     if (stage["max_rounds"] > 1) != (sampling == "refill"):
         yield (
             f"max_rounds={stage['max_rounds']}: dynamic_sampling={sampling!r} "
             f"needs {'more than 1' if sampling == 'refill' else '1'}"
         )
-    if sampling == "refill" and "batch" in (loss["baseline"], loss["scale"]):
+    if sampling == "refill" and (loss["baseline"] == "batch" or loss["scale"] in OVER_BATCH):
         yield (
             "dynamic_sampling='refill': each round would have a baseline or scale of its own: use "
-            "loss.baseline='group' and loss.scale='group' or 'none'"
+            "loss.baseline='group' and loss.scale='group', 'mean' or 'none'"
         )
 
 
 def about_grpo(stage: Mapping, config: Mapping) -> Lines:
     """A GRPO stage: rewards, objective, and how an iteration is cut."""
     yield from about_training(stage, config)
-    yield from about_rewards(stage["rewards"])
+    loss = resolve(stage["loss"])
+    yield from about_rewards(stage["rewards"], loss)
     try:
-        Objective(**stage["loss"])
+        objective_of(loss)
     except ValueError as error:
         yield from (f"loss.{line}" for line in str(error).split("; "))
-    if stage["loss"]["entropy_coef"] and not stage["entropy"]:
+    if loss["entropy_coef"] and not stage["entropy"]:
         yield "entropy=False: loss.entropy_coef needs it: set it to True, or the other to 0.0"
     rows = stage["prompts"] * stage["group"]
     if stage["prompts"] % stage["minibatches"]:
@@ -215,13 +217,13 @@ def about_grpo(stage: Mapping, config: Mapping) -> Lines:
         yield from about_rows(
             rows // stage["minibatches"], stage, config, "prompts * group / minibatches"
         )
-    yield from about_groups(stage)
+    yield from about_groups(stage, loss)
     if stage["sampling"]["temperature"] == 0:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
 
-def about_rewards(rewards: Mapping) -> Lines:
-    """A reward table: every entry by itself, then all together."""
+def about_rewards(rewards: Mapping, loss: Mapping) -> Lines:
+    """A reward table: every entry by itself, then all together, then what the loss makes of it."""
     table = {}
     for name, entry in rewards.items():
         try:
@@ -230,6 +232,12 @@ def about_rewards(rewards: Mapping) -> Lines:
             yield str(error)
     if len(table) == len(rewards):
         yield from faults(table)
+        for name, entry in table.items():
+            if loss["scale"] == "mean" and (entry.weight < 0 or (entry.weight and entry.low < 0)):
+                yield (
+                    f"rewards.{name}: weight={entry.weight}, low={entry.low}: loss.scale='mean' "
+                    "divides by the mean reward: expected none below 0"
+                )
 
 
 def about_evaluate(stage: Mapping, config: Mapping) -> Lines:

@@ -22,7 +22,7 @@ import numpy as np
 
 from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.losses import kl_penalty
-from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import objective_of
 from grpo.data.order import example_at
 from grpo.rewards.compose import gated, reward_table, score, shuffled
 from grpo.rollout.generate import Sampler
@@ -48,7 +48,7 @@ def grpo(run: Run, name: str, policies: Policies) -> None:
     config = run.config["stages"][name]
     P, G, C = config["prompts"], config["group"], config["max_new_tokens"]
     updates = config["epochs"] * config["minibatches"]
-    objective = Objective(**config["loss"])
+    objective = objective_of(config["loss"])
     table = reward_table({"name": f, **entry} for f, entry in config["rewards"].items())
     start = policies.start(name)
     reference = policies.reference(name, start) if objective.kl_coef > 0 else None

@@ -18,7 +18,7 @@ import numpy as np
 
 from grpo.algorithms.distribution import Sampling
 from grpo.algorithms.losses import freeze
-from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import objective_of
 from grpo.data.packing import Rows
 from grpo.rollout.generate import GREEDY
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
@@ -78,7 +78,7 @@ def pretend(mesh: Mapping[str, int]) -> None:
 def of_grpo(shapes: Shapes, stage: Stage) -> Lines:
     """The rollout, the scoring and the update of an iteration."""
     P, G, C = stage["prompts"], stage["group"], stage["max_new_tokens"]
-    start, objective = shapes.start(stage), Objective(**stage["loss"])
+    start, objective = shapes.start(stage), objective_of(stage["loss"])
     updates = stage["epochs"] * stage["minibatches"]
     scorer = Scorer(
         module=shapes.module(start.scale),
