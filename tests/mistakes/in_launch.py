@@ -26,7 +26,7 @@ MISTAKES = [
             '"shown": 3,', '"shown": 3, "displayed": 3,',
             "tests/test_problems.py::test_every_field_is_read"),
     Mistake("another default loss in the config", BASE,
-            '"kl_coef": 0.08,', '"kl_coef": 0.04,',
+            '"preset": "grpo",', '"preset": "dr_grpo",',
             "tests/test_problems.py::test_the_default_loss_is_that_of_the_mission"),
     Mistake("unknown fields of a config pass", PROBLEMS,
             "        if path not in known:\n", "        if path is known:\n",
