@@ -32,9 +32,9 @@ with warnings.catch_warnings():
             tau_negative=1.05,
         ),
         # Limits at which some tokens are masked and some are not, here and in test_train_step.py.
-        "dppo_narrow": dataclasses.replace(PRESETS["dppo"], divergence_limit=4e-3),
+        "dppo_narrow": dataclasses.replace(PRESETS["dppo"], divergence_limit=0.02),
         "dppo_kl": dataclasses.replace(
-            PRESETS["dppo"], surrogate="dppo_kl", divergence_limit=1e-3
+            PRESETS["dppo"], surrogate="dppo_kl", divergence_limit=3e-3
         ),
         "cispo_sequence": dataclasses.replace(PRESETS["cispo"], ratio="sequence"),
         "entropy": dataclasses.replace(GRPO, entropy_coef=0.01),
