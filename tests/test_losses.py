@@ -259,6 +259,15 @@ def test_a_token_that_was_certain_and_is():
         assert metrics["clip/masked"] == 0
 
 
+def test_a_kl_that_masks_in_one_direction_only():
+    """From 0.2 to 0.02 KL(π_old ‖ π) is 0.298, and from 0.02 to 0.2 it is 0.153."""
+    objective = dataclasses.replace(TV, surrogate="dppo_kl", divergence_limit=0.2)
+    batch = one_token(np.log(0.02), np.log(0.2), -1.0)
+    assert value_and_grad(batch, objective)[1]["clip/masked"] == 1
+    batch = one_token(np.log(0.2), np.log(0.02), 1.0)
+    assert value_and_grad(batch, objective)[1]["clip/masked"] == 0
+
+
 def test_what_is_masked_is_counted_among_all_tokens():
     batch = batch_of()
     objective = VARIANTS["dppo_kl"]

@@ -20,6 +20,17 @@ def test_the_mission():
     }  # fmt: skip
 
 
+def test_the_presets_of_the_papers():
+    """What the papers, or their authors' code, say in numbers; the table of docs/grpo.md."""
+    maxrl, dppo = PRESETS["maxrl"], PRESETS["dppo"]
+    assert (maxrl.baseline, maxrl.scale, maxrl.kl_coef) == ("group", "mean", 0.0)
+    assert (dppo.surrogate, dppo.divergence_limit, dppo.kl_coef) == ("dppo_tv", 0.15, 0.0)
+    assert (dppo.baseline, dppo.scale, dppo.aggregation) == ("group", "none", "constant")
+    plus = PRESETS["reinforce_pp_baseline"]
+    assert (plus.baseline, plus.scale, plus.surrogate) == ("group", "advantages", "clip")
+    assert (plus.kl, plus.kl_in, plus.kl_coef) == ("k2", "loss", 1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
