@@ -25,7 +25,7 @@ def base() -> ConfigDict:
             # bfloat16 rounds most small updates away.
             "param_dtype": "float32",
             "attention": "einsum",  # how scores are computed: models/attention.py
-            "remat": "none",  # what a layer recomputes on the way back: none, dots, full
+            "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
         },
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
         "data": {

@@ -153,12 +153,13 @@ from ml_collections import config_flags
 from grpo.algorithms.presets import resolve
 from grpo.checks.arguments import parse
 from grpo.checks.problems import problems
+from grpo.pipeline import STAGES
 config = config_flags.DEFINE_config_file("config")
 for line in sys.stdin.read().splitlines():
     argv = sys.argv = ["launch.py", "--config=configs/tiny.py", *line.split()]
     parse(argv)
     told = config.value.to_dict()
-    found = problems(told)
+    found = problems(told, STAGES)
     known = not any("loss.preset" in problem for problem in found)
     loss = resolve(told["stages"]["grpo"]["loss"]) if known else None
     print(json.dumps([loss, found]))
