@@ -23,6 +23,7 @@ from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import kl_penalty, with_token_weights
 from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import objective_of
 from grpo.checks.rules import (
     COUNT,
     FLAG,
@@ -102,7 +103,7 @@ class Needs(NamedTuple):
 
 def needs_of(stage: Config) -> Needs:
     """What an iteration of the stage needs."""
-    objective = Objective(**stage["loss"])
+    objective = objective_of(stage["loss"])
     updates, reference = stage["epochs"] * stage["minibatches"], objective.kl_coef > 0
     penalty = reference and objective.kl_in == "reward"
     return Needs(objective, updates, updates > 1 or penalty, reference, penalty)
