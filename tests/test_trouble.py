@@ -28,7 +28,9 @@ def test_rewards_that_fail_again_and_again_end_the_run(folder):
         launch(config, folder / "rewards")
     assert "100% of the completions have no reward, 2 times in a row" in str(error.value)
     assert "\n" not in str(error.value)
-    assert "TroubleError" in (folder / "rewards" / "FAILED").read_text()
+    reason, _, traceback = (folder / "rewards" / "FAILED").read_text().partition("\n\n")
+    assert reason == f"TroubleError: {error.value}"
+    assert traceback.startswith("Traceback") and "raise TroubleError(" in traceback
     (file,) = (folder / "rewards").glob("*-bad.npz")
     with np.load(file) as arrays:
         assert {"ids_BT", "advantage_B"} <= set(arrays.files)

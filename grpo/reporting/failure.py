@@ -29,7 +29,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def failure(error: BaseException, environ: Mapping[str, str]) -> str:
-    """The text of FAILED; `environ` are the environment variables, whose values it must not hold."""
+    """The text of FAILED, without the values of the environment variables `environ`."""
     lines = "".join(traceback.format_exception(error)).split("\n")
     text = "\n".join([reason_of(error), "", *lines])
     return "\n".join(map(printable, without_secrets(text, environ).split("\n")))

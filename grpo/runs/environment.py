@@ -51,7 +51,7 @@ def environment(run: Run) -> dict[str, Any]:
         "processor": processor(),
         "cores": cores(),
         "mesh": dict(run.mesh.shape) if run.mesh else None,
-        **{name: getattr(jax.config, name, None) for name in SETTINGS},
+        **{name: setting(name) for name in SETTINGS},
         **{name: without_paths(os.environ.get(name)) for name in VARIABLES},
         "commit": git("rev-parse", "HEAD"),
         "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
@@ -65,6 +65,12 @@ def changes(before: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         for key in here
         if key in before and before[key] != here[key]
     ]
+
+
+def setting(name: str) -> bool | int | float | str | None:
+    """A setting of JAX, of which other versions may know nothing, or have another type."""
+    value = getattr(jax.config, name, None)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 def processor() -> str:
