@@ -169,6 +169,7 @@ def test_a_launch_says_what_is_other_than_at_the_last_one(tmp_path, monkeypatch)
     assert line.count("\n") == 1 and f"-> another, cores {len(os.sched_getaffinity(0))} ->" in line
     rows = read_journal(tmp_path / "environment.jsonl")
     assert [row["cores"] for row in rows] == [*[len(os.sched_getaffinity(0))] * 2, here]
+    assert told(run) == ""  # as at the last launch, not as at the first one
     try:
         jax.config.update("jax_random_seed_offset", 3)
         assert "jax_random_seed_offset 0 -> 3" in told(run)

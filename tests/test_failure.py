@@ -39,7 +39,7 @@ def test_the_reason_comes_first_and_the_traceback_beneath_it():
     text = "\n".join(rest)
     assert text.endswith("RuntimeError: first\n  of two lines: 7\n")
     assert "OSError: behind it: 7" in text and "direct cause" in text
-    assert re.search(r'tests/test_failure\.py", line \d+, in caught\n    raise Runtime', text)
+    assert re.search(r'File "tests/test_failure\.py", line \d+, in caught\n    raise Runtime', text)
 
 
 def test_no_value_of_a_variable_of_the_environment():

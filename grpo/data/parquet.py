@@ -13,7 +13,8 @@ def read_parquet(name: str, file: pathlib.Path) -> Iterator[tuple[int, dict[str,
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise DataError(f"{name}: Parquet files need pyarrow: pip install -e '.[parquet]'") from None
+        fix = "pip install -e '.[parquet]'"
+        raise DataError(f"{name}: Parquet files need pyarrow: {fix}") from None
     try:
         rows = parquet.read_table(str(file)).to_pylist()
     except Exception as error:  # pyarrow has many, and its texts run over several lines

@@ -6,12 +6,15 @@ values of environment variables are replaced by their names, and what has the fo
 of a token by an ellipsis.
 """
 
+import os
+import pathlib
 import re
 import traceback
 from collections.abc import Mapping
 
 from grpo.reporting.text import printable
 
+ROOT = pathlib.Path(__file__).parent.parent.parent  # whose files are named from there
 # Shorter values ("1", "cpu", "False") are words of any traceback, and no secrets.
 LENGTH = 8
 SECRET_LENGTH = 4  # of variables that are named like secrets
@@ -30,7 +33,7 @@ def reason_of(error: BaseException) -> str:
 
 def failure(error: BaseException, environ: Mapping[str, str]) -> str:
     """The text of FAILED, without the values of the environment variables `environ`."""
-    lines = "".join(traceback.format_exception(error)).split("\n")
+    lines = "".join(traceback.format_exception(error)).replace(f"{ROOT}{os.sep}", "").split("\n")
     text = "\n".join([reason_of(error), "", *lines])
     return "\n".join(map(printable, without_secrets(text, environ).split("\n")))
 

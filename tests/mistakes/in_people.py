@@ -12,10 +12,13 @@ OLDER = "tests/test_environment.py::test_rows_that_are_missing_or_older"
 
 MISTAKES = [
     Mistake("FAILED without a traceback", FAILURE,
-            'lines = "".join(traceback.format_exception(error)).split("\\n")', 'lines = [""]',
+            'lines = "".join(traceback.format_exception(error))', 'lines = ""',
             "tests/test_failure.py::test_the_reason_comes_first_and_the_traceback_beneath_it"),
     Mistake("FAILED without the error behind the error", FAILURE,
             "traceback.format_exception(error)", "traceback.format_exception(error, chain=False)",
+            "tests/test_failure.py::test_the_reason_comes_first_and_the_traceback_beneath_it"),
+    Mistake("FAILED names this machine's folders", FAILURE,
+            '.replace(f"{ROOT}{os.sep}", "")', "",
             "tests/test_failure.py::test_the_reason_comes_first_and_the_traceback_beneath_it"),
     Mistake("the reason of a failure on several lines", FAILURE,
             "{' '.join(str(error).split())}", "{error}",
