@@ -22,6 +22,7 @@ from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
+from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
@@ -42,13 +43,14 @@ MISTAKES = [
     *IN_STAGES,
     *IN_DEMO,
     *IN_LAUNCH,
+    *IN_PEOPLE,
 ]
 
 
-def left_out(folder: str, names: list[str]) -> list[str]:
-    """What the copy does not need; of runs/ only what the root has: grpo/runs is code."""
-    of_root = ["runs"] if pathlib.Path(folder) == ROOT else []
-    return [name for name in names if name in (".git", "__pycache__", ".venv", *of_root)]
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What a copy of the tree does without: `runs` is of runs at the top, and code in grpo/."""
+    always = {".git", "__pycache__", ".venv"}
+    return set(names) & (always | {"runs"} if pathlib.Path(folder) == ROOT else always)
 
 
 def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:
