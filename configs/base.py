@@ -170,9 +170,17 @@ def grpo() -> ConfigDict:
     })  # fmt: skip
 
 
-def reward(weight: float, low: float, high: float, gate: str | None = None) -> ConfigDict:
-    """An entry of a reward table: its weight, the range of its values, another one as its gate."""
-    entry = ConfigDict({"weight": weight, "low": low, "high": high, "gate": optional(str)})
+def reward(
+    weight: float, low: float, high: float, gate: str | None = None, **options
+) -> ConfigDict:
+    """An entry of a reward table: grpo/rewards/compose.py."""
+    entry = ConfigDict({
+        "weight": weight,  # in the total; 0: only logged, or only a gate
+        "low": low,  # the range of the function's values; one outside of it has failed
+        "high": high,
+        "gate": optional(str),  # the name of another entry that multiplies this one
+        "options": options,  # of the function: its keywords
+    })  # fmt: skip
     entry.gate = gate
     return entry
 

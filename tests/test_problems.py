@@ -18,6 +18,7 @@ from tests.refusals import changed
 ROOT = pathlib.Path(__file__).parent.parent
 S, G, E = "stages.sft.", "stages.grpo.", "stages.evaluate."
 REWARDS = f"{G}rewards"
+STRICT = f"{REWARDS}.correct_answer.options.strict"
 pytestmark = pytest.mark.usefixtures("nothing_is_computed")
 
 
@@ -50,6 +51,13 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (f"{G}loss.clip_low", "0.2", "='0.2': expected a number"),
     (f"{G}loss.kl_coef", None, "=None: expected a number"),
     (f"{REWARDS}.correct_answer.weight", "1", "='1': expected a number"),
+    (f"{REWARDS}.correct_answer.options", ..., ": is missing; configs/base.py has its default"),
+    (f"{REWARDS}.correct_answer.options", 3, "=3: expected named fields, as in configs/base.py"),
+    (f"{STRICT}", ..., ": is missing; correct_answer needs it"),
+    (f"{STRICT}", "yes", "='yes': expected True or False"),
+    (f"{STRICT}", 1, "=1: expected True or False"),
+    (f"{STRICT}ly", True, ": unknown option; did you mean strict?"),
+    (f"{REWARDS}.correct_answer.options.x", 1, ": unknown option; correct_answer takes strict"),
     (f"{S}steps", -1, "=-1: expected an integer, at least 1"),
     (f"{S}steps", 0, "=0: expected an integer, at least 1"),
     (f"{S}optimizer.learning_rate", float("nan"), "=nan: expected a number, more than 0, at most"),
@@ -213,7 +221,7 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
         for field, rule in rules.items():
             # A run's pipeline is the one field without a default that may stay.
             assert rule(section[field]) is None or field == "pipeline"
-    assert sorted(base.reward(1.0, 0.0, 1.0)) == sorted(REWARD)
+    assert sorted(base.reward(1.0, 0.0, 1.0)) == sorted([*REWARD, "options"])
 
 
 def test_the_default_loss_is_that_of_the_mission():

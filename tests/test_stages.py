@@ -8,6 +8,7 @@ import pytest
 
 import grpo.stages.grpo
 from grpo.data.order import example_at
+from grpo.rewards.batch import each
 from grpo.rewards.compose import REWARDS
 from grpo.rollout.generate import Sampler
 from grpo.runs.policies import merged
@@ -159,7 +160,7 @@ def launched(config, workdir, reward):
         return batches[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(REWARDS, REWARD, reward)
+        patch.setitem(REWARDS, REWARD, each(reward))
         patch.setattr(Sampler, "sample", seen_sample)
         patch.setattr(grpo.stages.grpo, "minibatch", seen_minibatch)
         assert launch(config, workdir) == 0
@@ -238,7 +239,7 @@ def test_refill_takes_new_prompts_from_the_order(folder):
     assert [full[0] + full[1], full[2] + full[3]] == [min(n, P * G) for n in count]
 
     with watched(stop_at("train 1", 2)), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(REWARDS, REWARD, flat)
+        patch.setitem(REWARDS, REWARD, each(flat))
         assert launch(config, folder / "refill and stop") == 75
         assert newest(folder / "refill and stop", "grpo")[1]["iteration"] == 1
         assert launch(config, folder / "refill and stop") == 0

@@ -13,15 +13,18 @@ from typing import Any
 import jax
 
 from grpo.algorithms.objective import Objective
-from grpo.checks.rules import COMMON, KINDS, REWARD, STAGES, TEXT, Rule, nearest, one_of
+from grpo.checks.rules import COMMON, KINDS, OF_TYPE, REWARD, STAGES, TEXT, Rule, one_of
 from grpo.data import gsm8k, sources
 from grpo.data.examples import REQUIRED, DataError, check_columns
-from grpo.rewards.compose import REWARDS, checked, faults
+from grpo.data.nearest import nearest
+from grpo.rewards.batch import options_of
+from grpo.rewards.compose import REWARDS, about_options, checked, faults
 from models.config import SIZES
 from models.lora import TARGETS
 
 Lines = Iterator[str]
-OPEN = ("data.columns", "stages", "rewards")  # whose fields have names of the experiment's own
+# Whose fields have names of the experiment's own, or of its reward functions.
+OPEN = ("data.columns", "stages", "rewards", "options")
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
 COLUMNS = {"gsm8k": gsm8k.OPTIONAL, "rows": sources.OPTIONAL}
 
@@ -83,9 +86,23 @@ def stage_fields(name: str, stage: Any) -> Lines:
     whole = ("kind", "rewards") if kind == "grpo" else ("kind",)
     yield from fields(stage, STAGES[kind], whole, prefix)
     for reward, entry in named(stage, "rewards"):
-        if reward not in REWARDS:
-            yield f"{prefix}rewards.{reward}: unknown reward{nearest(reward, REWARDS)}"
-        yield from fields(entry, REWARD, (), f"{prefix}rewards.{reward}.")
+        yield from (f"{prefix}rewards.{reward}{line}" for line in reward_fields(reward, entry))
+
+
+def reward_fields(name: str, entry: Any) -> Lines:
+    """What is wrong with single fields of a reward, and with its options, by the signature."""
+    yield from fields(entry, REWARD, ("options",), ".")
+    if name not in REWARDS:
+        yield f": unknown reward{nearest(name, REWARDS)}"
+        return
+    options = entry.get("options") if isinstance(entry, Mapping) else None
+    if not isinstance(options, Mapping):
+        return
+    yield from (f".options.{line}" for line in about_options(name, options))
+    for option, parameter in options_of(REWARDS[name]).items():
+        rule = OF_TYPE.get(parameter.annotation)
+        if option in options and rule and (wrong := rule(options[option])):
+            yield f".options.{option}={options[option]!r}: {wrong}"
 
 
 def about_data(config: Mapping) -> Lines:

@@ -6,15 +6,15 @@ problems.py.
 """
 
 import dataclasses
-import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from grpo.algorithms.objective import Objective
 from grpo.data.arithmetic import LEVELS
+from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
 from models.attention import ATTENTION
 from models.config import SIZES
@@ -23,12 +23,6 @@ from models.gemma import REMAT
 Rule = Callable[[Any], str | None]
 LARGEST = sys.float_info.max
 KINDS = ("sft", "grpo", "evaluate")
-
-
-def nearest(name: Any, known: Iterable) -> str:
-    """A hint at the known name that looks most like this one."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def one_of(*choices: Any) -> Rule:
@@ -155,11 +149,14 @@ TRAINED: dict[str, Rule] = {
     "evaluate_every": FROM_0,
     "checkpoint_every": COUNT,
 }
-# By type; which values there are, and which go together, an Objective says itself.
+# By annotation: of the fields of an Objective, which says itself what values there are and what
+# goes together; and of the options of a reward function, where others are not looked at.
 OF_TYPE: dict[Any, Rule] = {
     str: TEXT,
     str | None: optional(TEXT),
     bool: FLAG,
+    int: number(int),
+    int | None: optional(number(int)),
     float: NUMBER,
     float | None: optional(NUMBER),
 }
