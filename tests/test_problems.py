@@ -189,6 +189,8 @@ def test_everything_at_once():
         "data.buckets", f"{S}packing", f"{S}optimizer.final", f"{G}iteration", f"{G}group",
         f"{E}ks",
     }  # fmt: skip
+    options = {STRICT: ..., f"{STRICT}ly": True, f"{REWARDS}.correct_answer.options.x": 1}
+    assert len(problems(changed(options))) == 3
     two_gates = {
         name: base.reward(1.0, 0.0, 1.0, gate).to_dict()
         for name, gate in (("hybrid", "x"), ("strict_format", "y"))

@@ -70,7 +70,7 @@ def values(
     return value_B, why
 
 
-def several(told: Any, size: int) -> Sequence:
+def several(told: Any, size: int) -> Sequence | np.ndarray:
     """What a reward function returned, if it is as many values as there are completions."""
     if isinstance(told, str | Mapping) or not isinstance(told, Iterable):
         raise TypeError(f"returned {type(told).__name__}, expected {size} values")
