@@ -13,13 +13,20 @@ from configs import base
 from grpo.algorithms.presets import GRPO
 from grpo.checks import problems as checks
 from grpo.checks.problems import leaves
-from grpo.checks.rules import COMMON, REWARD
+from grpo.checks.rules import COMMON, DATASET, REWARD
 from grpo.pipeline import STAGES
 from tests.refusals import changed
 
 ROOT = pathlib.Path(__file__).parent.parent
 S, G, E = "stages.sft.", "stages.grpo.", "stages.evaluate."
 REWARDS = f"{G}rewards"
+MORE = {"more": base.dataset(source="rows", train="more.csv", max_prompt=40).to_dict()}
+PAIRS = {
+    "pairs": base.dataset(
+        source="preferences", train="pairs.jsonl", max_prompt=40,
+        columns={"question": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    ).to_dict()
+}  # fmt: skip
 STRICT = f"{REWARDS}.correct_answer.options.strict"
 
 
@@ -82,6 +89,12 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (f"{S}kind", "stf", "='stf': expected one of sft, grpo, evaluate; did you mean sft?"),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
+    ("datasets", 3, "=3: expected named fields, as in configs/base.py"),
+    ("datasets.data", base.dataset().to_dict(), ": expected another name, of letters, digits"),
+    ("datasets.more", base.dataset(max_promt=3).to_dict(), ".max_promt: unknown field; did you m"),
+    ("datasets.more", base.dataset(source="row").to_dict(), ".source='row': expected one of arit"),
+    ("data.validation_examples", -1, "=-1: expected an integer, at least 0"),
+    ("evaluation.split", "valid", "='valid': expected one of train, validation, test; did you me"),
     ("stages.more", 3, ".kind=None: expected one of sft, grpo, evaluate"),
 ]
 
@@ -142,14 +155,14 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         {f"{G}lora.rank": 4, f"{G}lora.targets": "query"},
         f"{G}lora.targets='query': matches none of q, k, v, o, gate, up, down",
     ),
-    ({f"{S}packing": 79}, f"{S}packing=79: an example may have 80 tokens (data.max_prompt + max_"),
+    ({f"{S}packing": 79}, f"{S}packing=79: an example may have 80 tokens (max_prompt of its"),
     ({f"{E}ks": (1, 16)}, f"{E}ks=(1, 16): the largest is more than samples=8"),
     ({f"{E}samples": 0, f"{E}greedy": False}, f"{E}samples=0: with greedy=False there is nothing"),
     ({"data.buckets": (20, 60)}, "data.buckets=(20, 60): the largest must be max_prompt=40"),
-    ({"data.train": "a.jsonl"}, "data.train='a.jsonl': data.source='arithmetic' reads no file: "),
+    ({"data.train": "a.jsonl"}, "data.train='a.jsonl': source='arithmetic' reads no file: "),
     (
         {"data.source": "gsm8k", "data.test": "a.jsonl"},
-        "data.train=None: data.source='gsm8k' needs a file: name one",
+        "data.train=None: source='gsm8k' needs a file: name one",
     ),
     (
         {"data.source": "gsm8k", "data.train": "a.txt", "data.test": "a.csv"},
@@ -161,6 +174,35 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         "data.columns: which one is the answer?",
     ),
     ({"data.columns.answer": 3}, "data.columns.answer=3: expected a text, the name of a column"),
+    ({"data.validation": "a.csv"}, "data.validation='a.csv': source='arithmetic' reads no file"),
+    (
+        {"data.source": "rows", "data.train": "a.csv", "data.validation": "b.csv"}
+        | {"data.test": "c.csv", "data.validation_examples": 9},
+        "data.validation_examples=9: of a file of their own all are taken: set it to 0",
+    ),
+    ({f"{G}data": "more"}, f"{G}data='more': is none of datasets"),
+    ({"datasets": MORE, f"{G}data": "mroe"}, f"{G}data='mroe': is none of datasets; did you mean"),
+    ({"datasets": MORE, f"{E}data": "more"}, f"{E}split='test': more has no test examples"),
+    ({"evaluation.data": "more"}, f"{G}evaluation.data='more': is none of datasets"),
+    ({"evaluation.split": "validation"}, f"{G}evaluation.split='validation': data has no validat"),
+    ({f"{E}split": "validation"}, f"{E}split='validation': data has no validation examples"),
+    (
+        {"datasets": PAIRS, f"{S}data": "pairs"},
+        f"{S}data='pairs': its rows are preferences, this stage reads examples",
+    ),
+    (
+        {"datasets": {"more": MORE["more"] | {"train": None}}},
+        "datasets.more.train=None: source='rows' needs a file: name one",
+    ),
+    (
+        {"datasets": {"more": MORE["more"] | {"columns": {"answer": "b"}}}},
+        "datasets.more.columns: which one is the question?",
+    ),
+    (
+        {"datasets": {"more": MORE["more"] | {"max_prompt": 99}}},
+        "data.buckets=(40,): the largest must be max_prompt=99",
+    ),
+    ({"datasets": MORE, f"{S}data": "more", f"{S}packing": 79}, f"{S}packing=79: an example may"),
 ]
 
 
@@ -231,6 +273,7 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
             # A run's pipeline is the one field without a default that may stay.
             assert rule(section[field]) is None or field == "pipeline"
     assert sorted(base.reward(1.0, 0.0, 1.0)) == sorted(REWARD)
+    assert sorted(base.dataset()) == sorted(DATASET)
 
 
 def test_the_default_loss_is_that_of_the_mission():

@@ -184,7 +184,7 @@ def sampled(told) -> list[bytes]:
 def in_order(config, workdir, count: int) -> list[str]:
     """The first examples of a run's order, each as often as it is completed."""
     run, _ = opened(config, workdir, io.StringIO())
-    train = run.data.train
+    train = run.datasets["data"].train
     return [train[example_at(0, n // G, len(train))]["id"] for n in range(count * G)]
 
 

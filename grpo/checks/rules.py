@@ -14,6 +14,7 @@ from typing import Any
 
 from grpo.algorithms.objective import Objective
 from grpo.data.arithmetic import LEVELS
+from grpo.data.datasets import FILES, SPLITS
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
 from models.attention import ATTENTION
@@ -87,6 +88,23 @@ NAMED = of_type(Mapping, "named fields, as in configs/base.py")
 COUNT, FROM_0 = number(int, 1), number(int, 0)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
+DATASET: dict[str, Rule] = {
+    "source": one_of("arithmetic", *FILES),
+    "train": optional(TEXT),
+    "validation": optional(TEXT),
+    "test": optional(TEXT),
+    "columns": NAMED,
+    "strip_commas": FLAG,
+    "max_bad": SHARE,
+    "levels": several(one_of(*LEVELS)),
+    "worked": SHARE,
+    "train_examples": COUNT,
+    "validation_examples": FROM_0,
+    "test_examples": COUNT,
+    "template": one_of(*TEMPLATES),
+    "max_prompt": COUNT,
+    "min_kept": SHARE,
+}
 COMMON: dict[str, Rule] = {
     "seed": number(int, 0, 2**31 - 1),
     "patience": COUNT,
@@ -100,22 +118,13 @@ COMMON: dict[str, Rule] = {
     "model.remat": one_of(*REMAT),
     "mesh.fsdp": COUNT,
     "mesh.tp": COUNT,
-    "data.source": one_of("arithmetic", "gsm8k", "rows"),
-    "data.train": optional(TEXT),
-    "data.test": optional(TEXT),
-    "data.columns": NAMED,
-    "data.strip_commas": FLAG,
-    "data.max_bad": SHARE,
-    "data.levels": several(one_of(*LEVELS)),
-    "data.worked": SHARE,
-    "data.train_examples": COUNT,
-    "data.test_examples": COUNT,
-    "data.template": one_of(*TEMPLATES),
-    "data.max_prompt": COUNT,
+    **{f"data.{field}": rule for field, rule in DATASET.items()},
     "data.buckets": several(COUNT),
-    "data.min_kept": SHARE,
+    "datasets": NAMED,
     "pipeline": several(TEXT),
     "stages": NAMED,
+    "evaluation.data": optional(TEXT),
+    "evaluation.split": one_of(*SPLITS),
     "evaluation.examples": COUNT,
     "evaluation.batch": COUNT,
     "evaluation.max_new_tokens": COUNT,
@@ -131,6 +140,7 @@ SAMPLING: dict[str, Rule] = {
     "sampling.min_p": SHARE,
 }
 TRAINED: dict[str, Rule] = {
+    "data": optional(TEXT),
     "start": optional(TEXT),
     "lora.rank": optional(COUNT),
     "lora.alpha": POSITIVE,
