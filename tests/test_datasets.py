@@ -205,9 +205,8 @@ def test_long_examples_are_dropped_and_counted():
 
 
 def test_long_validation_examples_are_dropped_too():
-    told = drop_long(
-        dataset(3, validation=("ab", "abcde")), length_of, data_of(max_prompt=4, min_kept=0.5)
-    )
+    two = dataset(3, validation=("ab", "abcde"))
+    told = drop_long(two, length_of, data_of(max_prompt=4, min_kept=0.5))
     assert told.validation == [{"id": "ab", "question": "ab"}]
     assert (told.report["validation/kept"], told.report["validation/examples"]) == (0.5, 1)
     data = data_of(source="rows", train="/x/a.jsonl", test="/x/b.jsonl", max_prompt=4)
