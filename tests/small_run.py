@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from configs import base
 from grpo.pipeline import run_config
 from grpo.reporting.progress import Progress
+from grpo.rewards.batch import each
 from grpo.rewards.compose import REWARDS
 from grpo.rollout.generate import Sampler
 from grpo.rollout.sampler import row_keys
@@ -95,7 +96,7 @@ def workshop(folder: pathlib.Path, reward: Callable = noise) -> Iterator[None]:
     }
     before = {name: getattr(jax.config, name) for name in kept}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(REWARDS, REWARD, reward)
+        patch.setitem(REWARDS, REWARD, each(reward))
         patch.setitem(SIZES, "gemma3_micro", TWO_LAYERS)  # which compile in two thirds of the time
         for name, value in kept.items():
             jax.config.update(name, value)

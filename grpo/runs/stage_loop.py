@@ -174,10 +174,13 @@ class StageLoop:
         is_due = every and (self.iteration % every == 0 or self.is_done)
         if not is_due or self.cursor["evaluated"] == self.iteration:
             return False
-        settings = dict(self.run.config["evaluation"])
-        examples = self.run.data.test[: settings.pop("examples")]
+        evaluation = self.run.config["evaluation"]
+        name, split = evaluation["data"], evaluation["split"]
+        dataset = self.run.datasets[name] if name else self.run.data_of(self.stage)
+        examples = getattr(dataset, split)[: evaluation["examples"]]
+        sizes = {field: evaluation[field] for field in ("batch", "max_new_tokens")}
         try:
-            metrics, _ = evaluate_greedy(self.policy, examples, self.run.setting, **settings)
+            metrics, _ = evaluate_greedy(self.policy, examples, self.run.setting(dataset), **sizes)
         except StoppedError:
             self.save()
             raise
@@ -187,7 +190,7 @@ class StageLoop:
         self._metrics.write({**where, **{f"eval/{name}": x for name, x in metrics.items()}})
         share, low, high = (metrics[f"{BEST}{end}"] for end in ("", "/low", "/high"))
         self.run.progress.say(
-            f"{self.stage} {self.iteration}/{self.total}: {share:.1%} of {len(examples)} test "
+            f"{self.stage} {self.iteration}/{self.total}: {share:.1%} of {len(examples)} {split} "
             f"problems right ({low:.1%} to {high:.1%}), {metrics['length/mean']:.1f} tokens"
         )
         return True
@@ -265,7 +268,8 @@ class StageLoop:
 
 def running_evaluation(config: Mapping[str, Any], policy: Policy) -> dict[str, Program]:
     """The programs of `evaluate_if_due`."""
-    programs = greedy_programs(policy, config["data"]["buckets"], **config["evaluation"])
+    sizes = {name: config["evaluation"][name] for name in ("examples", "batch", "max_new_tokens")}
+    programs = greedy_programs(policy, config["data"]["buckets"], **sizes)
     return {f"running evaluation, {name}": program for name, program in programs.items()}
 
 
