@@ -12,7 +12,7 @@ import sys
 import jax
 import pytest
 
-from grpo.pipeline import tell_environment
+from grpo.pipeline import record_environment
 from grpo.reporting.progress import Progress
 from grpo.runs import environment as module
 from grpo.runs.environment import (
@@ -42,7 +42,7 @@ def told(run) -> str:
     """What a launch says of its environment."""
     stream = io.StringIO()
     object.__setattr__(run, "progress", Progress(stream, every_s=0))
-    tell_environment(run)
+    record_environment(run)
     return stream.getvalue()
 
 
