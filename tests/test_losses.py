@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo.algorithms.losses import freeze, kl_penalty, policy_loss, supervised_loss
+from grpo.algorithms.losses import kl_penalty, policy_loss, supervised_loss
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import GRPO, PRESETS
 from tests import oracle_losses
+from tests.helpers import weighed
 
 LIMIT = 9
 with warnings.catch_warnings():
@@ -30,6 +31,11 @@ with warnings.catch_warnings():
         "sapo": dataclasses.replace(
             GRPO, surrogate="sapo", clip_low=None, clip_high=None, tau_positive=1.0,
             tau_negative=1.05,
+        ),
+        # Limits at which some tokens are masked and some are not, here and in test_train_step.py.
+        "dppo_narrow": dataclasses.replace(PRESETS["dppo"], divergence_limit=0.02),
+        "dppo_kl": dataclasses.replace(
+            PRESETS["dppo"], surrogate="dppo_kl", divergence_limit=3e-3
         ),
         "cispo_sequence": dataclasses.replace(PRESETS["cispo"], ratio="sequence"),
         "entropy": dataclasses.replace(GRPO, entropy_coef=0.01),
@@ -67,14 +73,14 @@ def batch_of(rows=6, length=7, seed=0, spread=0.3) -> dict:
     }
 
 
-def experience_of(batch: dict, objective: Objective):
+def groups_of(batch: dict, objective: Objective):
     """The batch as policy_loss wants it; garbage wherever nothing should look."""
 
     def nan(x):
         return None if x is None else jnp.asarray(np.where(batch["mask"], x, np.nan), jnp.float32)
 
-    return freeze(
-        mask_BC=jnp.asarray(batch["mask"]),
+    return weighed(
+        completion_mask_BC=jnp.asarray(batch["mask"]),
         truncated_B=jnp.asarray(batch["truncated"]),
         advantage_B=jnp.asarray(batch["advantage"], jnp.float32),
         old_logprob_BC=nan(batch["old"]),
@@ -86,11 +92,11 @@ def experience_of(batch: dict, objective: Objective):
 
 
 def value_and_grad(batch: dict, objective: Objective):
-    experience, entropy = experience_of(batch, objective)
+    groups, entropy = groups_of(batch, objective)
     entropy = entropy if objective.entropy_coef else None
 
     def loss(logprob):
-        return policy_loss(logprob, entropy, experience, objective=objective)
+        return policy_loss(logprob, entropy, groups, objective=objective)
 
     logprob = jnp.asarray(np.where(batch["mask"], batch["logprob"], np.nan), jnp.float32)
     (value, metrics), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(logprob)
@@ -157,7 +163,7 @@ def test_at_ratio_one_the_gradient_is_that_of_reinforce(name):
         batch["sample"] = batch["logprob"]
     batch["advantage"] -= batch["advantage"].mean()
     _, metrics, grad = value_and_grad(batch, objective)
-    weight = np.asarray(experience_of(batch, objective)[0].weight_BC)
+    weight = np.asarray(groups_of(batch, objective)[0].weight_BC)
     expected = -weight * batch["advantage"][:, None]
     if name != "k1":  # its gradient is 1, not 0, where policy and reference agree
         np.testing.assert_allclose(grad, expected, rtol=1e-5, atol=1e-7)
@@ -175,6 +181,15 @@ def test_loss_is_zero_at_the_first_update_and_its_gradient_is_not():
     assert np.linalg.norm(grad) > 0.1
 
 
+def one_token(logprob, old, advantage) -> dict:
+    """A batch of one row of one token."""
+    return {
+        "logprob": np.full((1, 1), logprob), "mask": np.ones((1, 1), bool),
+        "truncated": np.zeros(1, bool), "advantage": np.array([advantage]),
+        "old": np.full((1, 1), old), "ref": None, "sample": None, "entropy": None,
+    }  # fmt: skip
+
+
 LOW, INSIDE, HIGH = np.log(0.5), 0.0, np.log(2.0)
 
 
@@ -190,11 +205,7 @@ LOW, INSIDE, HIGH = np.log(0.5), 0.0, np.log(2.0)
     ],
 )
 def test_the_clip_truth_table(log_ratio, advantage, value, slope, dual):
-    batch = {
-        "logprob": np.full((1, 1), -1.0), "mask": np.ones((1, 1), bool),
-        "truncated": np.zeros(1, bool), "advantage": np.array([advantage]),
-        "old": np.full((1, 1), -1.0 - log_ratio), "ref": None, "sample": None, "entropy": None,
-    }  # fmt: skip
+    batch = one_token(-1.0, -1.0 - log_ratio, advantage)
     plain = dataclasses.replace(GRPO, kl_coef=0.0)
     loss, metrics, grad = value_and_grad(batch, plain)
     assert (-loss, -grad[0, 0]) == pytest.approx((value, slope), abs=1e-6)
@@ -204,21 +215,94 @@ def test_the_clip_truth_table(log_ratio, advantage, value, slope, dual):
     assert (-loss, -grad[0, 0]) == pytest.approx(dual or (value, slope), abs=1e-6)
 
 
+TV, TV_LIMIT, KL_LIMIT = PRESETS["dppo"], 0.15, 0.05
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advantage", "ratio", "masked_by_tv", "masked_by_kl"),
+    [  # |p - q| and q log(q/p) + (1 - q) log((1 - q)/(1 - p))
+        (0.5, 0.7, 1.0, 1.4, True, True),  # 0.2 and 0.087
+        (0.5, 0.6, 1.0, 1.2, False, False),  # 0.1 and 0.020
+        (0.5, 0.7, -1.0, 1.4, False, False),  # far, and on the way back
+        (0.5, 0.3, -1.0, 0.6, True, True),  # 0.2 and 0.087
+        (0.5, 0.3, 1.0, 0.6, False, False),  # far, and on the way back
+        (0.5, 0.5, 1.0, 1.0, False, False),
+        (1e-5, 1e-3, 1.0, 100.0, False, False),  # a hundredfold of nothing: 0.00099 and 0.00094
+        (0.99, 0.8, -1.0, 0.8 / 0.99, True, True),  # inside of PPO's clip range: 0.19 and 0.18
+        (0.9, 0.8, -1.0, 0.8 / 0.9, False, False),  # 0.1 and 0.037
+        (0.02, 0.15, 1.0, 7.5, False, True),  # 0.13 and 0.099
+        (0.5, 1.0, 1.0, 2.0, True, True),  # as close to 1 as numbers go
+    ],
+)
+def test_the_dppo_truth_table(old, new, advantage, ratio, masked_by_tv, masked_by_kl):
+    """Its value is ρ A and so is its slope by log π, or both are 0."""
+    batch = one_token(np.log(new), np.log(old), advantage)
+    for surrogate, limit, masked in (
+        ("dppo_tv", TV_LIMIT, masked_by_tv),
+        ("dppo_kl", KL_LIMIT, masked_by_kl),
+    ):
+        objective = dataclasses.replace(TV, surrogate=surrogate, divergence_limit=limit)
+        loss, metrics, grad = value_and_grad(batch, objective)
+        expected = 0.0 if masked else ratio * advantage
+        # Dr. GRPO divides by the longest completion.
+        assert -loss * LIMIT == pytest.approx(expected, rel=1e-5)
+        assert -grad[0, 0] * LIMIT == pytest.approx(expected, rel=1e-5)
+        assert metrics["clip/masked"] == masked
+
+
+@pytest.mark.parametrize("old", [0.0, -1e-6])
+@pytest.mark.parametrize("surrogate", ["dppo_tv", "dppo_kl"])
+def test_a_token_that_was_certain_and_is(surrogate, old):
+    """Its probability is 1 in floating point: the 0 left for all others is divided by nothing."""
+    objective = dataclasses.replace(TV, surrogate=surrogate)
+    loss, metrics, grad = value_and_grad(one_token(0.0, old, 1.0), objective)
+    assert (-loss * LIMIT, -grad[0, 0] * LIMIT) == pytest.approx((1.0, 1.0), rel=1e-5)
+    assert metrics["clip/masked"] == 0
+
+
+def test_a_kl_that_masks_in_one_direction_only():
+    """From 0.2 to 0.02 KL(π_old ‖ π) is 0.298, and from 0.02 to 0.2 it is 0.153."""
+    objective = dataclasses.replace(TV, surrogate="dppo_kl", divergence_limit=0.2)
+    batch = one_token(np.log(0.02), np.log(0.2), -1.0)
+    assert value_and_grad(batch, objective)[1]["clip/masked"] == 1
+    batch = one_token(np.log(0.2), np.log(0.02), 1.0)
+    assert value_and_grad(batch, objective)[1]["clip/masked"] == 0
+
+
+def test_what_is_masked_is_counted_among_all_tokens():
+    batch = batch_of()
+    objective = VARIANTS["dppo_kl"]
+    rows = [
+        [
+            oracle_losses.is_masked(objective, *pair, advantage)
+            for pair in zip(logprob[mask], old[mask], strict=True)
+        ]
+        for logprob, old, mask, advantage in zip(
+            batch["logprob"], batch["old"], batch["mask"], batch["advantage"], strict=True
+        )
+    ]
+    masked = [x for row in rows for x in row]
+    assert 0 < sum(masked) < len(masked)
+    told = value_and_grad(batch, objective)[1]["clip/masked"]
+    assert told == pytest.approx(sum(masked) / len(masked))
+
+
 def test_no_gradient_reaches_what_is_frozen():
     objective = dataclasses.replace(
         GRPO, correction="cap", correction_level="token", correction_cap=2.0
     )
     batch = batch_of()
-    experience, _ = experience_of(batch, objective)
+    groups, _ = groups_of(batch, objective)
     logprob = jnp.asarray(batch["logprob"], jnp.float32)
     floats = {
         name: value
-        for name, value in experience._asdict().items()
-        if name not in ("mask_BC", "weight_BC", "share_BC")
+        for name, value in groups._asdict().items()
+        if value is not None
+        and name not in ("completion_mask_BC", "truncated_B", "weight_BC", "share_BC")
     }
 
     def loss(floats):
-        frozen = experience._replace(**floats)
+        frozen = groups._replace(**floats)
         return policy_loss(logprob, None, frozen, objective=objective)[0]
 
     for name, grad in jax.grad(loss)(floats).items():
@@ -250,10 +334,10 @@ def test_geometric_clipping_is_the_surrogates():
 def test_entropy_bonus_has_a_gradient():
     objective = dataclasses.replace(GRPO, entropy_coef=0.5)
     batch = batch_of()
-    experience, entropy = experience_of(batch, objective)
+    groups, entropy = groups_of(batch, objective)
     logprob = jnp.asarray(batch["logprob"], jnp.float32)
-    grad = jax.grad(lambda h: policy_loss(logprob, h, experience, objective=objective)[0])(entropy)
-    np.testing.assert_allclose(grad, -0.5 * np.asarray(experience.weight_BC), rtol=1e-6)
+    grad = jax.grad(lambda h: policy_loss(logprob, h, groups, objective=objective)[0])(entropy)
+    np.testing.assert_allclose(grad, -0.5 * np.asarray(groups.weight_BC), rtol=1e-6)
 
 
 def test_penalty_by_hand():
@@ -282,9 +366,9 @@ def test_supervised_loss_by_hand():
 def test_an_option_without_what_it_needs_is_an_error(change, missing):
     batch = batch_of() | {"old": None, "ref": None, "sample": None}
     objective = dataclasses.replace(GRPO, **change)
-    experience, _ = experience_of(batch, objective)
+    groups, _ = groups_of(batch, objective)
     with pytest.raises(ValueError, match=f"the objective needs .*{missing}"):
-        policy_loss(jnp.zeros((6, 7)), None, experience, objective=objective)
+        policy_loss(jnp.zeros((6, 7)), None, groups, objective=objective)
 
 
 def test_at_the_first_update_stale_is_against_the_sampler():

@@ -50,7 +50,7 @@ def environment(run: Run) -> dict[str, Any]:
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processor": processor(),
         "cores": cores(),
-        "mesh": dict(run.mesh.shape) if run.mesh else None,
+        "mesh": dict(run.config["mesh"]),
         **{name: setting(name) for name in SETTINGS},
         **{name: without_paths(os.environ.get(name)) for name in VARIABLES},
         "commit": git("rev-parse", "HEAD"),

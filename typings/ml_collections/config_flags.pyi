@@ -5,7 +5,7 @@ from typing import Any
 from absl.flags import FlagHolder
 from ml_collections import ConfigDict
 
-def DEFINE_config_file(  # noqa: N802
+def DEFINE_config_file(
     name: str, default: str | None = ..., help_string: str = ..., **flag: Any
 ) -> FlagHolder[ConfigDict]: ...
 def __getattr__(name: str) -> Any: ...
