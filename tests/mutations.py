@@ -47,10 +47,10 @@ MISTAKES = [
 ]
 
 
-def left_out(folder: str, names: list[str]) -> set[str]:
-    """What a copy of the tree does without: `runs` is of runs at the top, and code in grpo/."""
-    always = {".git", "__pycache__", ".venv"}
-    return set(names) & (always | {"runs"} if pathlib.Path(folder) == ROOT else always)
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What the copy does not need; of runs/ only what the root has: grpo/runs is code."""
+    of_root = ["runs"] if pathlib.Path(folder) == ROOT else []
+    return [name for name in names if name in (".git", "__pycache__", ".venv", *of_root)]
 
 
 def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -89,7 +90,7 @@ def workshop(folder: pathlib.Path, reward: Callable = noise) -> Iterator[None]:
     JAX_COMPILATION_CACHE_DIR names another folder, for running a test again and again.
     """
     kept = {
-        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
+        "jax_compilation_cache_dir": jax.config.values["jax_compilation_cache_dir"]
         or str(folder / "programs"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -190,7 +191,8 @@ def arrays(step: pathlib.Path) -> dict[str, bytes]:
     for part in ("trainable", "optimizer"):
         folder = step / "arrays" / part
         with checkpointer() as orbax:
-            there = orbax.metadata(folder.absolute()).item_metadata.tree
+            metadata: Any = orbax.metadata(folder.absolute()).item_metadata
+        there = metadata.tree
         like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in there.items()}
         for name, x in read_arrays(folder, like).items():
             told[f"{part}/{name}"] = f"{x.dtype}{x.shape}".encode() + np.asarray(x).tobytes()
