@@ -17,8 +17,10 @@ EXAMPLES = [{"id": name, "answer": name} for name in "aabb"]
 TEXTS = ["x", "xxx", "xx", ""]
 
 
-def told_by(reward, *, seconds=5.0, texts=TEXTS, low=0.0, high=9.0):
-    return values(reward, EXAMPLES[: len(texts)], texts, low=low, high=high, seconds=seconds)
+def told_by(reward, *, seconds=5.0, texts=TEXTS, low=0.0, high=9.0) -> tuple[np.ndarray, str]:
+    """The values, and the first reason, "" without one."""
+    value_B, why = values(reward, EXAMPLES, texts, low=low, high=high, seconds=seconds)
+    return value_B, why or ""
 
 
 def rank(examples, completions, *, factor: float):
@@ -65,7 +67,7 @@ def test_options_of_the_simple_kind_arrive(table_of):
 def test_values_come_in_any_row(kind):
     value_B, why = told_by(lambda examples, completions: kind([0.0, 1.0, 2.5, 9.0]))
     np.testing.assert_array_equal(value_B, [0, 1, 2.5, 9])
-    assert value_B.dtype == np.float64 and why is None
+    assert value_B.dtype == np.float64 and why == ""
 
 
 @pytest.mark.parametrize(
