@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from grpo.checks.arguments import parse, run_name
 from grpo.checks.problems import problems
-from grpo.pipeline import complain, run_config
+from grpo.pipeline import STAGES, print_errors, run_config
 from grpo.tools.evaluate import only_evaluation
 from grpo.tools.preflight import preflight, pretend
 
@@ -36,12 +36,13 @@ def main(argv: list[str]) -> int:
     config = CONFIG.value.to_dict()
     if PREFLIGHT.value:
         pretend(config["mesh"])  # before anything looks for devices
-    if EVALUATE.value and not problems(config):
+    if EVALUATE.value and not problems(config, STAGES):
         config = only_evaluation(config, EVALUATE.value)
     if CHECK.value or PREFLIGHT.value:
-        if wrong := problems(config):
-            return complain(wrong)
-        print("\n".join(preflight(config) if PREFLIGHT.value else ["the config is fine"]))
+        if wrong := problems(config, STAGES):
+            return print_errors(wrong)
+        lines = preflight(config, STAGES) if PREFLIGHT.value else ["the config is fine"]
+        print("\n".join(lines))
         return 0
     return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))
 

@@ -14,27 +14,21 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grpo.checks.problems import problems
 from grpo.reporting.progress import Progress
 from grpo.reporting.summary import summary
 from grpo.runs.environment import environment
-from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
-from grpo.stages.evaluate import evaluate
-from grpo.stages.grpo import grpo
-from grpo.stages.sft import sft
+from grpo.stages import evaluate, grpo, sft
 from grpo.storage.journal import read_journal
 from grpo.storage.manifest import write_json
 
-STAGES: dict[str, Callable[[Run, str, Policies], None]] = {
-    "sft": sft,
-    "grpo": grpo,
-    "evaluate": evaluate,
-}
+# By kind: FIELDS, check, build, run (grpo/stages/__init__.py).
+STAGES: dict[str, Any] = {"sft": sft, "grpo": grpo, "evaluate": evaluate}
 FINISHED, FAILED, WRONG, SAVED = 0, 1, 2, 75
 # What may differ between two launches of a run: it changes nothing that was computed.
 FREE = ("log", "checkpoint")
@@ -46,21 +40,23 @@ class RunError(ValueError):
 
 def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
     """Runs a config to its end, or on to where it is asked to stop; returns the exit code."""
-    if wrong := problems(config):
-        return complain(wrong)
+    if wrong := problems(config, STAGES):
+        return print_errors(wrong)
     progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
     try:
         with locked(workdir), signals(stop):
-            return go(config, workdir, progress, stop)
+            return run_stages(config, workdir, progress, stop)
     except RunError as error:
-        return complain([str(error)])
+        return print_errors([str(error)])
 
 
-def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, stop: Stop) -> int:
+def run_stages(
+    config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, stop: Stop
+) -> int:
     """The run itself, in a directory that is its own."""
     files = [workdir / name for name in ("config.json", "tokenizer.model")]
     made_here = [file for file in files if not file.exists()]
-    settle(config, workdir)
+    pin_config(config, workdir)
     if (workdir / "DONE").exists():
         print((workdir / "summary.md").read_text("utf-8"))
         print(f"This run is finished. Another one needs another --workdir than {workdir}.")
@@ -71,14 +67,13 @@ def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, sto
     except (ValueError, OSError) as error:  # of data, tokenizers and checkpoints; all one line
         for file in made_here:  # a second try may say something else
             file.unlink(missing_ok=True)
-        return complain([" ".join(str(error).split())])
-    settle_data(run)
-    tell_environment(run)
+        return print_errors([" ".join(str(error).split())])
+    pin_data(run)
+    record_environment(run)
     (workdir / "FAILED").unlink(missing_ok=True)
-    tell_start(run)
     try:
         for name in config["pipeline"]:
-            STAGES[config["stages"][name]["kind"]](run, name, policies)
+            STAGES[config["stages"][name]["kind"]].run(run, name, policies)
             stop.check()
     except StoppedError as error:
         progress.say(f"{error}: everything is saved; the same command goes on from here")
@@ -95,14 +90,14 @@ def go(config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, sto
     return FINISHED
 
 
-def complain(lines: list[str]) -> int:
+def print_errors(lines: list[str]) -> int:
     """Says what is wrong, a line each, and that nothing was computed."""
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     return WRONG
 
 
-def settle(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def pin_config(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
     """Writes the config down, or makes sure that it is the one that the directory began with."""
     file, here = workdir / "config.json", json.loads(json.dumps(config))
     if not file.exists():
@@ -171,7 +166,7 @@ def signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def settle_data(run: Run) -> None:
+def pin_data(run: Run) -> None:
     """Writes down what became of the data, or makes sure that it is what the run began with."""
     file, here = run.workdir / "data.json", json.loads(json.dumps(run.data.report))
     if file.exists() and json.loads(file.read_text("utf-8")) != here:
@@ -182,7 +177,7 @@ def settle_data(run: Run) -> None:
     write_json(file, here)
 
 
-def tell_environment(run: Run) -> None:
+def record_environment(run: Run) -> None:
     """Adds a row on this launch; says so if it is another environment than the last one."""
     journal, here = run.journal("environment"), environment(run)
     before = read_journal(journal.path)[-1] if journal.path.exists() else here
@@ -190,13 +185,3 @@ def tell_environment(run: Run) -> None:
     if changed:
         run.progress.say(f"not bit by bit from here on: {', '.join(changed)}")
     journal.write(here)
-
-
-def tell_start(run: Run) -> None:
-    """A line on what this run is."""
-    size, data = run.size, run.data
-    run.progress.say(
-        f"{run.config['model']['path'] or run.config['model']['size']}: {size.num_layers} layers, "
-        f"width {size.width}, {size.vocab_size} pieces; {len(data.train)} training and "
-        f"{len(data.test)} test examples; {' -> '.join(run.config['pipeline'])} in {run.workdir}"
-    )

@@ -22,10 +22,9 @@ from grpo.storage import manifest, snapshot
 from grpo.storage.arrays import named, read_arrays, write_arrays
 from grpo.storage.checkpoints import Checkpoints, CheckpointsBrokenError, CheckpointWriteError
 from grpo.storage.manifest import fault, write_manifest
-from grpo.storage.snapshot import CheckpointMismatchError, restore_part
+from grpo.storage.snapshot import CheckpointMismatchError, SnapshotError, restore_part
 from grpo.training.optimizer import learning_rate, make_optimizer
 from grpo.training.train_step import TrainState, init_state
-from models.checkpoints.files import CheckpointError
 from models.sharding import make_mesh, shardings
 
 EXTRA = {"cursor": [3, 17], "seed": 5, "share": 0.1, "name": "Zoë", "nothing": None}
@@ -179,9 +178,9 @@ def test_one_part_alone(root):
         if file.is_file():
             file.write_bytes(b"")
     assert_same_bits(restore_part(step, "trainable", like), state_of(10).trainable)
-    with pytest.raises(CheckpointError, match=r"00000010: arrays/optimizer/\S+: has 0 bytes"):
+    with pytest.raises(SnapshotError, match=r"00000010: arrays/optimizer/\S+: has 0 bytes"):
         restore_part(step, "optimizer", shapes(state_of()._replace(trainable=None)))
-    with pytest.raises(CheckpointError, match=r"lists no file arrays/trainabl/"):
+    with pytest.raises(SnapshotError, match=r"lists no file arrays/trainabl/"):
         restore_part(step, "trainabl", like)
     with pytest.raises(CheckpointMismatchError, match=r"final_norm/scale is in the checkpoint"):
         restore_part(step, "trainable", {k: v for k, v in like.items() if k != "final_norm"})
@@ -281,7 +280,7 @@ def test_every_file_of_the_newest_step_damaged(root, damage):
         shutil.copytree(whole, root / "00000010")
         damage(root / "00000010" / file)
         damaged = fingerprint(root / "00000010")
-        with pytest.raises(CheckpointError, match=re.escape(str(file))):
+        with pytest.raises(SnapshotError, match=re.escape(str(file))):
             opened(root).restore(10, shapes(state_of()))
         checkpoints = opened(root)
         assert checkpoints.newest() == 5, file

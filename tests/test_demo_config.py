@@ -23,7 +23,8 @@ from grpo.tools import preflight as preflight_tool
 from grpo.training.optimizer import learning_rate
 from models.config import SIZES
 from models.gemma import init_params
-from models.model import Model, save_hf
+from models.loading import save_hf
+from models.policy import Policy
 from tests.gsm8k import real_path
 from tests.references.chat_tokenizers import tokenizer
 from tests.test_data_templates import S1_KAGGLE, S1_REPO
@@ -294,7 +295,7 @@ def directory(tmp_path_factory):
     tok = tokenizer("gemma3")
     size = dataclasses.replace(SIZES["gemma3_micro"], vocab_size=tok.vocab_size, width=16)
     params = init_params(size, jax.random.key(0), jnp.bfloat16)
-    return save_hf(Model(config=size, params=params, tokenizer=tok), tmp_path_factory.mktemp("hf"))
+    return save_hf(Policy(config=size, params=params, tokenizer=tok), tmp_path_factory.mktemp("hf"))
 
 
 @pytest.mark.parametrize("variant", GSM8K)

@@ -9,7 +9,7 @@ import pytest
 
 from models.gemma import Gemma, param_shapes, unembed, unstack
 from models.lora import TARGETS, LoraConfig, init_adapter, merge
-from models.model import Model
+from models.policy import Policy
 from tests.helpers import TINY, TINY3, assert_trees_equal, logits_of, tiny_ids, tiny_params
 
 LORA = LoraConfig(rank=3, alpha=6)
@@ -74,7 +74,7 @@ def test_merging_leaves_its_inputs_alone_and_repeats_exactly():
 
 
 def test_the_reference_is_the_same_arrays_without_the_adapter():
-    model = Model(config=TINY3, params=tiny_params("gemma3"), lora=LORA, adapter=drawn(LORA))
+    model = Policy(config=TINY3, params=tiny_params("gemma3"), lora=LORA, adapter=drawn(LORA))
     assert model.base().params is model.params
     assert "lora" not in model.base().variables and "lora" in model.variables
 

@@ -14,9 +14,9 @@ import pytest
 
 from configs import base
 from grpo.runs.policies import Policies, lora_of, prepare
+from grpo.storage.snapshot import SnapshotError
 from grpo.training.scoring import Policy
 from grpo.training.train_step import init_state
-from models.checkpoints.files import CheckpointError
 from models.gemma import Gemma
 from models.lora import merge
 from tests import tiny_run
@@ -206,5 +206,5 @@ def test_preparing_leaves_what_it_was_given(policies):
 
 def test_a_stage_that_has_left_nothing(tmp_path):
     run = tiny_run.run_of(tmp_path, pipeline=("full", "fresh"), stages=STAGES)
-    with pytest.raises(CheckpointError, match="stage full has left no checkpoint"):
+    with pytest.raises(SnapshotError, match="stage full has left no checkpoint"):
         Policies(run, load).start("fresh")

@@ -15,7 +15,7 @@ from models.checkpoints.layout import build
 from models.config import SIZES
 from models.gemma import Gemma, param_shapes, unstack
 from models.lora import LoraConfig, init_adapter
-from models.model import Model
+from models.policy import Policy
 from models.sharding import (
     AXES,
     describe,
@@ -166,7 +166,7 @@ def test_too_large_a_mesh_is_refused():
 
 
 def test_loading_places_shards_directly(tmp_path, monkeypatch):
-    save_hf(Model(config=TINY3, params=tiny_params("gemma3")), tmp_path / "model")
+    save_hf(Policy(config=TINY3, params=tiny_params("gemma3")), tmp_path / "model")
     mesh = make_mesh(4, 2)
     sent = []
     original = layout.place

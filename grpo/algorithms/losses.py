@@ -16,13 +16,12 @@ Deviation from the papers: log ρ and log w are held within ±20, so that a toke
 anyway has a gradient of 0 and not of 0 · ∞.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from grpo.algorithms import correction
 from grpo.algorithms.aggregation import token_weights
+from grpo.algorithms.groups import Groups
 from grpo.algorithms.kl import KL, k3
 from grpo.algorithms.masked import inside, masked_sum, sequence_mean
 from grpo.algorithms.metrics import Metrics
@@ -34,59 +33,33 @@ Array = jax.Array
 LIMIT = 20.0  # of log-ratios
 
 
-class Experience(NamedTuple):
-    """What one update learns from, frozen while it learns. Microbatches may cut its rows anyhow."""
+def with_token_weights(groups: Groups, *, limit: int, objective: Objective) -> Groups:
+    """The rows of one update with their weights and shares, fixed here over all of them.
 
-    mask_BC: Array  # the tokens of the completions, the first stop token included
-    weight_BC: Array  # of the loss, fixed over all rows of the update
-    share_BC: Array  # of the metrics: 1 / (tokens of the update)
-    advantage_B: Array
-    old_logprob_BC: Array | None  # None: the policy as it is (one update per rollout)
-    ref_logprob_BC: Array | None  # None: no reference is needed
-    sample_logprob_BC: Array | None  # as the sampler told it
-
-
-def freeze(
-    *,
-    mask_BC: Array,
-    truncated_B: Array,
-    advantage_B: Array,
-    old_logprob_BC: Array | None,
-    ref_logprob_BC: Array | None,
-    sample_logprob_BC: Array | None,
-    limit: int,
-    objective: Objective,
-) -> Experience:
-    """The experience of one update; its weights and shares are fixed here, over all of its rows.
-
-    A rollout that serves several minibatches is cut first and frozen a minibatch at a time. `limit`
-    is the longest completion that the sampler allows. Under `mask_truncated` a truncated row weighs
-    nothing in the loss; it still counts in its group's baseline and in the metrics.
+    A rollout that serves several minibatches is cut first and weighed a minibatch at a time, so
+    that microbatches may then cut the rows anyhow. `limit` is the longest completion that the
+    sampler allows. Under `mask_truncated` a truncated row weighs nothing in the loss; it still
+    counts in its group's baseline and in the metrics.
     """
-    mask_BC = mask_BC != 0
-    learnt_BC = mask_BC & ~(truncated_B[:, None] & objective.mask_truncated)
-    weight_BC = token_weights(learnt_BC, aggregation=objective.aggregation, constant=limit)
-    return Experience(
-        mask_BC=mask_BC,
-        weight_BC=weight_BC,
+    mask_BC = groups.completion_mask_BC != 0
+    learnt_BC = mask_BC & ~(groups.truncated_B[:, None] & objective.mask_truncated)
+    return groups._replace(
+        completion_mask_BC=mask_BC,
+        weight_BC=token_weights(learnt_BC, aggregation=objective.aggregation, constant=limit),
         share_BC=mask_BC / jnp.maximum(jnp.sum(mask_BC), 1),
-        advantage_B=advantage_B,
-        old_logprob_BC=old_logprob_BC,
-        ref_logprob_BC=ref_logprob_BC,
-        sample_logprob_BC=sample_logprob_BC,
     )
 
 
 def policy_loss(
-    logprob_BC: Array, entropy_BC: Array | None, experience: Experience, *, objective: Objective
+    logprob_BC: Array, entropy_BC: Array | None, groups: Groups, *, objective: Objective
 ) -> tuple[Array, Metrics]:
-    """The loss of some rows of an experience, and the metrics; both add up over rows."""
-    _require(objective, entropy_BC, experience)
-    mask_BC, weight_BC, share_BC = experience[:3]
+    """The loss of some of an update's rows, and the metrics; both add up over rows."""
+    _require(objective, entropy_BC, groups)
+    mask_BC, weight_BC, share_BC = groups.completion_mask_BC, groups.weight_BC, groups.share_BC
     logprob_BC = inside(logprob_BC, mask_BC)
-    old_BC = logprob_BC if experience.old_logprob_BC is None else experience.old_logprob_BC
+    old_BC = logprob_BC if groups.old_logprob_BC is None else groups.old_logprob_BC
     old_BC = inside(jax.lax.stop_gradient(old_BC), mask_BC)
-    advantage_B1 = jax.lax.stop_gradient(experience.advantage_B)[:, None]
+    advantage_B1 = jax.lax.stop_gradient(groups.advantage_B)[:, None]
 
     log_ratio_BC = jnp.clip(logprob_BC - old_BC, -LIMIT, LIMIT)
     pooled_BC = RATIOS[objective.ratio](log_ratio_BC, mask_BC, advantage_B1, objective)
@@ -97,8 +70,8 @@ def policy_loss(
     sums["ratio/mean"] = masked_sum(ratio_BC, share_BC)
     tops = {"ratio/max": jnp.max(inside(ratio_BC, mask_BC))}
 
-    if experience.sample_logprob_BC is not None:
-        sample_BC = inside(jax.lax.stop_gradient(experience.sample_logprob_BC), mask_BC)
+    if groups.sample_logprob_BC is not None:
+        sample_BC = inside(jax.lax.stop_gradient(groups.sample_logprob_BC), mask_BC)
         gap_BC = old_BC - sample_BC
         sums["gap/mean"] = masked_sum(jnp.abs(gap_BC), share_BC)
         tops["gap/max"] = jnp.max(jnp.abs(gap_BC))
@@ -117,8 +90,8 @@ def policy_loss(
         sums["off_policy/masked"] = masked_sum(is_stale_B1 * mask_BC.astype(jnp.float32), share_BC)
 
     loss = sums["loss/policy"] = -masked_sum(gain_BC, weight_BC)
-    if experience.ref_logprob_BC is not None:
-        ref_BC = inside(jax.lax.stop_gradient(experience.ref_logprob_BC), mask_BC)
+    if groups.ref_logprob_BC is not None:
+        ref_BC = inside(jax.lax.stop_gradient(groups.ref_logprob_BC), mask_BC)
         sums["kl"] = masked_sum(k3(jax.lax.stop_gradient(logprob_BC), ref_BC), share_BC)
         if objective.kl_in == "loss" and objective.kl_coef:
             sums["loss/kl"] = masked_sum(KL[objective.kl](logprob_BC, ref_BC), weight_BC)
@@ -131,9 +104,9 @@ def policy_loss(
     return loss, Metrics(sums=jax.lax.stop_gradient(sums), tops=jax.lax.stop_gradient(tops))
 
 
-def _require(objective: Objective, entropy_BC: Array | None, experience: Experience) -> None:
+def _require(objective: Objective, entropy_BC: Array | None, groups: Groups) -> None:
     """What the objective needs is there, or an option would silently do nothing."""
-    old, ref, sample = experience[-3:]
+    old, ref, sample = groups.old_logprob_BC, groups.ref_logprob_BC, groups.sample_logprob_BC
     wanted = {
         "entropy": bool(objective.entropy_coef) and entropy_BC is None,
         "ref_logprob": objective.kl_in == "loss" and objective.kl_coef and ref is None,

@@ -7,20 +7,30 @@ field says what is missing; and, of a section whose single fields are fine, what
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
 
-from grpo.algorithms.objective import Objective
-from grpo.checks.rules import COMMON, KINDS, REWARD, STAGES, TEXT, Rule, nearest, one_of
+from grpo.checks.rules import COMMON, REWARD, TEXT, Rule, nearest, one_of
 from grpo.data import gsm8k, sources
 from grpo.data.examples import REQUIRED, DataError, check_columns
-from grpo.rewards.compose import REWARDS, checked, faults
+from grpo.rewards.compose import REWARDS
 from models.config import SIZES
-from models.lora import TARGETS
 
 Lines = Iterator[str]
+
+
+class Stage(Protocol):
+    """What the checks ask of the module of a stage."""
+
+    FIELDS: Mapping[str, Rule]  # what each of its fields may be
+
+    def check(self, stage: Mapping, config: Mapping) -> Lines:
+        """What is wrong with fields that are fine one by one, each line from the field on."""
+        ...
+
+
 OPEN = ("data.columns", "stages", "rewards")  # whose fields have names of the experiment's own
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
 COLUMNS = {"gsm8k": gsm8k.OPTIONAL, "rows": sources.OPTIONAL}
@@ -36,31 +46,35 @@ def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def fields(tree: Any, rules: Mapping[str, Rule], whole: tuple[str, ...], prefix: str) -> Lines:
+def fields(tree: Any, rules: Mapping[str, Rule], prefix: str) -> Lines:
     """What is wrong with single fields: unknown, missing, or of a value they may not have."""
     told = dict(leaves(tree)) if isinstance(tree, Mapping) else {}
-    known = [*rules, *whole]
     for path, value in told.items():
-        if path not in known:
-            yield f"{prefix}{path}: unknown field{nearest(path, known)}"
-        elif path in rules and (wrong := rules[path](value)):
+        if path not in rules:
+            yield f"{prefix}{path}: unknown field{nearest(path, rules)}"
+        elif wrong := rules[path](value):
             yield f"{prefix}{path}={value!r}: {wrong}"
-    for path in known:
+    for path in rules:
         if path not in told:
             yield f"{prefix}{path}: is missing; configs/base.py has its default"
-        elif path in OPEN and not isinstance(told[path], Mapping):
-            yield f"{prefix}{path}={told[path]!r}: expected named fields, as in configs/base.py"
 
 
-def problems(config: Mapping) -> list[str]:
-    """Everything that is wrong, a line each; what depends on a wrong field is not looked at."""
-    found = list(fields(config, COMMON, ("data.columns", "stages"), ""))
-    wrong = {name: list(stage_fields(name, stage)) for name, stage in named(config, "stages")}
+def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
+    """Everything that is wrong, a line each; what depends on a wrong field is not looked at.
+
+    `stages` are those that there are, by kind.
+    """
+    found = list(fields(config, COMMON, ""))
+    wrong = {
+        name: list(stage_fields(name, stage, stages)) for name, stage in named(config, "stages")
+    }
     if not found:
         found.extend([*about_data(config), *about_devices(config)])
         for name in (name for name in wrong if not wrong[name]):
             stage = config["stages"][name]
-            found.extend(f"stages.{name}.{line}" for line in ABOUT[stage["kind"]](stage, config))
+            found.extend(
+                f"stages.{name}.{line}" for line in stages[stage["kind"]].check(stage, config)
+            )
         if not any(wrong.values()):
             found.extend(about_pipeline(config))
     return [*found, *itertools.chain(*wrong.values())]
@@ -72,20 +86,19 @@ def named(tree: Mapping, field: str) -> list[tuple[str, Any]]:
     return list(value.items()) if isinstance(value, Mapping) else []
 
 
-def stage_fields(name: str, stage: Any) -> Lines:
+def stage_fields(name: str, stage: Any, stages: Mapping[str, Stage]) -> Lines:
     """What is wrong with single fields of a stage."""
     prefix, kind = f"stages.{name}.", stage.get("kind") if isinstance(stage, Mapping) else None
     if not STAGE_NAME.fullmatch(name) or name == "base":
         yield f"stages.{name}: expected another name, of letters, digits, _ and -"
-    if kind not in KINDS:
-        yield f"{prefix}kind={kind!r}: {one_of(*KINDS)(kind)}"
+    if not isinstance(kind, str) or kind not in stages:
+        yield f"{prefix}kind={kind!r}: {one_of(*stages)(kind)}"
         return
-    whole = ("kind", "rewards") if kind == "grpo" else ("kind",)
-    yield from fields(stage, STAGES[kind], whole, prefix)
+    yield from fields(stage, {"kind": TEXT, **stages[kind].FIELDS}, prefix)
     for reward, entry in named(stage, "rewards"):
         if reward not in REWARDS:
             yield f"{prefix}rewards.{reward}: unknown reward{nearest(reward, REWARDS)}"
-        yield from fields(entry, REWARD, (), f"{prefix}rewards.{reward}.")
+        yield from fields(entry, REWARD, f"{prefix}rewards.{reward}.")
 
 
 def about_data(config: Mapping) -> Lines:
@@ -121,7 +134,7 @@ def about_pipeline(config: Mapping) -> Lines:
             )
             continue
         stage = stages[name]
-        trained = [n for n in before if stages[n]["kind"] != "evaluate"]
+        trained = [n for n in before if "start" in stages[n]]
         if name in before:
             yield f"pipeline: {name!r} is there twice; a stage has one name and one folder"
         start = stage.get("start")
@@ -145,103 +158,3 @@ def about_devices(config: Mapping) -> Lines:
     wanted = mesh["fsdp"] * mesh["tp"]
     if wanted > 1 and wanted > len(jax.devices()):  # to ask starts the backend, which takes seconds
         yield f"mesh: fsdp * tp = {wanted} devices, here are {len(jax.devices())}"
-
-
-def about_rows(rows: int, stage: Mapping, config: Mapping, what: str) -> Lines:
-    """Rows of an update that microbatches and devices cut evenly."""
-    parts, fsdp = stage["microbatches"], config["mesh"]["fsdp"]
-    if parts > rows:
-        yield f"microbatches={parts}: there are only {rows} rows ({what})"
-    elif fsdp > 1 and rows % (parts * fsdp):
-        yield (
-            f"microbatches={parts}: {rows} rows ({what}) do not divide by it times mesh.fsdp={fsdp}"
-        )
-
-
-def about_training(stage: Mapping, config: Mapping) -> Lines:
-    """The optimizer's schedule and the adapter's targets."""
-    optimizer, lora = stage["optimizer"], stage["lora"]
-    if (optimizer["final"] is None) != (optimizer["schedule"] == "constant"):
-        wanted = "None" if optimizer["schedule"] == "constant" else "a share, such as 0.0"
-        yield (
-            f"optimizer.final={optimizer['final']}: "
-            f"schedule={optimizer['schedule']!r} needs {wanted}"
-        )
-    if lora["rank"] is not None and not any(re.fullmatch(lora["targets"], t) for t in TARGETS):
-        yield f"lora.targets={lora['targets']!r}: matches none of {', '.join(TARGETS)}"
-
-
-def about_sft(stage: Mapping, config: Mapping) -> Lines:
-    """An SFT stage."""
-    yield from about_training(stage, config)
-    yield from about_rows(stage["batch"], stage, config, "batch")
-    longest = config["data"]["max_prompt"] + stage["max_target"]
-    if stage["packing"] is not None and stage["packing"] < longest:
-        yield (
-            f"packing={stage['packing']}: an example may have {longest} tokens "
-            "(data.max_prompt + max_target)"
-        )
-
-
-def about_groups(stage: Mapping) -> Lines:
-    """Dynamic sampling: its rounds, and that groups are compared within themselves."""
-    sampling, loss = stage["dynamic_sampling"], stage["loss"]
-    if (stage["max_rounds"] > 1) != (sampling == "refill"):
-        yield (
-            f"max_rounds={stage['max_rounds']}: dynamic_sampling={sampling!r} "
-            f"needs {'more than 1' if sampling == 'refill' else '1'}"
-        )
-    if sampling == "refill" and "batch" in (loss["baseline"], loss["scale"]):
-        yield (
-            "dynamic_sampling='refill': each round would have a baseline or scale of its own: use "
-            "loss.baseline='group' and loss.scale='group' or 'none'"
-        )
-
-
-def about_grpo(stage: Mapping, config: Mapping) -> Lines:
-    """A GRPO stage: rewards, objective, and how an iteration is cut."""
-    yield from about_training(stage, config)
-    yield from about_rewards(stage["rewards"])
-    try:
-        Objective(**stage["loss"])
-    except ValueError as error:
-        yield from (f"loss.{line}" for line in str(error).split("; "))
-    if stage["loss"]["entropy_coef"] and not stage["entropy"]:
-        yield "entropy=False: loss.entropy_coef needs it: set it to True, or the other to 0.0"
-    rows = stage["prompts"] * stage["group"]
-    if stage["prompts"] % stage["minibatches"]:
-        yield f"minibatches={stage['minibatches']}: does not divide prompts={stage['prompts']}"
-    else:
-        yield from about_rows(
-            rows // stage["minibatches"], stage, config, "prompts * group / minibatches"
-        )
-    yield from about_groups(stage)
-    if stage["sampling"]["temperature"] == 0:
-        yield "sampling.temperature=0: the completions of a group would be the same; expected more"
-
-
-def about_rewards(rewards: Mapping) -> Lines:
-    """A reward table: every entry by itself, then all together."""
-    table = {}
-    for name, entry in rewards.items():
-        try:
-            table |= [checked({"name": name, **entry})]
-        except ValueError as error:
-            yield str(error)
-    if len(table) == len(rewards):
-        yield from faults(table)
-
-
-def about_evaluate(stage: Mapping, config: Mapping) -> Lines:
-    """An evaluation: something to do, and ks that the samples allow."""
-    if not stage["greedy"] and not stage["samples"]:
-        yield "samples=0: with greedy=False there is nothing to do"
-    if stage["samples"] and max(stage["ks"]) > stage["samples"]:
-        yield f"ks={stage['ks']}: the largest is more than samples={stage['samples']}"
-
-
-ABOUT: dict[str, Callable[[Mapping, Mapping], Lines]] = {
-    "sft": about_sft,
-    "grpo": about_grpo,
-    "evaluate": about_evaluate,
-}

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from grpo.algorithms.objective import Objective
@@ -22,7 +22,6 @@ from models.gemma import REMAT
 
 Rule = Callable[[Any], str | None]
 LARGEST = sys.float_info.max
-KINDS = ("sft", "grpo", "evaluate")
 
 
 def nearest(name: Any, known: Iterable) -> str:
@@ -90,6 +89,7 @@ def several(rule: Rule) -> Rule:
 
 
 TEXT, FLAG = of_type(str, "a text"), of_type(bool, "True or False")
+NAMED = of_type(Mapping, "named fields, as in configs/base.py")
 COUNT, FROM_0 = number(int, 1), number(int, 0)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
@@ -109,6 +109,7 @@ COMMON: dict[str, Rule] = {
     "data.source": one_of("arithmetic", "gsm8k", "rows"),
     "data.train": optional(TEXT),
     "data.test": optional(TEXT),
+    "data.columns": NAMED,
     "data.strip_commas": FLAG,
     "data.max_bad": SHARE,
     "data.levels": several(one_of(*LEVELS)),
@@ -120,6 +121,7 @@ COMMON: dict[str, Rule] = {
     "data.buckets": several(COUNT),
     "data.min_kept": SHARE,
     "pipeline": several(TEXT),
+    "stages": NAMED,
     "evaluation.examples": COUNT,
     "evaluation.batch": COUNT,
     "evaluation.max_new_tokens": COUNT,
@@ -169,43 +171,4 @@ REWARD: dict[str, Rule] = {
     "low": NUMBER,
     "high": NUMBER,
     "gate": optional(TEXT),
-}
-STAGES: dict[str, dict[str, Rule]] = {
-    "sft": {
-        **TRAINED,
-        "steps": COUNT,
-        "examples": optional(COUNT),
-        "batch": COUNT,
-        "max_target": COUNT,
-        "packing": optional(COUNT),
-    },
-    "grpo": {
-        **TRAINED,
-        **SAMPLING,
-        **LOSS,
-        "iterations": COUNT,
-        "prompts": COUNT,
-        "group": number(int, 2),
-        "max_new_tokens": COUNT,
-        "epochs": COUNT,
-        "minibatches": COUNT,
-        "dynamic_sampling": one_of("off", "drop", "refill"),
-        "max_rounds": COUNT,
-        "reference": one_of("start", "base"),
-        "entropy": FLAG,
-        "reward_seconds": POSITIVE,
-        "max_abstained": SHARE,
-        "shuffle_rewards": FLAG,
-    },
-    "evaluate": {
-        **SAMPLING,
-        "policies": several(TEXT),
-        "examples": optional(COUNT),
-        "batch": COUNT,
-        "max_new_tokens": COUNT,
-        "greedy": FLAG,
-        "samples": FROM_0,
-        "ks": several(COUNT),
-        "shown": FROM_0,
-    },
 }

@@ -1,46 +1,68 @@
-"""A policy's accuracy on test examples, greedily or from samples; nothing of training is touched.
+"""A policy's accuracy on examples, greedily or from samples; nothing of training is touched.
 
 Keys are of the purpose "evaluate", apart from all that training draws, and depend on the example's
 place only: how often and in which batches something is evaluated changes no token.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from grpo.data.examples import Example
+from grpo.data.templates import Template, prompt_ids
 from grpo.evaluation.metrics import accuracy_metrics, sample_metrics
 from grpo.rewards.correct import correct
-from grpo.rollout.generate import GREEDY, Completions, Sampler, finish_reasons
-from grpo.runs.run import Run
-from grpo.training.scoring import Policy
+from grpo.rollout.generate import GREEDY, Sampler, finish_reasons, sampling_programs, texts_of
+from grpo.rollout.sampler import row_keys
+from grpo.training.program import Program
+from models.policy import Policy
 
 Rows = list[dict[str, Any]]
 GREEDY_STEP, SAMPLED_STEP = 0, 1  # of the keys
 
 
+class Setting(NamedTuple):
+    """What all evaluations of a run have in common."""
+
+    seed: int
+    template: Template
+    buckets: Sequence[int]
+    check: Callable[[], None]  # is called between batches, and may raise to end it
+
+
+class Answers(NamedTuple):
+    """What a policy wrote: N completions, those of an example one after the other."""
+
+    texts: list[str]
+    length_N: np.ndarray
+    truncated_N: np.ndarray
+    mean_logprob_N: np.ndarray
+
+
 def evaluate_greedy(
-    run: Run, policy: Policy, examples: Sequence[Example], *, batch: int, max_new_tokens: int
+    policy: Policy,
+    examples: Sequence[Example],
+    setting: Setting,
+    *,
+    batch: int,
+    max_new_tokens: int,
 ) -> tuple[dict[str, float], Rows]:
     """The metrics of the likeliest completion of every example, and a row for each."""
-    parts = list(
-        sample_all(
-            run, policy, examples, batch=batch, group=1, step=GREEDY_STEP, sampling=GREEDY,
-            max_new_tokens=max_new_tokens,
-        )
+    answers = sample_all(
+        policy, examples, setting, batch=batch, group=1, step=GREEDY_STEP, sampling=GREEDY,
+        max_new_tokens=max_new_tokens,
     )  # fmt: skip
-    texts = [text for part in parts for text in part.texts]
-    length_N, truncated_N = joined(parts, "length_B"), joined(parts, "truncated_B")
-    right_N = correct(examples, texts)
-    metrics = accuracy_metrics(right_N, texts, length_N, truncated_N)
-    return metrics, rows_of(examples, 1, texts, right_N, length_N, truncated_N)
+    correct_N = correct(examples, answers.texts)
+    metrics = accuracy_metrics(correct_N, answers.texts, answers.length_N, answers.truncated_N)
+    return metrics, rows_of(examples, answers, correct_N)
 
 
 def evaluate_samples(
-    run: Run,
     policy: Policy,
     examples: Sequence[Example],
+    setting: Setting,
     *,
     batch: int,
     max_new_tokens: int,
@@ -49,85 +71,89 @@ def evaluate_samples(
     ks: Sequence[int],
 ) -> tuple[dict[str, float], Rows]:
     """pass@k and maj@k of `samples` completions of every example, and a row for each."""
-    parts = list(
-        sample_all(
-            run, policy, examples, batch=max(1, batch // samples), group=samples,
-            step=SAMPLED_STEP, sampling=sampling, max_new_tokens=max_new_tokens,
-        )
+    answers = sample_all(
+        policy, examples, setting, batch=prompts_of(batch, samples), group=samples,
+        step=SAMPLED_STEP, sampling=sampling, max_new_tokens=max_new_tokens,
     )  # fmt: skip
-    texts = [text for part in parts for text in part.texts]
-    repeated = [example for example in examples for _ in range(samples)]
-    right_N = correct(repeated, texts)
+    texts = answers.texts
+    correct_N = correct([example for example in examples for _ in range(samples)], texts)
     shape = (len(examples), samples)
     metrics = sample_metrics(
         [texts[i : i + samples] for i in range(0, len(texts), samples)],
-        right_N["lenient"].reshape(shape),
-        joined(parts, "mean_logprob_B").reshape(shape),
+        correct_N["lenient"].reshape(shape),
+        answers.mean_logprob_N.reshape(shape),
         ks,
     )
-    length_N, truncated_N = joined(parts, "length_B"), joined(parts, "truncated_B")
-    for name, yes_N in right_N.items():
+    for name, yes_N in correct_N.items():
         metrics[f"sampled/accuracy/{name}"] = float(yes_N.mean())
-    metrics["sampled/length/mean"] = float(length_N.mean())
-    return metrics, rows_of(examples, samples, texts, right_N, length_N, truncated_N)
+    metrics["sampled/length/mean"] = float(answers.length_N.mean())
+    return metrics, rows_of(examples, answers, correct_N)
+
+
+def prompts_of(batch: int, samples: int) -> int:
+    """How many prompts make a batch of so many completions."""
+    return max(1, batch // samples)
 
 
 def sample_all(
-    run: Run,
     policy: Policy,
     examples: Sequence[Example],
+    setting: Setting,
     *,
     batch: int,
     group: int,
     step: int,
     sampling: Mapping[str, Any],
     max_new_tokens: int,
-) -> Iterator[Completions]:
-    """The completions of all examples, `batch` prompts at a time; the last batch is filled up."""
-    sampler = Sampler(run, policy, run.config["data"]["buckets"])
-    batch = min(batch, len(examples))
+) -> Answers:
+    """Completions of all examples, `batch` prompts at a time; the last batch is filled up."""
+    tokenizer, sampler = policy.own_tokenizer, Sampler(policy, setting.buckets)
+    batch, texts, columns = min(batch, len(examples)), [], []
     for first in range(0, len(examples), batch):
-        run.stop.check()
+        setting.check()
         part = examples[first : first + batch]
         filled = [*part, *[part[-1]] * (batch - len(part))]  # one shape, compiled once
-        told = sampler.sample(
-            filled, purpose="evaluate", step=step, first_row=first * group, sampling=sampling,
-            group=group, max_new_tokens=max_new_tokens,
+        rows_B = first * group + jnp.arange(batch * group)
+        rollout = sampler.sample(
+            [prompt_ids(tokenizer, example, setting.template) for example in filled],
+            row_keys(setting.seed, "evaluate", step, rows_B),
+            sampling=sampling, group=group, max_new_tokens=max_new_tokens,
         )  # fmt: skip
+        mask_BC, length_B = np.asarray(rollout.completion_mask_BC), np.asarray(rollout.length_B)
+        logprob_BC = np.where(mask_BC, np.asarray(rollout.sample_logprob_BC), 0.0)
+        mean_logprob_B = logprob_BC.sum(axis=1) / length_B
         rows = len(part) * group
-        yield told._replace(
-            texts=told.texts[:rows],
-            length_B=told.length_B[:rows],
-            truncated_B=told.truncated_B[:rows],
-            mean_logprob_B=told.mean_logprob_B[:rows],
-        )
-
-
-def joined(parts: Sequence[Completions], field: str) -> np.ndarray:
-    """One array of all batches."""
-    return np.concatenate([getattr(part, field) for part in parts])
+        texts += texts_of(rollout, tokenizer)[:rows]
+        of_batch = length_B, np.asarray(rollout.truncated_B), mean_logprob_B
+        columns.append([x_B[:rows] for x_B in of_batch])
+    return Answers(texts, *(np.concatenate(parts) for parts in zip(*columns, strict=True)))
 
 
 def rows_of(
-    examples: Sequence[Example],
-    samples: int,
-    texts: Sequence[str],
-    right_N: Mapping[str, np.ndarray],
-    length_N: np.ndarray,
-    truncated_N: np.ndarray,
+    examples: Sequence[Example], answers: Answers, correct_N: Mapping[str, np.ndarray]
 ) -> Rows:
     """What a reader wants to see of every completion."""
-    reasons = finish_reasons(truncated_N)
+    samples, reasons = len(answers.texts) // len(examples), finish_reasons(answers.truncated_N)
     return [
         {
             "id": examples[n // samples]["id"],
             "sample": n % samples,
             "question": examples[n // samples]["question"],
             "gold": examples[n // samples]["answer"],
-            "completion": texts[n],
-            "right": {name: bool(yes_N[n]) for name, yes_N in right_N.items()},
-            "tokens": int(length_N[n]),
+            "completion": text,
+            "right": {name: bool(yes_N[n]) for name, yes_N in correct_N.items()},
+            "tokens": int(answers.length_N[n]),
             "finish": reasons[n],
         }
-        for n in range(len(texts))
+        for n, text in enumerate(answers.texts)
     ]
+
+
+def greedy_programs(
+    policy: Policy, buckets: Sequence[int], *, examples: int, batch: int, max_new_tokens: int
+) -> dict[str, Program]:
+    """What `evaluate_greedy` runs on so many examples."""
+    return sampling_programs(
+        policy, buckets, prompts=min(batch, examples), sampling=GREEDY, group=1,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip

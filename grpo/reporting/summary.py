@@ -25,7 +25,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
     seconds = seconds_of(workdir)
     parts = [f"# {workdir.name}"]
     for name in config["pipeline"]:
-        if config["stages"][name]["kind"] == "evaluate":
+        if (workdir / "evaluations" / f"{name}.json").exists():
             parts += [
                 f"## {name}",
                 accuracy_table(config, workdir, name, seconds),
@@ -121,9 +121,9 @@ def curves(config: Config, rows: Rows) -> list[Series]:
     """The running evaluations of each stage, one behind the other where they follow."""
     found, offset = [], {"base": 0}
     for name in config["pipeline"]:
-        own = [row for row in rows if row["stage"] == name and "eval/accuracy/strict" in row]
-        if config["stages"][name]["kind"] == "evaluate":
+        if "start" not in config["stages"][name]:  # it trains nothing
             continue
+        own = [row for row in rows if row["stage"] == name and "eval/accuracy/strict" in row]
         before = config["stages"][name]["start"] or [*offset][-1]
         steps = [offset[before] + row["step"] for row in own]
         done = [row["step"] for row in rows if row["stage"] == name]

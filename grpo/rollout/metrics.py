@@ -11,22 +11,24 @@ from grpo.data.examples import Example
 from grpo.data.templates import Template, prompt_text
 from grpo.rewards.compose import Scores, metrics
 from grpo.rewards.correct import CORRECT
-from grpo.rollout.generate import Completions, finish_reasons
+from grpo.rollout.generate import finish_reasons
+from grpo.rollout.sampler import Rollout
 
 
 def rollout_metrics(
     examples: Sequence[Example],
-    told: Completions,
+    texts: Sequence[str],
+    rollout: Rollout,
     scores: Scores,
     advantage_PG: np.ndarray,
 ) -> dict[str, float]:
     """The metrics of P·G completions; `examples` has one for each."""
     shape = advantage_PG.shape
-    right_B = np.array(
-        [CORRECT["strict"](*pair) for pair in zip(examples, told.texts, strict=True)]
-    )
+    pairs = zip(examples, texts, strict=True)
+    correct_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
+    length_B = np.asarray(rollout.length_B)
     of_groups = group_metrics(
-        jnp.asarray(scores.total).reshape(shape), jnp.asarray(right_B).reshape(shape)
+        jnp.asarray(scores.total).reshape(shape), jnp.asarray(correct_B).reshape(shape)
     ) | advantage_metrics(jnp.asarray(advantage_PG))
     valid_B = scores.total[np.isfinite(scores.total)]
     return {
@@ -34,10 +36,10 @@ def rollout_metrics(
         "reward/std": float(valid_B.std()) if valid_B.size else float("nan"),
         **metrics(scores),
         **{name: float(value) for name, value in of_groups.items()},
-        "right": float(right_B.mean()),
-        "length/mean": float(told.length_B.mean()),
-        "length/max": float(told.length_B.max()),
-        "truncated": float(told.truncated_B.mean()),
+        "right": float(correct_B.mean()),
+        "length/mean": float(length_B.mean()),
+        "length/max": float(length_B.max()),
+        "truncated": float(np.asarray(rollout.truncated_B).mean()),
     }
 
 
@@ -56,14 +58,15 @@ def mean_of(reports: Sequence[dict[str, float]]) -> dict[str, float]:
 def rollout_rows(
     where: dict[str, Any],
     examples: Sequence[Example],
-    told: Completions,
+    texts: Sequence[str],
+    rollout: Rollout,
     scores: Scores,
     advantage_PG: np.ndarray,
     template: Template,
 ) -> list[dict[str, Any]]:
     """A row of rollouts.jsonl for every completion."""
-    group, reasons = advantage_PG.shape[1], finish_reasons(told.truncated_B)
-    advantage_B = advantage_PG.reshape(-1)
+    group, reasons = advantage_PG.shape[1], finish_reasons(rollout.truncated_B)
+    advantage_B, length_B = advantage_PG.reshape(-1), np.asarray(rollout.length_B)
     return [
         {
             **where,
@@ -71,11 +74,11 @@ def rollout_rows(
             "group": row // group,
             "prompt": prompt_text(example, template),
             "gold": example["answer"],
-            "completion": told.texts[row],
+            "completion": texts[row],
             "reward": {name: float(reward_B[row]) for name, reward_B in scores.rewards.items()},
             "total": float(scores.total[row]),
             "advantage": float(advantage_B[row]),
-            "tokens": int(told.length_B[row]),
+            "tokens": int(length_B[row]),
             "finish": reasons[row],
         }
         for row, example in enumerate(examples)

@@ -34,12 +34,21 @@ PURPOSES = {"train": 1, "evaluate": 2}
 class Rollout(NamedTuple):
     """The completions of a batch: row b = p·G + g is completion g of prompt p."""
 
-    prompt_ids_BI: Array
-    prompt_mask_BI: Array
-    completion_ids_BC: Array  # 0 beyond the mask
+    ids_BT: Array  # T = I + C: prompts, padded on the left, and completions; 0 beyond the mask
+    mask_BT: Array
     completion_mask_BC: Array
-    sample_logprob_BC: Array  # under π of grpo/algorithms/distribution.py
     truncated_B: Array  # C tokens and none of them a stop token
+    sample_logprob_BC: Array  # under π of grpo/algorithms/distribution.py
+
+    @property
+    def completion_ids_BC(self) -> Array:
+        """The tokens of the completions."""
+        return self.ids_BT[:, -self.completion_mask_BC.shape[1] :]
+
+    @property
+    def length_B(self) -> Array:
+        """Tokens of each completion, the one that stops included."""
+        return self.completion_mask_BC.sum(axis=1)
 
 
 class Decoding(NamedTuple):
@@ -158,11 +167,12 @@ def rollout(
     )
     first = draw(start, share(logits_PV), jax.tree.map(share, cache))
     end = jax.lax.while_loop(is_going, step, first)
+    mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
+    masks = share(prompt_mask_PI), mask_BC.astype(jnp.int32)
     return Rollout(
-        prompt_ids_BI=share(prompt_ids_PI),
-        prompt_mask_BI=share(prompt_mask_PI),
-        completion_ids_BC=end.ids_BC,
-        completion_mask_BC=jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None],
-        sample_logprob_BC=end.logprob_BC,
+        ids_BT=jnp.concatenate([share(prompt_ids_PI), end.ids_BC], axis=1),
+        mask_BT=jnp.concatenate(masks, axis=1),
+        completion_mask_BC=mask_BC,
         truncated_B=~end.ended_B,
+        sample_logprob_BC=end.logprob_BC,
     )

@@ -23,7 +23,7 @@ def environment(run: Run) -> dict[str, Any]:
         **{package: version_of(package) for package in PACKAGES},
         "backend": jax.default_backend(),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "mesh": dict(run.mesh.shape) if run.mesh else None,
+        "mesh": dict(run.config["mesh"]),
         "commit": git("rev-parse", "HEAD"),
         "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
     }

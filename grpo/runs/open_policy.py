@@ -1,17 +1,18 @@
-"""Where the base of a run comes from: its tokenizer, its sizes, its weights.
+"""Any path becomes a policy.
 
-model.path is   None                            random weights, a tokenizer trained on the data
-                a checkpoint of another run     <workdir>/checkpoints/<stage>/<step>
-                anything else                   models/model.py: a directory, or a Hub repository
+    a checkpoint of a run     <workdir>/checkpoints/<stage>/<step>
+    anything else             models/loading.py: a Hugging Face directory or Hub repository, a
+                              DeepMind checkpoint
 
-A former run's policy is made again from its own config, and an adapter merged into its weights.
+A former run's policy is made again from its own config. For the base of a run, `source_of` tells
+tokenizer and sizes before any weights are read; there a path may also be None: random weights, and
+a tokenizer trained on the data.
 """
 
 import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,89 +20,114 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from grpo.data.datasets import Dataset
-from grpo.reporting.progress import Progress
+from grpo.runs.policies import Policies, made_on
 from grpo.storage.manifest import NAME as MANIFEST
-from grpo.runs.policies import Policies, merged, on_mesh
-from grpo.runs.run import Run, Stop
-from grpo.storage.snapshot import restore_part
+from grpo.storage.snapshot import SnapshotError
 from models.checkpoints.files import CheckpointError
 from models.config import SIZES, GemmaConfig
 from models.gemma import init_params
-from models.model import load_model
+from models.loading import load_model
+from models.policy import Policy
 from models.tokenizer import Tokenizer, train_tokenizer
 
-Tree = Any
 
-
-class Origin(NamedTuple):
-    """The base; `params` reads or makes its weights."""
+class Source(NamedTuple):
+    """Where a policy comes from; `load` reads or makes its weights."""
 
     tokenizer: Tokenizer
-    size: GemmaConfig
-    params: Callable[[], Tree]
+    config: GemmaConfig
+    load: Callable[[], Policy]
 
 
-def origin_of(
+def open_policy(
+    path: str | pathlib.Path,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+) -> Policy:
+    """The policy at a path; `dtype` is that of its weights, None for the stored one."""
+    if is_checkpoint(path):
+        policies, stage = former(pathlib.Path(path), mesh)
+        policy = policies.at(stage, pathlib.Path(path))
+        return policy if dtype is None else merged_as(policy, dtype)
+    return load_model(path, revision=revision, dtype=dtype, mesh=mesh)
+
+
+def source_of(
     config: Mapping[str, Any],
     workdir: pathlib.Path,
     mesh: Mesh | None,
     texts: Callable[[], Sequence[str]],
-) -> Origin:
-    """The base of a config; `texts` are those that a tokenizer may be trained on."""
+) -> Source:
+    """The base of a run's config; `texts` are those that a tokenizer may be trained on."""
     model = config["model"]
-    dtype = jnp.dtype(model["param_dtype"])
+    applied = {name: model[name] for name in ("dtype", "attention", "remat")}
+
+    def as_configured(load: Callable[[], Policy]) -> Callable[[], Policy]:
+        return lambda: dataclasses.replace(load(), **applied)
+
     if model["path"] is None:
         tokenizer = trained_tokenizer(workdir / "tokenizer.model", model, texts)
         size = dataclasses.replace(SIZES[model["size"]], vocab_size=tokenizer.vocab_size)
-        make = functools.partial(init_params, size, dtype=dtype)
-        return Origin(tokenizer, size, lambda: on_mesh(mesh, make, jax.random.key(config["seed"])))
-    path = pathlib.Path(model["path"])
-    if (path / MANIFEST).is_file():
-        return former(path, dtype, mesh)
+        make = functools.partial(init_params, size, dtype=jnp.dtype(model["param_dtype"]))
+
+        def random() -> Policy:
+            params = made_on(mesh, make, jax.random.key(config["seed"]))
+            return Policy(config=size, params=params, tokenizer=tokenizer, mesh=mesh)
+
+        return Source(tokenizer, size, as_configured(random))
+    if is_checkpoint(model["path"]):
+        path = pathlib.Path(model["path"])
+        policies, stage = former(path, mesh)
+        source = source_of(policies.config, policies.workdir, mesh, no_texts)
+
+        def restored() -> Policy:
+            return merged_as(policies.at(stage, path), model["param_dtype"])
+
+        return Source(source.tokenizer, source.config, as_configured(restored))
     try:
-        loaded = load_model(path, revision=model["revision"], dtype=model["param_dtype"], mesh=mesh)
+        loaded = load_model(
+            model["path"], revision=model["revision"], dtype=model["param_dtype"], mesh=mesh
+        )
     except ValueError as error:
         raise CheckpointError(f"model.path={model['path']!r}: {error}") from None
     if loaded.tokenizer is None:
-        raise CheckpointError(f"{path}: has no tokenizer.model, which prompts are written with")
-    return Origin(loaded.tokenizer, loaded.config, lambda: loaded.params)
+        raise CheckpointError(
+            f"{model['path']}: has no tokenizer.model, which prompts are written with"
+        )
+    return Source(loaded.tokenizer, loaded.config, as_configured(lambda: loaded))
 
 
-def former(path: pathlib.Path, dtype: Any, mesh: Mesh | None) -> Origin:
-    """The policy that a stage of another run had at a checkpoint."""
+def is_checkpoint(path: str | pathlib.Path) -> bool:
+    """Whether a path is a checkpoint of a run."""
+    return (pathlib.Path(path) / MANIFEST).is_file()
+
+
+def former(path: pathlib.Path, mesh: Mesh | None) -> tuple[Policies, str]:
+    """The policies of the run that a checkpoint is of, and its stage."""
     workdir, stage = path.absolute().parents[2], path.absolute().parent.name
     try:
         config = json.loads((workdir / "config.json").read_text("utf-8"))
         config["stages"][stage]
     except (OSError, ValueError, KeyError):
-        raise CheckpointError(
+        raise SnapshotError(
             f"{path}: is no <workdir>/checkpoints/<stage>/<step> of a run with a config.json"
         ) from None
-    base = origin_of(config, workdir, mesh, no_texts)
-    run = Run(
-        config=config,
-        workdir=workdir,
-        tokenizer=base.tokenizer,
-        size=base.size,
-        mesh=mesh,
-        data=Dataset([], [], {}),  # nothing is trained here
-        progress=Progress(sys.stderr, every_s=0.0),
-        stop=Stop(),
-    )
-    policies = Policies(run, base.params)
+    base = source_of(config, workdir, mesh, no_texts)
+    return Policies(config, workdir, base.load), stage
 
-    def params() -> Tree:
-        start = policies.start(stage)
-        policy = start.with_trained(restore_part(path, "trainable", start.trainable))
-        return jax.tree.map(lambda x: x.astype(dtype), merged(policy).params)
 
-    return Origin(base.tokenizer, base.size, params)
+def merged_as(policy: Policy, dtype: str) -> Policy:
+    """The policy as parameters alone, in a dtype."""
+    merged = policy.merged()
+    params = jax.tree.map(lambda x: x.astype(dtype), merged.params)
+    return dataclasses.replace(merged, params=params)
 
 
 def no_texts() -> Sequence[str]:
     """A former run has its tokenizer."""
-    raise CheckpointError("the run that the checkpoint is of has no tokenizer.model")
+    raise SnapshotError("the run that the checkpoint is of has no tokenizer.model")
 
 
 def trained_tokenizer(

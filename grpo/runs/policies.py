@@ -9,6 +9,7 @@ Nothing of this is state: after an interruption each policy is made again, bit b
 a stage is therefore a reference that needs no copy on disk.
 """
 
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -18,46 +19,40 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from grpo.training.scoring import Policy
-from grpo.runs.run import Run
-from grpo.storage.snapshot import restore_part
-from models.checkpoints.files import CheckpointError
-from models.lora import LoraConfig, init_adapter, merge
+from grpo.runs.run import checkpoints_of
+from grpo.storage.snapshot import SnapshotError, restore_part
+from models.lora import LoraConfig, init_adapter
+from models.policy import Policy
 from models.sharding import shardings
 
 Tree = Any
-Variables = dict[str, Tree]
 
 
 class Policies:
-    """The policies of a run; `load` reads the weights of the base."""
+    """The policies of the run with this config and directory; `load` reads or makes the base."""
 
-    def __init__(self, run: Run, load: Callable[[], Tree]):
-        self._run = run
-        self._load = load
+    def __init__(
+        self, config: Mapping[str, Any], workdir: pathlib.Path, load: Callable[[], Policy]
+    ):
+        self.config, self.workdir, self._load = config, workdir, load
 
     @functools.cached_property
     def base(self) -> Policy:
         """The model as loaded."""
-        return Policy(self._load())
+        return self._load()
 
     def start(self, stage: str) -> Policy:
         """What a stage begins with."""
-        config = self._run.config["stages"][stage]
         before = self.end(self.predecessor(stage))
-        return prepare(self._run, stage, before, config["lora"])
+        return prepared(before, self._lora(stage), stage, self.config["seed"])
 
-    def reference(self, stage: str, start: Policy) -> Variables:
+    def reference(self, stage: str, start: Policy) -> Policy:
         """What a stage's policy is held to: where the stage begins, or the base."""
-        if self._run.config["stages"][stage]["reference"] == "base":
-            return self.base.variables
+        if self.config["stages"][stage]["reference"] == "base":
+            return self.base
         # A fresh adapter changes nothing yet; the parameters alone are cheaper to run.
         is_fresh = self._lora(stage) != self._lora(self.predecessor(stage))
-        return {"params": start.params} if is_fresh else start.variables
-
-    def _lora(self, stage: str) -> LoraConfig | None:
-        """The adapter that a stage trains."""
-        return None if stage == "base" else lora_of(self._run.config["stages"][stage]["lora"])
+        return start.base() if is_fresh else start
 
     def end(self, stage: str) -> Policy:
         """What a stage has left, or the base."""
@@ -66,21 +61,34 @@ class Policies:
         start = self.start(stage)
         return start.with_trained(restore_part(self.final(stage), "trainable", start.trainable))
 
+    def at(self, stage: str, checkpoint: pathlib.Path) -> Policy:
+        """What a stage had at one of its checkpoints."""
+        start = self.start(stage)
+        return start.with_trained(restore_part(checkpoint, "trainable", start.trainable))
+
     def predecessor(self, stage: str) -> str:
         """The stage whose end a stage begins with."""
-        config = self._run.config
-        if named := config["stages"][stage]["start"]:
+        stages, pipeline = self.config["stages"], self.config["pipeline"]
+        if named := stages[stage]["start"]:
             return named
-        before = config["pipeline"][: config["pipeline"].index(stage)]
-        trained = [name for name in before if config["stages"][name]["kind"] != "evaluate"]
-        return trained[-1] if trained else "base"
+        before = [name for name in pipeline[: pipeline.index(stage)] if trains(stages[name])]
+        return before[-1] if before else "base"
 
     def final(self, stage: str) -> pathlib.Path:
         """The final checkpoint of a stage."""
-        checkpoints = self._run.checkpoints(stage)
+        checkpoints = checkpoints_of(self.config, self.workdir, stage)
         if not (steps := checkpoints.steps()):
-            raise CheckpointError(f"{checkpoints.root}: stage {stage} has left no checkpoint")
+            raise SnapshotError(f"{checkpoints.root}: stage {stage} has left no checkpoint")
         return checkpoints.path(steps[-1])
+
+    def _lora(self, stage: str) -> LoraConfig | None:
+        """The adapter that a stage trains."""
+        return None if stage == "base" else lora_of(self.config["stages"][stage]["lora"])
+
+
+def trains(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage trains: whether it starts from a policy, to leave another one."""
+    return "start" in stage
 
 
 def lora_of(config: Mapping[str, Any]) -> LoraConfig | None:
@@ -88,31 +96,22 @@ def lora_of(config: Mapping[str, Any]) -> LoraConfig | None:
     return LoraConfig(**config) if config["rank"] is not None else None
 
 
-def merged(policy: Policy) -> Policy:
-    """The policy as parameters alone; the ones it was made of stay as they are."""
-    if policy.adapter is None:
-        return policy
-    places = jax.tree.map(lambda x: x.sharding, policy.params)
-    merge_here = jax.jit(merge, static_argnums=2, out_shardings=places)
-    return Policy(merge_here(policy.params, policy.adapter, policy.scale))
-
-
-def prepare(run: Run, stage: str, policy: Policy, lora: Mapping[str, Any]) -> Policy:
+def prepared(policy: Policy, lora: LoraConfig | None, stage: str, seed: int) -> Policy:
     """A policy with what a stage trains: all parameters, the adapter it has, or a fresh one."""
-    wanted = lora_of(lora)
-    if wanted == policy.lora:
+    if lora == policy.lora:
         return policy
-    params = merged(policy).params
-    if wanted is None:
-        return Policy(params)
+    merged = policy.merged()
+    if lora is None:
+        return merged
     # By the stage's name, so that another stage before it does not change the adapter.
     number = int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "big")
-    key = jax.random.fold_in(jax.random.key(run.seed), number)
-    make = functools.partial(init_adapter, wanted, jax.eval_shape(lambda: params))
-    return Policy(params, wanted, on_mesh(run.mesh, make, key))
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    make = functools.partial(init_adapter, lora, jax.eval_shape(lambda: merged.params))
+    adapter = made_on(policy.mesh, make, key)
+    return dataclasses.replace(merged, lora=lora, adapter=adapter)
 
 
-def on_mesh(mesh: Mesh | None, make: Callable[[jax.Array], Tree], key: jax.Array) -> Tree:
+def made_on(mesh: Mesh | None, make: Callable[[jax.Array], Tree], key: jax.Array) -> Tree:
     """What `make` makes, every device its own shards only."""
-    places = None if mesh is None else shardings(jax.eval_shape(make, key), mesh)
-    return jax.jit(make, out_shardings=places)(key)
+    where = None if mesh is None else shardings(jax.eval_shape(make, key), mesh)
+    return jax.jit(make, out_shardings=where)(key)

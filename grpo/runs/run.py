@@ -1,4 +1,4 @@
-"""What every stage of a run is given: its data, tokenizer, model, and where to write.
+"""What every stage of a run is given: its config, data, devices, and where to write.
 
 <workdir>/config.json         the config as resolved; environment.jsonl: what launches ran on
           tokenizer.model     the one in use
@@ -14,17 +14,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jax.sharding import Mesh
-
 from grpo.data.datasets import Dataset
 from grpo.data.templates import TEMPLATES, Template
-from grpo.storage.checkpoints import Checkpoints
+from grpo.evaluation.evaluate import Setting
 from grpo.reporting.progress import Progress
+from grpo.storage.checkpoints import Checkpoints
 from grpo.storage.journal import Journal
-from grpo.training.scoring import Policy
-from models.config import GemmaConfig
-from models.gemma import Gemma
-from models.tokenizer import Tokenizer
 
 
 class StoppedError(Exception):
@@ -49,9 +44,6 @@ class Run:
 
     config: Mapping[str, Any]
     workdir: pathlib.Path
-    tokenizer: Tokenizer
-    size: GemmaConfig
-    mesh: Mesh | None
     data: Dataset
     progress: Progress
     stop: Stop
@@ -66,29 +58,20 @@ class Run:
         """How examples become prompts and targets."""
         return TEMPLATES[self.config["data"]["template"]]
 
+    @property
+    def setting(self) -> Setting:
+        """What its evaluations have in common."""
+        return Setting(self.seed, self.template, self.config["data"]["buckets"], self.stop.check)
+
     def journal(self, name: str) -> Journal:
         """metrics, rollouts or timing."""
         return Journal(self.workdir / f"{name}.jsonl")
 
     def checkpoints(self, stage: str) -> Checkpoints:
         """The checkpoints of a stage."""
-        return Checkpoints(self.workdir / "checkpoints" / stage, **self.config["checkpoint"])
-
-    def module(self, policy: Policy) -> Gemma:
-        """The module that computes a policy."""
-        return gemma_of(self.config["model"], self.size, policy.scale, self.mesh)
+        return checkpoints_of(self.config, self.workdir, stage)
 
 
-def gemma_of(
-    model: Mapping[str, Any], size: GemmaConfig, lora_scale: float, mesh: Mesh | None
-) -> Gemma:
-    """The module of a config's `model`, in a size."""
-    return Gemma(
-        size,
-        model["dtype"],
-        model["param_dtype"],
-        lora_scale,
-        attention=model["attention"],
-        remat=model["remat"],
-        mesh=mesh,
-    )
+def checkpoints_of(config: Mapping[str, Any], workdir: pathlib.Path, stage: str) -> Checkpoints:
+    """The checkpoints of a stage of a run."""
+    return Checkpoints(workdir / "checkpoints" / stage, **config["checkpoint"])

@@ -11,7 +11,7 @@ from typing import Any
 from grpo.data.datasets import drop_long, load_dataset
 from grpo.data.templates import TEMPLATES, prompt_ids, prompt_text, target_text
 from grpo.reporting.progress import Progress
-from grpo.runs.open_policy import origin_of
+from grpo.runs.open_policy import source_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
 from models.sharding import make_mesh
@@ -34,17 +34,20 @@ def set_up(
             for e in data.train[:MOST_TEXTS]
         ]
 
-    origin = origin_of(config, workdir, mesh, texts)
+    source = source_of(config, workdir, mesh, texts)
     run = Run(
         config=config,
         workdir=workdir,
-        tokenizer=origin.tokenizer,
-        size=origin.size,
-        mesh=mesh,
         data=drop_long(
-            data, lambda e: len(prompt_ids(origin.tokenizer, e, template)), config["data"]
+            data, lambda e: len(prompt_ids(source.tokenizer, e, template)), config["data"]
         ),
         progress=progress,
         stop=stop,
     )
-    return run, Policies(run, origin.params)
+    size = source.config
+    progress.say(
+        f"{config['model']['path'] or config['model']['size']}: {size.num_layers} layers, "
+        f"width {size.width}, {size.vocab_size} pieces; {len(run.data.train)} training and "
+        f"{len(run.data.test)} test examples; {' -> '.join(config['pipeline'])} in {workdir}"
+    )
+    return run, Policies(config, workdir, source.load)

@@ -1,7 +1,7 @@
-"""The course of a training stage: where it is, what it tells, when it is saved.
+"""The loop around a training stage's updates: what it remembers, writes down, measures and saves.
 
 A stage's memory is its TrainState, a cursor of integers, and, between the updates of one
-iteration, the batch that these learn from. All of it goes into a checkpoint, so a stage can end at
+iteration, the groups that these learn from. All of it goes into a checkpoint, so a stage can end at
 any update and go on bit by bit; its journals are cut back to the checkpoint it goes on from.
 
     iteration   of the stage, those done        update      those done of the iteration's updates
@@ -20,13 +20,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from grpo.evaluation.evaluate import evaluate_greedy
-from grpo.training.optimizer import optimizer_of, rate_of
-from grpo.training.scoring import Policy
+from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
 from grpo.runs.run import Run, StoppedError
+from grpo.training.optimizer import optimizer_of, rate_of
+from grpo.training.program import Program
 from grpo.training.train_step import TrainState, init_state
+from models.policy import Policy
 
-Pending = dict[str, np.ndarray]
+Arrays = Mapping[str, Any]
 SHOWN = {  # metric -> its name in the line of progress
     "loss": "loss",
     "reward/mean": "reward",
@@ -41,8 +42,8 @@ class TroubleError(RuntimeError):
     """A stage that cannot go on as it is; one line."""
 
 
-class Course:
-    """A stage on its way, from its newest checkpoint if there is one."""
+class StageLoop:
+    """A training stage on its way, from its newest checkpoint if there is one."""
 
     def __init__(
         self,
@@ -55,13 +56,14 @@ class Course:
         self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
         self._rate = rate_of(self.config["optimizer"], iterations * updates)
-        self.optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
-        self.state: TrainState = init_state(start.trainable, self.optimizer)
+        self.state: TrainState = init_state(
+            start.trainable, optimizer_of(self.config["optimizer"], iterations * updates)
+        )
         self.cursor = {
             "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
             "bad_updates": 0, "bad_rewards": 0,
         }  # fmt: skip
-        self.pending: Pending = {}
+        self.groups: Arrays = {}  # that the iteration's updates learn from, by name
         self.seconds = 0.0  # of this stage, over all of its launches
         self._metric: float | None = None
         self._since = time.monotonic()
@@ -70,6 +72,8 @@ class Course:
         self._rollouts = run.journal("rollouts")
         self._checkpoints = run.checkpoints(stage)
         self._resume()
+
+    # Where the stage is.
 
     @property
     def policy(self) -> Policy:
@@ -82,6 +86,16 @@ class Course:
         return self.cursor["iteration"]
 
     @property
+    def update(self) -> int:
+        """How many updates of the iteration are done."""
+        return self.cursor["update"]
+
+    @property
+    def taken(self) -> int:
+        """How many examples have been taken from their order."""
+        return self.cursor["taken"]
+
+    @property
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
         return self.iteration >= self.total
@@ -91,22 +105,22 @@ class Course:
         """The number of updates done."""
         return int(self.state.step)
 
-    def gathered(
-        self, pending: Pending, rows: Sequence[dict[str, Any]], taken: int, abstained: float
+    # What a stage tells it.
+
+    def keep_groups(
+        self, groups: Arrays, rows: Sequence[dict[str, Any]], taken: int, abstained: float
     ) -> None:
-        """Takes in what the iteration's updates learn from, and the rows that show it."""
-        self.pending = pending
+        """Keeps what the iteration's updates learn from, and writes the rows that show it."""
+        self.groups = groups
         self.cursor["taken"] += taken
         for row in rows:
             self._rollouts.write(row)
         is_bad = abstained > self.config["max_abstained"]
         reason = f"{abstained:.0%} of the completions have no reward"
-        self._count("bad_rewards", is_bad, reason, pending)
+        self._count_bad("bad_rewards", is_bad, reason, groups)
 
-    def updated(
-        self, state: TrainState, metrics: Mapping[str, Any], batch: Mapping[str, Any]
-    ) -> None:
-        """Takes in an update: its row in the journal, and a line for who is watching."""
+    def keep_update(self, state: TrainState, metrics: Arrays, batch: Arrays) -> None:
+        """Keeps the state after an update, and writes and shows its metrics."""
         self.state = state
         row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         row["learning_rate"] = float(np.asarray(self._rate(self.step - 1 - self._skipped)))
@@ -116,49 +130,45 @@ class Course:
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
         self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
         is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
-        self._count("bad_updates", is_bad, "loss or gradient is not finite", batch)
+        self._count_bad("bad_updates", is_bad, "loss or gradient is not finite", batch)
 
-    def _count(self, what: str, is_bad: bool, reason: str, batch: Mapping[str, Any]) -> None:
-        """Counts bad ones in a row; too many end the run."""
-        self.cursor[what] = self.cursor[what] + 1 if is_bad else 0
-        patience = self.run.config["patience"]
-        if self.cursor[what] < patience:
-            return
-        file = self.run.workdir / f"{self.stage}-{self.step:08d}-bad.npz"
-        np.savez(file, **batch)
-        raise TroubleError(
-            f"stage {self.stage}, update {self.step}: {reason}, {patience} times in a row; "
-            f"the batch is in {file}"
-        )
-
-    def begin(self) -> None:
-        """What is due before an update: the first evaluation, or one that was cut short."""
-        if self.evaluate() and self.is_done:
-            self.save(final=True)
-
-    def pause(self) -> None:
-        """Ends the run here if it is to stop; what was not taken in is made again later."""
-        if self.run.stop.reason:
-            self.save()
-            raise StoppedError(self.run.stop.reason)
-
-    def advance(self, iteration: int, update: int = 0, taken: int = 0) -> None:
-        """Moves the cursor; saves if that is due, or if the run is to stop, which ends it here."""
+    def move_to(self, iteration: int, update: int = 0, taken: int = 0) -> None:
+        """Moves the cursor; the groups of an iteration that is done are forgotten."""
         taken += self.cursor["taken"]
         self.cursor |= {"iteration": iteration, "update": update, "taken": taken}
-        is_between = self.cursor["update"] == 0
+        if update == 0:
+            self.groups = {}
+
+    # What is due where it stands.
+
+    def evaluate_save_or_stop(self) -> None:
+        """Between two updates: the running evaluation and the checkpoint that are due, or the end.
+
+        Asked to stop, the run ends here, saved.
+        """
+        is_between = self.update == 0
         if is_between:
-            self.pending = {}
-            self.evaluate()
+            self.evaluate_if_due()
         if self.is_done:
             self.save(final=True)
             return
-        self.pause()
+        self.save_and_stop_if_asked()
         is_due = self.iteration % self.config["checkpoint_every"] == 0
         if is_between and (is_due or self._is_best()):
             self.save()
 
-    def evaluate(self) -> bool:
+    def evaluate_at_start(self) -> None:
+        """The evaluation before the first update, or one that was cut short."""
+        if self.evaluate_if_due() and self.is_done:
+            self.save(final=True)
+
+    def save_and_stop_if_asked(self) -> None:
+        """Ends the run here if it is to stop; what was not kept is made again later."""
+        if self.run.stop.reason:
+            self.save()
+            raise StoppedError(self.run.stop.reason)
+
+    def evaluate_if_due(self) -> bool:
         """The running evaluation, if it is due here and not done; whether it was."""
         every = self.config["evaluate_every"]
         is_due = every and (self.iteration % every == 0 or self.is_done)
@@ -167,7 +177,7 @@ class Course:
         settings = dict(self.run.config["evaluation"])
         examples = self.run.data.test[: settings.pop("examples")]
         try:
-            metrics, _ = evaluate_greedy(self.run, self.policy, examples, **settings)
+            metrics, _ = evaluate_greedy(self.policy, examples, self.run.setting, **settings)
         except StoppedError:
             self.save()
             raise
@@ -182,16 +192,10 @@ class Course:
         )
         return True
 
-    def _is_best(self) -> bool:
-        """Whether the evaluation just made is better than that of every checkpoint."""
-        if self.cursor["evaluated"] != self.iteration or self._metric is None:
-            return False  # before anything is read from the disk
-        return self._checkpoints.beats_best(self._metric)
-
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything."""
         # The accuracy is that of the parameters between two iterations.
-        is_measured = self.cursor["evaluated"] == self.iteration and self.cursor["update"] == 0
+        is_measured = self.cursor["evaluated"] == self.iteration and self.update == 0
         self._metric = self._metric if is_measured else None
         self._checkpoints.save(
             self.step,
@@ -201,9 +205,28 @@ class Course:
                 "seconds": round(self._elapsed(), 3),
                 "metric": self._metric,
             },
-            pending=self.pending or None,
+            pending=dict(self.groups) or None,
             metric=self._metric,
             final=final,
+        )
+
+    def _is_best(self) -> bool:
+        """Whether the evaluation just made is better than that of every checkpoint."""
+        if self.cursor["evaluated"] != self.iteration or self._metric is None:
+            return False  # before anything is read from the disk
+        return self._checkpoints.beats_best(self._metric)
+
+    def _count_bad(self, what: str, is_bad: bool, reason: str, batch: Arrays) -> None:
+        """Counts bad ones in a row; too many end the run."""
+        self.cursor[what] = self.cursor[what] + 1 if is_bad else 0
+        patience = self.run.config["patience"]
+        if self.cursor[what] < patience:
+            return
+        file = self.run.workdir / f"{self.stage}-{self.step:08d}-bad.npz"
+        np.savez(file, **batch)
+        raise TroubleError(
+            f"stage {self.stage}, update {self.step}: {reason}, {patience} times in a row; "
+            f"the batch is in {file}"
         )
 
     def _elapsed(self) -> float:
@@ -216,10 +239,10 @@ class Course:
         for line in self._checkpoints.rejected:
             self.run.progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
         if newest is not None:
-            wanted = like(self.state)
+            wanted = shapes_of(self.state)
             del self.state  # two states at a time may be one too many
             self.state, extra, pending = self._checkpoints.restore(newest, wanted)
-            self.pending = pending or {}
+            self.groups = pending or {}
             self.cursor, self.seconds = extra["cursor"], extra["seconds"]
             self._metric = extra["metric"]
             self.run.progress.say(f"{self.stage} goes on from update {newest}")
@@ -236,10 +259,16 @@ class Course:
         self._metrics.keep(is_kept)
         self._timing.keep(is_kept)
         # Sampled at the cursor's iteration: kept if the checkpoint holds them as well.
-        last = self.iteration if self.pending else self.iteration - 1
+        last = self.iteration if self.groups else self.iteration - 1
         self._rollouts.keep(lambda row: row["stage"] != self.stage or row["iteration"] <= last)
 
 
-def like(tree: Any) -> Any:
-    """The shapes and places of a tree, which may then go."""
+def running_evaluation(config: Mapping[str, Any], policy: Policy) -> dict[str, Program]:
+    """The programs of `evaluate_if_due`."""
+    programs = greedy_programs(policy, config["data"]["buckets"], **config["evaluation"])
+    return {f"running evaluation, {name}": program for name, program in programs.items()}
+
+
+def shapes_of(tree: Any) -> Any:
+    """The shapes and shardings of a tree, which may then go."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

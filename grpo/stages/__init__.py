@@ -1,1 +1,10 @@
-"""Stages of a run, a loop each: where the batches come from, and which loss they meet."""
+"""The stages of a run, a file each. What a stage is:
+
+    FIELDS   what each of its fields may be; one that trains has `start` among them, which says
+             what it goes on from
+    check    (stage, config) -> what is wrong with fields that are fine one by one
+    build    (config, name, policy) -> the programs it runs, by name; the policy may be shapes
+    run      (run, name, policies) -> None: from where it is to its end
+
+Its defaults are a function of its name in configs/base.py, and grpo/pipeline.py lists it.
+"""

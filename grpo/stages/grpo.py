@@ -2,181 +2,327 @@
 
     (1) sample     o_1 … o_G ~ π_θ(· | q)                        for each of P prompts q
     (2) score      r_i = Σ_f weight_f · gate_f · reward_f(q, o_i)
-    (3) freeze     log π_old and log π_ref of the tokens as sampled
+    (3) log-probs  log π_old and log π_ref of the tokens as sampled
     (4) compare    A_i = (r_i - mean r) / (std r + eps)          within the group of o_i
     (5) update     θ <- AdamW(θ, ∇L)                             `epochs` times, in minibatches
 
 L is that of grpo/algorithms/losses.py; options of the loss may change (4) as well. With one update
-per iteration π_old is π_θ itself, and the ratio of the two is 1.
-
-Dynamic sampling (DAPO, arXiv:2503.14476) leaves out the groups in which no completion is better
-than another ("drop"), and draws new prompts in their place ("refill"), for `max_rounds` rounds at
-most; places that stay empty count in no mean.
+per iteration π_old is π_θ itself, and the ratio of the two is 1. Which rounds of groups make an
+iteration is said in grpo/rollout/collect.py.
 """
 
 import functools
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from grpo.algorithms.compare import compare, spread
-from grpo.algorithms.losses import kl_penalty
+from grpo.algorithms.groups import Groups, groups_of
+from grpo.algorithms.losses import kl_penalty, with_token_weights
 from grpo.algorithms.objective import Objective
-from grpo.data.order import example_at
-from grpo.rewards.compose import gated, reward_table, score, shuffled
-from grpo.rollout.generate import Sampler
-from grpo.rollout.metrics import mean_of, rollout_metrics, rollout_rows
+from grpo.checks.rules import (
+    COUNT,
+    FLAG,
+    LOSS,
+    NAMED,
+    POSITIVE,
+    SAMPLING,
+    SHARE,
+    TRAINED,
+    number,
+    one_of,
+)
+from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
+from grpo.data.templates import prompt_ids
+from grpo.rewards.compose import Entry, Scores, gated, reward_table, score, shuffled
+from grpo.rollout.collect import Collected, collect_rounds, examples_from
+from grpo.rollout.generate import Sampler, sampling_programs, texts_of
+from grpo.rollout.metrics import rollout_metrics, rollout_rows
+from grpo.rollout.sampler import Rollout, row_keys
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
-from grpo.runs.stage_loop import Course
-from grpo.training.batches import Groups, choose, has_spread, minibatch
+from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.training.batches import minibatch
+from grpo.training.program import Program, rows_shape
 from grpo.training.scoring import Scorer, make_policy_loss, score_rows
-from grpo.training.train_step import make_train_step
+from grpo.training.train_step import update_program
+from models.policy import Policy
+
+Config = Mapping[str, Any]
+FIELDS = {
+    **TRAINED,
+    **SAMPLING,
+    **LOSS,
+    "rewards": NAMED,
+    "iterations": COUNT,
+    "prompts": COUNT,
+    "group": number(int, 2),
+    "max_new_tokens": COUNT,
+    "epochs": COUNT,
+    "minibatches": COUNT,
+    "dynamic_sampling": one_of("off", "drop", "refill"),
+    "max_rounds": COUNT,
+    "reference": one_of("start", "base"),
+    "entropy": FLAG,
+    "reward_seconds": POSITIVE,
+    "max_abstained": SHARE,
+    "shuffle_rewards": FLAG,
+}
 
 
-class Round(NamedTuple):
-    """P groups of completions, and what is told of them."""
+def check(stage: Config, config: Config) -> Iterator[str]:
+    """What is wrong with fields that are fine one by one."""
+    yield from about_training(stage)
+    yield from about_rewards(stage["rewards"])
+    yield from about_loss(stage)
+    rows = stage["prompts"] * stage["group"]
+    if stage["prompts"] % stage["minibatches"]:
+        yield f"minibatches={stage['minibatches']}: does not divide prompts={stage['prompts']}"
+    else:
+        yield from about_rows(
+            rows // stage["minibatches"], stage, config, "prompts * group / minibatches"
+        )
+    yield from about_groups(stage)
+    if stage["sampling"]["temperature"] == 0:
+        yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
-    groups: Groups
-    metrics: dict[str, float]
-    rows: list[dict[str, Any]]
+
+class Needs(NamedTuple):
+    """What the objective makes of an iteration."""
+
+    objective: Objective
+    updates: int  # of an iteration
+    old: bool  # log-probs of the policy before the updates
+    reference: bool  # log-probs of the reference
+    penalty: bool  # of which the KL is taken from the reward
 
 
-def grpo(run: Run, name: str, policies: Policies) -> None:
-    """Runs the stage from where it is to its end."""
-    config = run.config["stages"][name]
-    P, G, C = config["prompts"], config["group"], config["max_new_tokens"]
-    updates = config["epochs"] * config["minibatches"]
-    objective = Objective(**config["loss"])
-    table = reward_table({"name": f, **entry} for f, entry in config["rewards"].items())
-    start = policies.start(name)
-    reference = policies.reference(name, start) if objective.kl_coef > 0 else None
+def needs_of(stage: Config) -> Needs:
+    """What an iteration of the stage needs."""
+    objective = Objective(**stage["loss"])
+    updates, reference = stage["epochs"] * stage["minibatches"], objective.kl_coef > 0
+    penalty = reference and objective.kl_in == "reward"
+    return Needs(objective, updates, updates > 1 or penalty, reference, penalty)
+
+
+def buckets_of(stage: Config, config: Config) -> tuple[int, ...]:
+    """Rounds of one iteration stand side by side: all of them need the same number of columns."""
+    buckets = tuple(config["data"]["buckets"])
+    return buckets if stage["max_rounds"] == 1 else (max(buckets),)
+
+
+def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
+    """The programs of an iteration, for a policy that is there or for its shapes."""
+    stage, needs = config["stages"][name], needs_of(config["stages"][name])
+    rows, C = stage["prompts"] * stage["group"], stage["max_new_tokens"]
+    buckets, minibatches = buckets_of(stage, config), stage["minibatches"]
     scorer = Scorer(
-        module=run.module(start),
-        temperature=config["sampling"]["temperature"],
-        with_entropy=config["entropy"],
+        module=policy.module,
+        temperature=stage["sampling"]["temperature"],
+        with_entropy=stage["entropy"],
     )
-    course = Course(run, name, start, config["iterations"], updates)
-    update_policy = make_train_step(
-        make_policy_loss(scorer, objective, is_adapter=start.adapter is not None),
-        course.optimizer,
-        microbatches=config["microbatches"],
-        state=course.state,
-        frozen=start.frozen,
-        rows=P * G // config["minibatches"],
-        mesh=run.mesh,
+    programs = {
+        "update": update_program(
+            make_policy_loss(scorer, needs.objective),
+            policy,
+            optimizer=stage["optimizer"],
+            updates=stage["iterations"] * needs.updates,
+            microbatches=stage["microbatches"],
+            batches=[
+                shapes_of_batch(policy.mesh, rows // minibatches, bucket, C, needs)
+                for bucket in buckets
+            ],
+        ),
+        **sampling_programs(
+            policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],
+            group=stage["group"], max_new_tokens=C,
+        ),
+    }  # fmt: skip
+    scored = [policy] * needs.old + [policy.base()] * needs.reference
+    if scored:
+        tokens = [rows_shape(policy.mesh, jnp.int32, rows, bucket + C) for bucket in buckets]
+        programs["log-probs"] = Program(
+            score_rows,
+            tuple((one.variables, x_BT, x_BT) for one in scored for x_BT in tokens),
+            {"scorer": scorer, "completion": C, "parts": stage["microbatches"] * minibatches},
+        )
+    if stage["evaluate_every"]:
+        programs |= running_evaluation(config, policy)
+    return programs
+
+
+def shapes_of_batch(mesh: Any, rows: int, prompt: int, completion: int, needs: Needs) -> Groups:
+    """The shapes of what an update learns from."""
+    ids_BT = rows_shape(mesh, jnp.int32, rows, prompt + completion)
+    logprob_BC = rows_shape(mesh, jnp.float32, rows, completion)
+    is_B = rows_shape(mesh, jnp.bool_, rows)
+    groups = Groups(
+        ids_BT=ids_BT,
+        mask_BT=ids_BT,
+        completion_mask_BC=rows_shape(mesh, jnp.bool_, rows, completion),
+        truncated_B=is_B,
+        sample_logprob_BC=logprob_BC,
+        advantage_B=rows_shape(mesh, jnp.float32, rows),
+        spread_B=is_B,
+        old_logprob_BC=logprob_BC if needs.updates > 1 else None,
+        ref_logprob_BC=logprob_BC if needs.reference else None,
     )
-    logprobs = functools.partial(
-        score_rows, scorer, completion=C, parts=config["microbatches"] * config["minibatches"]
+    weigh = functools.partial(with_token_weights, limit=completion, objective=needs.objective)
+    return jax.eval_shape(weigh, groups)
+
+
+class Setting(NamedTuple):
+    """What stays the same through the stage."""
+
+    run: Run
+    name: str
+    stage: Config
+    needs: Needs
+    table: dict[str, Entry]
+    reference: Policy | None
+    programs: dict[str, Program]
+
+
+def run(run: Run, name: str, policies: Policies) -> None:
+    """Runs the stage from where it is to its end."""
+    stage, start = run.config["stages"][name], policies.start(name)
+    needs = needs_of(stage)
+    setting = Setting(
+        run=run,
+        name=name,
+        stage=stage,
+        needs=needs,
+        table=reward_table({"name": f, **entry} for f, entry in stage["rewards"].items()),
+        reference=policies.reference(name, start) if needs.reference else None,
+        programs=build(run.config, name, start),
     )
-    # Rounds of one iteration stand side by side: all of them need the same number of columns.
-    buckets = run.config["data"]["buckets"]
-    buckets = buckets if config["max_rounds"] == 1 else (max(buckets),)
-    is_kl_in_reward = objective.kl_in == "reward" and objective.kl_coef > 0
+    loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
+    loop.evaluate_at_start()
+    while not loop.is_done:
+        of_rollout: dict[str, float] = {}
+        if not loop.groups:  # a run that was stopped between two updates has them already
+            of_rollout = collect(setting, loop)
+        groups = groups_of(loop.groups)
 
-    def play(sampler: Sampler, number: int) -> Round:
-        """Completions by the policy as it stands, and what they are worth: (1) to (4)."""
-        first = course.cursor["taken"] + number * P
-        size = len(run.data.train)
-        examples = [run.data.train[example_at(run.seed, first + p, size)] for p in range(P)]
-
-        # (1) Sample G completions per prompt.
-        told = sampler.sample(
-            examples, purpose="train", step=course.iteration, first_row=number * P * G,
-            sampling=config["sampling"], group=G, max_new_tokens=C,
-        )  # fmt: skip
-
-        # (2) Score them on the host.
-        repeated = [example for example in examples for _ in range(G)]
-        scores = score(table, repeated, told.texts, seconds=config["reward_seconds"])
-        if config["shuffle_rewards"]:
-            scores = shuffled(scores, [run.seed, course.iteration, number])
-
-        # (3) Freeze the old and the reference log-probs.
-        (ids_BT, mask_BT), mask_BC = told.tokens, told.rollout.completion_mask_BC
-        old_BC = ref_BC = penalty_PG = None
-        if updates > 1 or is_kl_in_reward:
-            old_BC = logprobs(course.policy.variables, ids_BT, mask_BT)
-        if reference is not None:
-            ref_BC = logprobs(reference, ids_BT, mask_BT)
-
-        # (4) Compare each with its group.
-        reward_PG = jnp.asarray(scores.total).reshape(P, G)
-        reward_by_name = {
-            f: jnp.asarray(part_B).reshape(P, G)
-            for f, part_B in gated(scores.rewards, table).items()
-        }
-        weights = {f: entry.weight for f, entry in table.items()}
-        if is_kl_in_reward and old_BC is not None and ref_BC is not None:
-            penalty_B = kl_penalty(old_BC, ref_BC, mask_BC, objective=objective)
-            penalty_PG = penalty_B.reshape(P, G)
-        advantage_PG = compare(
-            reward_PG,
-            reward_by_name,
-            weights,
-            jnp.asarray(told.length_B).reshape(P, G),
-            penalty_PG,
-            limit=C,
-            objective=objective,
-        )
-        groups = Groups(
-            ids_BT=ids_BT,
-            mask_BT=mask_BT,
-            mask_BC=mask_BC,
-            truncated_B=told.truncated_B,
-            advantage_B=advantage_PG.reshape(-1),
-            spread_B=jnp.repeat(spread(reward_PG, reward_by_name, weights, objective=objective), G),
-            sample_logprob_BC=told.rollout.sample_logprob_BC,
-            old_logprob_BC=old_BC if updates > 1 else None,
-            ref_logprob_BC=ref_BC,
-        )
-        where = {
-            "stage": name,
-            "step": course.step,
-            "iteration": course.iteration,
-            "round": number,  # groups are numbered within it
-        }
-        return Round(
-            groups.on_host(),
-            rollout_metrics(repeated, told, scores, np.asarray(advantage_PG)),
-            rollout_rows(where, repeated, told, scores, np.asarray(advantage_PG), run.template),
-        )
-
-    def collect() -> dict[str, float]:
-        """The groups of an iteration, in as many rounds as it takes; what is told of them."""
-        sampler, rounds, useful = Sampler(run, course.policy, buckets), [], 0
-        while len(rounds) < config["max_rounds"] and useful < P:
-            rounds.append(play(sampler, len(rounds)))
-            useful += int(has_spread(rounds[-1].groups, G).sum())
-            course.pause()
-        groups = rounds[0].groups
-        if config["dynamic_sampling"] != "off":
-            groups = choose([round.groups for round in rounds], G)
-        metrics = mean_of([round.metrics for round in rounds])
-        rows = [row for round in rounds for row in round.rows]
-        taken = len(rounds) * P
-        course.gathered(groups.stored(), rows, taken, metrics["reward/abstained"])
-        return metrics
-
-    course.begin()
-    while not course.is_done:
-        # A run that was stopped between two updates has its groups already.
-        of_rollout = {} if course.pending else collect()
-        groups = Groups(**course.pending)
-
-        # (5) Update: epochs in minibatches, each frozen by itself.
-        for update in range(course.cursor["update"], updates):
+        # (5) Update: epochs in minibatches, each weighed by itself.
+        for update in range(loop.update, needs.updates):
             batch = minibatch(
                 groups,
                 update,
-                group=G,
-                minibatches=config["minibatches"],
-                order=(run.seed, course.iteration * config["epochs"]),
-                limit=C,
-                objective=objective,
+                group=stage["group"],
+                minibatches=stage["minibatches"],
+                order=(run.seed, loop.iteration * stage["epochs"]),
+                limit=stage["max_new_tokens"],
+                objective=needs.objective,
             )
-            state, metrics = update_policy(course.state, start.frozen, batch)
-            course.updated(state, {**of_rollout, **metrics}, groups.stored())
+            state, metrics = setting.programs["update"](loop.state, start.frozen, batch)
+            loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
             of_rollout, done = {}, update + 1  # told once
-            course.advance(course.iteration + done // updates, done % updates)
+            loop.move_to(loop.iteration + done // needs.updates, done % needs.updates)
+            loop.evaluate_save_or_stop()
+
+
+def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
+    """Gives the loop the groups of an iteration, in as many rounds as it takes; their metrics."""
+    stage, config = setting.stage, setting.run.config
+    sampler = Sampler(loop.policy, buckets_of(stage, config))
+
+    def play(number: int) -> Collected:
+        collected = play_round(setting, loop, sampler, number)
+        loop.save_and_stop_if_asked()
+        return collected
+
+    collected, rounds = collect_rounds(
+        play, prompts=stage["prompts"], group=stage["group"],
+        dynamic_sampling=stage["dynamic_sampling"], max_rounds=stage["max_rounds"],
+    )  # fmt: skip
+    loop.keep_groups(
+        collected.groups.stored(),
+        collected.rows,
+        taken=rounds * stage["prompts"],
+        abstained=collected.metrics["reward/abstained"],
+    )
+    return collected.metrics
+
+
+def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int) -> Collected:
+    """Completions by the policy as it stands, and what they are worth: (1) to (4)."""
+    run, stage, P, G = setting.run, setting.stage, setting.stage["prompts"], setting.stage["group"]
+
+    # (1) Sample G completions per prompt.
+    examples = examples_from(run.data.train, run.seed, loop.taken + number * P, P)
+    prompts = [prompt_ids(loop.policy.own_tokenizer, example, run.template) for example in examples]
+    rows_B = number * P * G + jnp.arange(P * G)
+    rollout = sampler.sample(
+        prompts, row_keys(run.seed, "train", loop.iteration, rows_B),
+        sampling=stage["sampling"], group=G, max_new_tokens=stage["max_new_tokens"],
+    )  # fmt: skip
+
+    # (2) Score them on the host.
+    texts = texts_of(rollout, loop.policy.own_tokenizer)
+    repeated = [example for example in examples for _ in range(G)]
+    scores = score(setting.table, repeated, texts, seconds=stage["reward_seconds"])
+    if stage["shuffle_rewards"]:
+        scores = shuffled(scores, [run.seed, loop.iteration, number])
+
+    # (3) The log-probs of the old policy, which is the one that samples, and of the reference.
+    old_BC, ref_BC = logprobs(setting, loop.policy, rollout)
+
+    # (4) Compare each with its group.
+    advantage_PG, spread_P1 = compared(setting, rollout, scores, old_BC, ref_BC)
+    groups = groups_of(
+        rollout._asdict(),
+        {
+            "advantage_B": advantage_PG.reshape(-1),
+            "spread_B": jnp.repeat(spread_P1, G),
+            "old_logprob_BC": old_BC if setting.needs.updates > 1 else None,
+            "ref_logprob_BC": ref_BC,
+        },
+    )
+    where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
+    where["round"] = number  # groups are numbered within it
+    told = repeated, texts, rollout, scores, np.asarray(advantage_PG)
+    return Collected(
+        groups.each(np.asarray), rollout_metrics(*told), rollout_rows(where, *told, run.template)
+    )
+
+
+def logprobs(setting: Setting, policy: Policy, rollout: Rollout) -> tuple[Any, Any]:
+    """old_logprob_BC and ref_logprob_BC of the tokens as sampled; None where not needed."""
+
+    def by(policy: Policy) -> jax.Array:
+        return setting.programs["log-probs"](policy.variables, rollout.ids_BT, rollout.mask_BT)
+
+    old_BC = by(policy) if setting.needs.old else None
+    return old_BC, by(setting.reference) if setting.reference is not None else None
+
+
+def compared(
+    setting: Setting, rollout: Rollout, scores: Scores, old_BC: Any, ref_BC: Any
+) -> tuple[jax.Array, jax.Array]:
+    """advantage_PG, and spread_P1: whether the rewards of a group differ."""
+    stage, objective, table = setting.stage, setting.needs.objective, setting.table
+
+    def by_group(x_B: Any) -> jax.Array:
+        return jnp.asarray(x_B).reshape(stage["prompts"], stage["group"])
+
+    parts = {f: by_group(part_B) for f, part_B in gated(scores.rewards, table).items()}
+    weights = {f: entry.weight for f, entry in table.items()}
+    penalty_PG = None
+    if setting.needs.penalty:
+        mask_BC = rollout.completion_mask_BC
+        penalty_PG = by_group(kl_penalty(old_BC, ref_BC, mask_BC, objective=objective))
+    reward_PG = by_group(scores.total)
+    advantage_PG = compare(
+        reward_PG,
+        parts,
+        weights,
+        by_group(np.asarray(rollout.length_B)),
+        penalty_PG,
+        limit=stage["max_new_tokens"],
+        objective=objective,
+    )
+    return advantage_PG, spread(reward_PG, parts, weights, objective=objective)

@@ -7,6 +7,13 @@ learnt. Examples come in the order of (seed, index). With `packing` a row holds 
 which do not see each other.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from grpo.checks.rules import COUNT, TRAINED, optional
+from grpo.checks.sections import about_rows, about_training
 from grpo.data.examples import Example
 from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
@@ -14,56 +21,100 @@ from grpo.data.packing import Pair, Rows, one_each, packed
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
-from grpo.runs.stage_loop import Course
+from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.training.program import Program, rows_shape
 from grpo.training.scoring import Scorer, make_supervised_loss
-from grpo.training.train_step import make_train_step
+from grpo.training.train_step import update_program
+from models.policy import Policy
+from models.tokenizer import Tokenizer
+
+Config = Mapping[str, Any]
+FIELDS = {
+    **TRAINED,
+    "steps": COUNT,
+    "examples": optional(COUNT),
+    "batch": COUNT,
+    "max_target": COUNT,
+    "packing": optional(COUNT),
+}
 
 
-def sft(run: Run, name: str, policies: Policies) -> None:
+def check(stage: Config, config: Config) -> Iterator[str]:
+    """What is wrong with fields that are fine one by one."""
+    yield from about_training(stage)
+    yield from about_rows(stage["batch"], stage, config, "batch")
+    longest = config["data"]["max_prompt"] + stage["max_target"]
+    if stage["packing"] is not None and stage["packing"] < longest:
+        yield (
+            f"packing={stage['packing']}: an example may have {longest} tokens "
+            "(data.max_prompt + max_target)"
+        )
+
+
+def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
+    """The programs of a step, for a policy that is there or for its shapes."""
+    stage, mesh = config["stages"][name], policy.mesh
+    rows, target, packing = stage["batch"], stage["max_target"], stage["packing"]
+
+    def batch(T: int, C: int) -> Rows:
+        tokens_BT = rows_shape(mesh, jnp.int32, rows, T)
+        return Rows(tokens_BT, tokens_BT, rows_shape(mesh, jnp.float32, rows, C))
+
+    buckets = config["data"]["buckets"]
+    batches = [batch(bucket + target, target) for bucket in buckets]
+    scorer = Scorer(module=policy.module, temperature=1.0, with_entropy=False)
+    programs = {
+        "update": update_program(
+            make_supervised_loss(scorer),
+            policy,
+            optimizer=stage["optimizer"],
+            updates=stage["steps"],
+            microbatches=stage["microbatches"],
+            batches=batches if packing is None else [batch(packing, packing - 1)],
+        )
+    }
+    if stage["evaluate_every"]:
+        programs |= running_evaluation(config, policy)
+    return programs
+
+
+def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
-    config = run.config["stages"][name]
-    start = policies.start(name)
-    examples = solutions(run, config["examples"], config["max_target"])
-    course = Course(run, name, start, config["steps"], updates=1)
-    update_policy = make_train_step(
-        make_supervised_loss(
-            Scorer(module=run.module(start), temperature=1.0, with_entropy=False),
-            is_adapter=start.adapter is not None,
-        ),
-        course.optimizer,
-        microbatches=config["microbatches"],
-        state=course.state,
-        frozen=start.frozen,
-        rows=config["batch"],
-        mesh=run.mesh,
-    )
+    stage, start = run.config["stages"][name], policies.start(name)
+    examples = solutions(run, start.own_tokenizer, stage["examples"], stage["max_target"])
+    update_policy = build(run.config, name, start)["update"]
+    loop = StageLoop(run, name, start, stage["steps"], updates=1)
+    loop.evaluate_at_start()
+    while not loop.is_done:
+        rows, count = batch_from(run, stage, start.own_tokenizer, examples, loop.taken)
+        state, metrics = update_policy(loop.state, start.frozen, rows)
+        loop.keep_update(state, metrics, rows._asdict())
+        loop.move_to(loop.iteration + 1, taken=count)
+        loop.evaluate_save_or_stop()
+
+
+def batch_from(
+    run: Run, stage: Config, tokenizer: Tokenizer, examples: Sequence[Example], first: int
+) -> tuple[Rows, int]:
+    """The rows of an update from example number `first` on, and how many examples they hold."""
 
     def pair(index: int) -> Pair:
         example = examples[example_at(run.seed, index, len(examples))]
-        prompt = prompt_ids(run.tokenizer, example, run.template)
-        return prompt, target_ids(run.tokenizer, example, run.template)
+        prompt = prompt_ids(tokenizer, example, run.template)
+        return prompt, target_ids(tokenizer, example, run.template)
 
-    def batch(taken: int) -> tuple[Rows, int]:
-        """The rows of an update, and how many examples they hold."""
-        if config["packing"] is not None:
-            stream = (pair(taken + n) for n in range(2**31))
-            return packed(stream, config["batch"], config["packing"])
-        pairs = [pair(taken + n) for n in range(config["batch"])]
-        return one_each(pairs, run.config["data"]["buckets"], config["max_target"]), len(pairs)
-
-    course.begin()
-    while not course.is_done:
-        rows, count = batch(course.cursor["taken"])
-        state, metrics = update_policy(course.state, start.frozen, rows)
-        course.updated(state, metrics, rows._asdict())
-        course.advance(course.iteration + 1, taken=count)
+    if stage["packing"] is not None:
+        stream = (pair(first + n) for n in range(2**31))
+        return packed(stream, stage["batch"], stage["packing"])
+    pairs = [pair(first + n) for n in range(stage["batch"])]
+    return one_each(pairs, run.config["data"]["buckets"], stage["max_target"]), len(pairs)
 
 
-def solutions(run: Run, count: int | None, max_target: int) -> list[Example]:
+def solutions(run: Run, tokenizer: Tokenizer, count: int | None, max_target: int) -> list[Example]:
     """The first `count` training examples, those with too long a solution dropped."""
     examples = [example for example in run.data.train[:count] if example["reasoning"]]
     kept, ratio = keep_short(
-        examples, lambda e: len(target_ids(run.tokenizer, e, run.template)), max_target
+        examples, lambda e: len(target_ids(tokenizer, e, run.template)), max_target
     )
     require_kept(
         len(kept) / max(len(run.data.train[:count]), 1),

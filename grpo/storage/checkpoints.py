@@ -24,24 +24,24 @@ from grpo.storage.manifest import NAME, sync
 from grpo.storage.snapshot import (
     About,
     Restored,
+    SnapshotError,
     read_about,
     read_snapshot,
     snapshot_fault,
     write_snapshot,
 )
 from grpo.training.train_step import TrainState
-from models.checkpoints.files import CheckpointError
 
 FRESH = "set --config.checkpoint.allow_fresh=True to start again"
 STEP = "[0-9]{8}|[1-9][0-9]{8,}"  # as `path` writes it
 MODES = {"max": 1.0, "min": -1.0}
 
 
-class CheckpointsBrokenError(CheckpointError):
+class CheckpointsBrokenError(SnapshotError):
     """There are steps and none of them is whole."""
 
 
-class CheckpointWriteError(CheckpointError):
+class CheckpointWriteError(SnapshotError):
     """A step could not be saved; those before it are as they were."""
 
 
@@ -142,7 +142,7 @@ class Checkpoints:
         """A whole step, with the structure, dtypes and places of `like`."""
         path = self.path(step)
         if step not in self._verified and (reason := snapshot_fault(path)):
-            raise CheckpointError(f"{path}: {reason}")
+            raise SnapshotError(f"{path}: {reason}")
         self._verified.add(step)
         return read_snapshot(path, like)
 

@@ -17,13 +17,19 @@ import numpy as np
 from grpo.storage.arrays import mismatches, read_arrays, write_arrays
 from grpo.storage.manifest import fault, read_manifest, write_json, write_manifest
 from grpo.training.train_step import TrainState
-from models.checkpoints.files import CheckpointError
 
 Tree = Any
 SHOWN = 5  # leaves that an error names
 
 
-class CheckpointMismatchError(CheckpointError):
+class SnapshotError(ValueError):
+    """A checkpoint of a run that cannot be read or written; one line."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # names of files may hold line breaks
+
+
+class CheckpointMismatchError(SnapshotError):
     """A whole checkpoint of another model, adapter or optimizer."""
 
 
@@ -105,7 +111,7 @@ def restore_part(directory: str | pathlib.Path, part: str, like: Tree) -> Tree:
     """One part of a checkpoint, such as `trainable`; only that part's files are looked at."""
     directory = pathlib.Path(directory)
     if reason := fault(directory, f"arrays/{part}/"):
-        raise CheckpointError(f"{directory}: {reason}")
+        raise SnapshotError(f"{directory}: {reason}")
     _refuse_mismatch(directory, {directory / "arrays" / part: like})
     return read_arrays(directory / "arrays" / part, like)
 

@@ -1,69 +1,31 @@
-"""A policy, what it says of completions, and the losses made of that.
+"""What a policy says of given tokens, and the losses made of that.
 
-A policy is parameters and perhaps an adapter: {"params", "lora"}. What is trained is the adapter
-where there is one, else the parameters. Its reference is the same parameters without the adapter,
-or a frozen copy of its own.
+    logprob_BC = log π_θ(token | the tokens before it)      with the sampler's meaning of π
+
+A loss is a function of (trainable, frozen, batch): the adapter on its frozen parameters, or the
+parameters alone, and the rows of an update or of a part of it.
 """
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from grpo.algorithms.groups import Groups
 from grpo.algorithms.logprobs import chunk_size, token_logprobs
-from grpo.algorithms.losses import Experience, policy_loss, supervised_loss
+from grpo.algorithms.losses import policy_loss, supervised_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
 from grpo.data.packing import Rows
+from grpo.training.train_step import Loss
 from models.gemma import Gemma, unembed
-from models.lora import LoraConfig
+from models.policy import variables_of
 
 Array = jax.Array
 Tree = Any
-
-
-class Policy(NamedTuple):
-    """Parameters and perhaps an adapter to them, with the config that says how it is applied."""
-
-    params: Tree
-    lora: LoraConfig | None = None
-    adapter: Tree | None = None
-
-    @property
-    def trainable(self) -> Tree:
-        """What a stage trains."""
-        return self.params if self.adapter is None else self.adapter
-
-    @property
-    def frozen(self) -> Tree | None:
-        """What it does not."""
-        return None if self.adapter is None else self.params
-
-    @property
-    def variables(self) -> dict[str, Tree]:
-        """The module's collections."""
-        return variables_of(self.trainable, self.frozen, is_adapter=self.adapter is not None)
-
-    @property
-    def scale(self) -> float:
-        """What the adapter's product is multiplied by."""
-        return self.lora.scale if self.lora else 0.0
-
-    def with_trained(self, trainable: Tree) -> "Policy":
-        """The policy with other values for what is trained."""
-        part = "params" if self.adapter is None else "adapter"
-        return self._replace(**{part: trainable})
-
-
-class Batch(NamedTuple):
-    """Rows of prompt and completion, and what is to be learnt from them."""
-
-    ids_BT: Array  # T = I + C
-    mask_BT: Array
-    experience: Experience
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,29 +58,24 @@ class Scorer:
         )
 
 
-def variables_of(trainable: Tree, frozen: Tree, *, is_adapter: bool) -> dict[str, Tree]:
-    """The module's collections: an adapter on frozen parameters, or trainable parameters."""
-    return {"params": frozen, "lora": trainable} if is_adapter else {"params": trainable}
-
-
-def make_policy_loss(scorer: Scorer, objective: Objective, *, is_adapter: bool):
+def make_policy_loss(scorer: Scorer, objective: Objective) -> Loss:
     """The loss that a GRPO stage brings to the train step."""
 
-    def loss(trainable: Tree, frozen: Tree, batch: Batch) -> tuple[Array, Metrics]:
-        variables = variables_of(trainable, frozen, is_adapter=is_adapter)
-        completion = batch.experience.mask_BC.shape[1]
-        logprob_BC, entropy_BC = scorer(variables, batch.ids_BT, batch.mask_BT, completion)
-        return policy_loss(logprob_BC, entropy_BC, batch.experience, objective=objective)
+    def loss(trainable: Tree, frozen: Tree, groups: Groups) -> tuple[Array, Metrics]:
+        completion = groups.completion_mask_BC.shape[1]
+        variables = variables_of(trainable, frozen)
+        logprob_BC, entropy_BC = scorer(variables, groups.ids_BT, groups.mask_BT, completion)
+        return policy_loss(logprob_BC, entropy_BC, groups, objective=objective)
 
     return loss
 
 
-def make_supervised_loss(scorer: Scorer, *, is_adapter: bool):
+def make_supervised_loss(scorer: Scorer) -> Loss:
     """The loss that an SFT stage brings to the train step."""
 
     def loss(trainable: Tree, frozen: Tree, rows: Rows) -> tuple[Array, Metrics]:
-        variables = variables_of(trainable, frozen, is_adapter=is_adapter)
         completion = rows.weight_BC.shape[1]
+        variables = variables_of(trainable, frozen)
         logprob_BC, _ = scorer(variables, rows.ids_BT, rows.mask_BT, completion)
         return supervised_loss(logprob_BC, rows.weight_BC)
 
@@ -127,11 +84,11 @@ def make_supervised_loss(scorer: Scorer, *, is_adapter: bool):
 
 @functools.partial(jax.jit, static_argnames=("scorer", "completion", "parts"))
 def score_rows(
-    scorer: Scorer,
     variables: dict[str, Tree],
     ids_BT: Array,
     mask_BT: Array,
     *,
+    scorer: Scorer,
     completion: int,
     parts: int,
 ) -> Array:

@@ -9,7 +9,7 @@ only it has gradients and optimizer state. Frozen is whatever else the loss read
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from grpo.algorithms.metrics import Metrics
+from grpo.training.optimizer import optimizer_of
+from grpo.training.program import Program, shapes_on
+from models.policy import Policy
 from models.sharding import row_sharding, shardings
 
 Array = jax.Array
@@ -119,7 +122,7 @@ def make_train_step(
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """`update`, compiled for states, frozen trees and batches of `rows` rows like these.
 
-    The state is donated. On a mesh everything has its place: weights and moments by the table of
+    The state is donated. On a mesh everything has its sharding: weights and moments by the table of
     models/sharding.py, rows over `fsdp`.
     """
     step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
@@ -130,10 +133,39 @@ def make_train_step(
             f"{rows} rows in {microbatches} microbatches do not divide by "
             f"fsdp={mesh.shape['fsdp']}: every device would work on rows of the others"
         )
-    places = shardings(state, mesh)
+    where = shardings(state, mesh)
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(places, shardings(frozen, mesh), row_sharding(rows, 1, mesh)),
-        out_shardings=(places, NamedSharding(mesh, P())),
+        in_shardings=(where, shardings(frozen, mesh), row_sharding(rows, 1, mesh)),
+        out_shardings=(where, NamedSharding(mesh, P())),
+    )
+
+
+def update_program(
+    loss: Loss,
+    policy: Policy,
+    *,
+    optimizer: Mapping[str, Any],
+    updates: int,
+    microbatches: int,
+    batches: Sequence[Tree],
+) -> Program:
+    """The train step of a stage of so many updates; `batches` has a shape of each kind."""
+    chain = optimizer_of(optimizer, updates)
+    state = jax.eval_shape(lambda trainable: init_state(trainable, chain), policy.trainable)
+    step = make_train_step(
+        loss,
+        chain,
+        microbatches=microbatches,
+        state=state,
+        frozen=policy.frozen,
+        rows=jax.tree.leaves(batches[0])[0].shape[0],
+        mesh=policy.mesh,
+    )
+    state = shapes_on(policy.mesh, state)
+    return Program(
+        step,
+        tuple((state, policy.frozen, batch) for batch in batches),
+        facts={"loss": loss, "microbatches": microbatches},
     )

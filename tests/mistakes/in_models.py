@@ -130,7 +130,7 @@ MISTAKES = [
             "tests/test_tokenizer.py"),
     Mistake("Gemma 2's turn end for all", "models/tokenizer.py",
             "return (self.eos_id, self.end_of_turn_id)", "return (self.eos_id, 107)",
-            "tests/test_model.py::test_what_an_exported_directory_holds"),
+            "tests/test_loading.py::test_what_an_exported_directory_holds"),
     Mistake("q_proj not transposed by heads", "models/checkpoints/hf.py",
             '"self_attn.q_proj.weight", "(N H) D -> D N H"', '"self_attn.q_proj.weight", "(H N) D -> D N H"',
             "tests/test_transformers.py::test_logits"),

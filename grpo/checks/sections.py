@@ -1,0 +1,71 @@
+"""What the fields of a section may be together, for the checks of stages; a line for each fault."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from grpo.algorithms.objective import Objective
+from grpo.rewards.compose import checked, faults
+from models.lora import TARGETS
+
+Lines = Iterator[str]
+
+
+def about_rows(rows: int, stage: Mapping, config: Mapping, what: str) -> Lines:
+    """Rows of an update that microbatches and devices cut evenly."""
+    parts, fsdp = stage["microbatches"], config["mesh"]["fsdp"]
+    if parts > rows:
+        yield f"microbatches={parts}: there are only {rows} rows ({what})"
+    elif fsdp > 1 and rows % (parts * fsdp):
+        yield (
+            f"microbatches={parts}: {rows} rows ({what}) do not divide by it times mesh.fsdp={fsdp}"
+        )
+
+
+def about_training(stage: Mapping) -> Lines:
+    """The optimizer's schedule and the adapter's targets."""
+    optimizer, lora = stage["optimizer"], stage["lora"]
+    if (optimizer["final"] is None) != (optimizer["schedule"] == "constant"):
+        wanted = "None" if optimizer["schedule"] == "constant" else "a share, such as 0.0"
+        yield (
+            f"optimizer.final={optimizer['final']}: "
+            f"schedule={optimizer['schedule']!r} needs {wanted}"
+        )
+    if lora["rank"] is not None and not any(re.fullmatch(lora["targets"], t) for t in TARGETS):
+        yield f"lora.targets={lora['targets']!r}: matches none of {', '.join(TARGETS)}"
+
+
+def about_groups(stage: Mapping) -> Lines:
+    """Dynamic sampling: its rounds, and that groups are compared within themselves."""
+    sampling, loss = stage["dynamic_sampling"], stage["loss"]
+    if (stage["max_rounds"] > 1) != (sampling == "refill"):
+        yield (
+            f"max_rounds={stage['max_rounds']}: dynamic_sampling={sampling!r} "
+            f"needs {'more than 1' if sampling == 'refill' else '1'}"
+        )
+    if sampling == "refill" and "batch" in (loss["baseline"], loss["scale"]):
+        yield (
+            "dynamic_sampling='refill': each round would have a baseline or scale of its own: use "
+            "loss.baseline='group' and loss.scale='group' or 'none'"
+        )
+
+
+def about_loss(stage: Mapping) -> Lines:
+    """The objective, and what it needs to be measured."""
+    try:
+        Objective(**stage["loss"])
+    except ValueError as error:
+        yield from (f"loss.{line}" for line in str(error).split("; "))
+    if stage["loss"]["entropy_coef"] and not stage["entropy"]:
+        yield "entropy=False: loss.entropy_coef needs it: set it to True, or the other to 0.0"
+
+
+def about_rewards(rewards: Mapping) -> Lines:
+    """A reward table: every entry by itself, then all together."""
+    table = {}
+    for name, entry in rewards.items():
+        try:
+            table |= [checked({"name": name, **entry})]
+        except ValueError as error:
+            yield str(error)
+    if len(table) == len(rewards):
+        yield from faults(table)
