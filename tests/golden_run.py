@@ -1,11 +1,16 @@
-"""Two small runs that between them use most of what a GRPO stage can do, and what they left.
+"""A small run whose stages between them use most of what a stage can do, and what they left.
 
-    whole      sft -> clip, left_out, kl_in_reward                     all parameters are trained
-    adapters   packed sft -> adapter, again, merged, another           an adapter, and after it
+    sft -> clip        all parameters, two epochs of two minibatches, ratios that clip
+        -> adapter     a fresh adapter, held to the base
+           -> another  another adapter; REINFORCE with the KL in the reward
+           -> again    the same adapter, held to where it began
+              -> merged      all parameters again; new prompts in place of groups that teach nothing
+              -> packed      supervised training of the adapter, several examples to a row
+        -> left_out    groups left out, a correction, an entropy bonus, a schedule with decay
+    evaluate           three of these, greedily and from samples
 
-`record` is the one place that touches the project: it launches a run, and notes what the sampler
-drew (given), and which parameters every stage left (to be compared). What it notes is plain lists
-and float64 arrays; tests/oracle_iteration.py computes the rest again.
+`record` is the one place that touches the project: it launches the run, and notes what the sampler
+drew (given), and which parameters every stage left (to be compared), as lists and float64 arrays.
 """
 
 import contextlib
@@ -28,13 +33,14 @@ from configs.base import sampling
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.rewards.compose import REWARDS
 from grpo.storage.arrays import checkpointer, read_arrays
-from tests.oracle_iteration import Row, Weights
 from tests.small_run import launch, opened, rows, small, small_sft
 
 P, G, C = 4, 3, 6  # prompts, completions of each, tokens of each
 SEED = 3
 EVALUATED_AT = 0.8  # a temperature that no stage of training has
-# eps is large, as ...
+# The first steps of AdamW are g / (|g| + eps): with a small eps, the rounding of a gradient that is
+# almost 0 would decide on whole steps. With one as large as most gradients here, float32 is as near
+# to float64 after an update as it was before, and the moments still matter.
 OPTIMIZER = {"learning_rate": 7e-3, "eps": 1e-2, "clip_norm": None, "warmup": 0.0}
 
 
@@ -64,13 +70,18 @@ def shy(question: str, completion: str) -> float:
     return code(question, completion) // 256 % 16 / 16
 
 
+def asked(question: str, completion: str) -> float:
+    """1 for two questions in three."""
+    return float(code(question, "") % 3 > 0)
+
+
 def picky(question: str, completion: str) -> float:
-    """Tells the completions of two questions in three apart."""
-    return hashed(question, completion) if code(question, "") % 3 else 0.5
+    """Tells the completions of these questions apart, those of the others not."""
+    return hashed(question, completion) if asked(question, completion) else 0.5
 
 
 FORMULAS: dict[str, Callable[[str, str], float]] = {
-    f.__name__: f for f in (hashed, half, length, shy, picky)
+    f.__name__: f for f in (hashed, half, length, shy, asked, picky)
 }
 
 
@@ -104,9 +115,9 @@ def golden(names: Collection[str]) -> base.ConfigDict:
     """The run of some stages, and of those that they go on from."""
     run = small()
     run.seed = SEED
-    run.data.update(levels=(1, 2), worked=0.0, test_examples=6)
+    run.data.update(levels=(1, 2), worked=0.0, train_examples=20, test_examples=6)
     run.checkpoint.keep_last = 20
-    run.evaluation.update(examples=6, batch=P, max_new_tokens=C)
+    run.evaluation.update(examples=6, batch=P * G, max_new_tokens=C)
     stages = all_stages()
     needed = set(names)
     for name in reversed(ORDER):
@@ -121,9 +132,9 @@ def golden(names: Collection[str]) -> base.ConfigDict:
 ORDER = (
     "sft", "clip", "adapter", "again", "merged", "left_out", "another", "packed", "evaluate",
 )  # fmt: skip
-NEEDS = {
+NEEDS = {  # `again` stands between `another` and the stage that it goes on from
     "sft": (), "clip": ("sft",), "adapter": ("sft",), "again": ("adapter",), "merged": ("again",),
-    "left_out": ("sft",), "another": ("again",), "packed": ("again",),
+    "left_out": ("sft",), "another": ("adapter", "again"), "packed": ("again",),
     "evaluate": ("sft", "clip", "again"),
 }  # fmt: skip
 GRPO = ("clip", "adapter", "again", "merged", "left_out", "another")
@@ -145,8 +156,14 @@ def all_stages() -> dict[str, base.ConfigDict]:
         "lora": lora,
         "sampling": {"temperature": 1.3},
         "epochs": 2,
-        "loss": {"kl": "k2", "kl_coef": 0.1, "ratio": "sequence", "clip_low": 0.05},
-        "optimizer": {"learning_rate": 0.1},
+        "loss": {
+            "kl": "k2",
+            "kl_coef": 0.1,
+            "ratio": "sequence",
+            "clip_low": 0.05,
+            "clip_high": 0.1,
+        },
+        "optimizer": {"learning_rate": 0.1, "warmup": 0.5, "schedule": "cosine", "final": 0.5},
     }
     evaluate = base.evaluate()
     evaluate.update(policies=("sft", "clip", "again"), batch=P * G, max_new_tokens=C)
@@ -175,8 +192,8 @@ def all_stages() -> dict[str, base.ConfigDict]:
             ),
         ),
         "merged": stage(
-            {"picky": (1.0, None), "length": (0.5, None)},
-            **with_loss(clip, decoupled=True, aggregation="sum"),
+            {"picky": (1.0, None), "length": (0.5, "asked"), "asked": (0.0, None)},
+            **with_loss(clip, decoupled=True, aggregation="sequence"),
             epochs=2, dynamic_sampling="refill", max_rounds=3,
         ),
         "left_out": stage(
@@ -194,7 +211,7 @@ def all_stages() -> dict[str, base.ConfigDict]:
         ),
         "another": stage(
             {"hashed": (1.0, None), "half": (0.5, None)},
-            start="again", lora={**lora, "rank": 3}, reference="base", entropy=False,
+            start="adapter", lora={**lora, "rank": 3}, reference="base", entropy=False,
             loss={
                 "baseline": "leave_one_out", "scale": "none", "eps": None,
                 "surrogate": "reinforce", "clip_low": None, "clip_high": None,
@@ -254,8 +271,8 @@ def flat(tree) -> dict[str, np.ndarray]:
     }
 
 
-def noise(shape) -> np.ndarray:
-    """What a stale sampler's log-probabilities are off by, here."""
+def staleness(shape) -> np.ndarray:
+    """What the log-probabilities of a stale sampler are off by, here."""
     return np.float32(0.3 * np.sin(1.0 + 1.7 * np.arange(np.prod(shape)))).reshape(shape)
 
 
@@ -271,21 +288,17 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
     def seen(module, variables, ids_PI, mask_PI, key_B, sampling, stop_ids, **named):
         told = rollout(module, variables, ids_PI, mask_PI, key_B, sampling, stop_ids, **named)
         told = jax.tree.map(np.asarray, told)
-        assert told.prompt_ids_BI.shape[0] == len(ids_PI) * named["group"]
-        parts = told.prompt_ids_BI, told.prompt_mask_BI
-        prompts = [ids[mask != 0].tolist() for ids, mask in zip(*parts, strict=True)]
-        ends = [
-            next((c + 1 for c, token in enumerate(ids) if token in stop_ids), None)
-            for ids in told.completion_ids_BC
-        ]
+        I = ids_PI.shape[1]  # noqa: E741
+        ids_BC = told.ids_BT[:, I:]
+        rows = zip(told.ids_BT, told.mask_BT, strict=True)
+        stops = [[c for c, token in enumerate(ids) if token in stop_ids] for ids in ids_BC]
+        ends = [at[0] + 1 if at else None for at in stops]
         here = Sampled(
-            prompts=prompts,
-            completions=[
-                ids[:n].tolist() for ids, n in zip(told.completion_ids_BC, ends, strict=True)
-            ],
+            prompts=[ids[:I][mask[:I] != 0].tolist() for ids, mask in rows],
+            completions=[ids[:end].tolist() for ids, end in zip(ids_BC, ends, strict=True)],
             truncated=[end is None for end in ends],
             sample_logprob=[
-                np.float64(x[:n]) for x, n in zip(told.sample_logprob_BC, ends, strict=True)
+                np.float64(x[:end]) for x, end in zip(told.sample_logprob_BC, ends, strict=True)
             ],
             keys=[key.tobytes() for key in np.asarray(jax.random.key_data(key_B))],
             temperature=round(float(sampling.temperature), 6),
@@ -294,7 +307,7 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
             evaluated.append(here)
             return told
         trained.append(here)
-        stale = told.sample_logprob_BC + noise(told.sample_logprob_BC.shape)
+        stale = told.sample_logprob_BC + staleness(told.sample_logprob_BC.shape)
         return told._replace(sample_logprob_BC=np.where(told.completion_mask_BC, stale, 0.0))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -317,6 +330,7 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
     with watched(trained, evaluated):
         assert launch(config, workdir) == 0
         run, policies = opened(config, workdir, io.StringIO())
+        tokenizer = policies.base.own_tokenizer
 
     def folder(stage: str, update: int) -> pathlib.Path:
         return workdir / "checkpoints" / stage / f"{update:08d}"
@@ -336,12 +350,12 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
 
     return Left(
         config=config.to_dict(),
-        size=run.size,
+        size=policies.base.config,
         examples={"train": run.data.train, "test": run.data.test},
-        prompt=lambda example: prompt_ids(run.tokenizer, example, run.template),
-        target=lambda example: target_ids(run.tokenizer, example, run.template),
-        decode=run.tokenizer.decode,
-        stops=run.tokenizer.stop_ids,
+        prompt=lambda example: prompt_ids(tokenizer, example, run.template),
+        target=lambda example: target_ids(tokenizer, example, run.template),
+        decode=tokenizer.decode,
+        stops=tokenizer.stop_ids,
         trained=trained,
         evaluated=evaluated,
         rollouts=rows(workdir, "rollouts"),
@@ -355,91 +369,3 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
         taken=taken,
         fresh=lambda stage: flat(policies.start(stage).adapter),
     )
-
-
-# What follows from it, in the project's words but not by its code
-
-
-def example_at(left: Left, index: int):
-    """The example at an index of the order: every epoch a permutation of its own."""
-    train = left.examples["train"]
-    epoch, place = divmod(index, len(train))
-    return train[np.random.RandomState([SEED, epoch]).permutation(len(train))[place]]
-
-
-def lora_of(left: Left, name: str) -> dict | None:
-    lora = None if name == "base" else left.config["stages"][name]["lora"]
-    return None if lora is None or lora["rank"] is None else lora
-
-
-def before(left: Left, name: str) -> str:
-    """The stage that a stage goes on from."""
-    pipeline = left.config["pipeline"]
-    first = pipeline.index(name) == 0
-    return left.config["stages"][name]["start"] or (
-        "base" if first else pipeline[pipeline.index(name) - 1]
-    )
-
-
-def start(left: Left, name: str) -> Weights:
-    """What a stage begins with."""
-    weights, lora = end(left, before(left, name)), lora_of(left, name)
-    if lora == lora_of(left, before(left, name)):
-        return weights
-    params = weights.merged().params
-    if lora is None:
-        return Weights(params)
-    return Weights(params, left.fresh(name), lora["alpha"] / lora["rank"])
-
-
-def end(left: Left, name: str) -> Weights:
-    """What a stage has left."""
-    if name == "base":
-        return Weights(left.base)
-    return start(left, name).trained_as(left.trainable(name, left.updates(name)[-1]))
-
-
-def reference(left: Left, name: str) -> Weights:
-    """What a stage's policy is held to."""
-    is_base = left.config["stages"][name]["reference"] == "base"
-    return Weights(left.base) if is_base else start(left, name)
-
-
-def rounds(left: Left, name: str, number: int) -> list[list[list[Row]]]:
-    """P groups of G rows for each round of an iteration; its log-probabilities are the stale ones.
-
-    rollouts.jsonl says which call of the sampler was for which stage: it has a row per completion.
-    """
-    calls = list(dict.fromkeys((r["stage"], r["iteration"], r["round"]) for r in left.rollouts))
-    assert len(calls) == len(left.trained)
-    found = []
-    for call, told in zip(calls, left.trained, strict=True):
-        if call[:2] != (name, number):
-            continue
-        assert call[2] == len(found)
-        off = noise((P * G, C))
-        flat_rows = []
-        for b, completion in enumerate(told.completions):
-            question = example_at(left, told_index(left, name, number, call[2], b))["question"]
-            text = left.decode(completion if told.truncated[b] else completion[:-1])
-            flat_rows.append(
-                Row(
-                    prompt=told.prompts[b],
-                    completion=completion,
-                    truncated=told.truncated[b],
-                    sample_logprob=told.sample_logprob[b] + off[b, : len(completion)],
-                    rewards={
-                        f: FORMULAS[f](question, text)
-                        for f in left.config["stages"][name]["rewards"]
-                    },
-                )
-            )
-        found.append([flat_rows[p * G : (p + 1) * G] for p in range(P)])
-    return found
-
-
-def told_index(left: Left, name: str, number: int, round: int, row: int) -> int:
-    """The place in the order of examples of a row's prompt: P for each round there was before."""
-    calls = list(dict.fromkeys((r["stage"], r["iteration"], r["round"]) for r in left.rollouts))
-    mine = [call for call in calls if call[0] == name]
-    return mine.index((name, number, round)) * P + row // G

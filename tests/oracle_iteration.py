@@ -12,6 +12,7 @@ of parameters and of config fields. Gradients come from tests/tape.py.
 
 import math
 import re
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,7 +238,7 @@ def kl(kind: str, logprob, ref_logprob):
 
 
 def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
-    """Σ_t weight_t loss_t of a row, and how many tokens were clipped below and above."""
+    """Σ_t weight_t loss_t of a row, and how many of its tokens met which option."""
     loss, A, row = stage["loss"], learnt.advantage, learnt.row
     logprob, entropy = token_scores(
         size, weights, row.prompt, row.completion, stage["sampling"]["temperature"]
@@ -248,12 +249,12 @@ def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
     if loss["ratio"] == "sequence":
         log_ratio = tape.total(log_ratio, axis=-1) / len(row.completion) + np.zeros(len(old))
     ratio = tape.exp(log_ratio)
-    clipped = np.zeros(2, int)
+    seen = Counter()
     if loss["surrogate"] == "clip":
         low, high = 1 - loss["clip_low"], 1 + loss["clip_high"]
         below, above = (ratio.value < low) & (A < 0), (ratio.value > high) & (A > 0)
         gain = tape.where(below, low * A, tape.where(above, high * A, ratio * A))
-        clipped = np.array([below.sum(), above.sum()])
+        seen |= {"clipped below": below.sum(), "clipped above": above.sum()}
     elif loss["surrogate"] == "reinforce":
         gain = logprob * A
     else:
@@ -262,14 +263,16 @@ def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
         gap = old - row.sample_logprob
         gap = np.full_like(gap, gap.sum()) if loss["correction_level"] == "sequence" else gap
         gain = gain * np.minimum(np.exp(gap), loss["correction_cap"])
+        seen["capped"] = (np.exp(gap) > loss["correction_cap"]).sum()
     if loss["off_policy_limit"] is not None and A < 0:
         drift = (row.sample_logprob - logprob.value).mean()
         gain = gain * float(drift <= loss["off_policy_limit"])
+        seen["off policy"] = int(drift > loss["off_policy_limit"])
     lost = -gain
     if loss["kl_in"] == "loss" and loss["kl_coef"]:
         lost = lost + kl(loss["kl"], logprob, learnt.ref_logprob) * loss["kl_coef"]
     lost = lost - entropy * loss["entropy_coef"]
-    return tape.total(lost * weight), clipped
+    return tape.total(lost * weight), seen
 
 
 def token_weights(batch: list[Learnt], stage) -> list[np.ndarray]:
@@ -337,8 +340,8 @@ def on_tape(weights: Weights) -> tuple[Weights, Arrays]:
 def iteration(
     size, stage, seed: int, number: int, rounds, weights: Weights, reference: Weights | None,
     adam: AdamW,
-) -> tuple[Weights, list[np.ndarray]]:  # fmt: skip
-    """The policy after iteration `number`, and the tokens clipped below and above at each update.
+) -> tuple[Weights, list[Counter]]:  # fmt: skip
+    """The policy after iteration `number`, and what each update met.
 
     `rounds` holds P groups of G rows for each round of sampling, all by `weights`.
     """
@@ -374,7 +377,7 @@ def iteration(
         order = sorted(range(len(groups)), key=lambda p: not spread[p])[: stage["prompts"]]
         groups = [[one._replace(used=bool(spread[p])) for one in groups[p]] for p in order]
 
-    clipped = []
+    met = []
     for epoch in range(stage["epochs"]):
         order = np.arange(len(groups))
         if stage["minibatches"] > 1:
@@ -383,15 +386,17 @@ def iteration(
         for chosen in np.split(order, stage["minibatches"]):
             batch = [one for p in chosen for one in groups[p]]
             nodes, leaves = on_tape(weights)
-            lost, count = tape.Node(0.0), np.zeros(2, int)
+            lost, seen = tape.Node(0.0), Counter()
             for one, weight in zip(batch, token_weights(batch, stage), strict=True):
                 if weight.any():
-                    lost_here, clipped_here = row_loss(size, nodes, one, weight, stage)
-                    lost, count = lost + lost_here, count + clipped_here
+                    of_row, seen_in_row = row_loss(size, nodes, one, weight, stage)
+                    lost, seen = lost + of_row, seen + seen_in_row
+                else:
+                    seen["truncated" if one.used else "left out"] += 1
             grads = tape.gradients(lost, leaves)
             weights = weights.trained_as(adam.step(weights.trained, grads))
-            clipped.append(count)
-    return weights, clipped
+            met.append(seen)
+    return weights, met
 
 
 def supervised(size, pairs, weights: Weights, adam: AdamW) -> Weights:

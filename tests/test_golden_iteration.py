@@ -9,7 +9,6 @@ change that the leaf has made since the stage began.
 A test that is run alone runs only the stages that it needs.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -41,7 +40,6 @@ from tests.oracle_iteration import (
     greedy,
     iteration,
     logprobs,
-    on_tape,
     scores_of,
     supervised,
     token_scores,
@@ -50,6 +48,14 @@ from tests.oracle_iteration import (
 from tests.small_run import workshop
 
 TOLERANCE = 1e-5  # of the largest change of each leaf
+MET = {  # what a stage must have met, or its test would show less than it says
+    "clip": {"clipped below", "clipped above"},
+    "adapter": {"clipped below", "abstained"},
+    "again": {"clipped below"},
+    "merged": {"clipped below", "clipped above", "refilled"},
+    "left_out": {"left out", "truncated", "capped", "off policy", "abstained"},
+    "another": set(),
+}
 
 
 # The oracle itself
@@ -75,10 +81,11 @@ def test_the_tape_against_finite_differences(family):
         for name, shape in shapes.items()
     }
     weights = Weights(flat(tiny_params(family)), adapter, 0.7)
+    old = token_scores(size, weights, ids[:9], ids[9:], 0.7)[0].value
 
     def number(weights: Weights):
         logprob, entropy = token_scores(size, weights, ids[:9], ids[9:], 0.7)
-        ratio = tape.exp(logprob - logprob.value + 0.1 * np.arange(5))
+        ratio = tape.exp(logprob - old + 0.1 * np.arange(5))
         gain = tape.where(np.arange(5) > 2, ratio / tape.total(ratio), ratio * ratio)
         return tape.total(gain + tape.power(entropy, 2.0) + 1.0 - tape.log(entropy))
 
@@ -216,6 +223,8 @@ def test_supervised_updates(left, stage):
         weights = supervised(left.size, pairs, weights, adam)
         assert_same(left, stage, step, weights, began)
         assert left.taken(stage, step) == taken
+    told = [row["learning_rate"] for row in left.metrics if row["stage"] == stage]
+    assert told == pytest.approx([adam.rate(n) for n in range(adam.count)])
     assert taken > len(left.examples["train"]) or stage != "sft"  # the second epoch has begun
 
 
@@ -226,7 +235,7 @@ def test_iterations(left, stage):
     weights = began = start(left, stage)
     reference = Weights(left.base) if config["reference"] == "base" else began
     adam, taken = AdamW(config["optimizer"], config["iterations"] * updates), 0
-    shown, totals = Shown(), []
+    totals, seen = [], set()
     for number in range(config["iterations"]):
         played = []
         for told in rounds(left, stage, number):
@@ -247,12 +256,104 @@ def test_iterations(left, stage):
                 played.append(row)
         groups = [played[first : first + G] for first in range(0, len(played), G)]
         of_rounds = [groups[first : first + P] for first in range(0, len(groups), P)]
-        weights, clipped, used = iteration(
+        weights, met = iteration(
             left.size, config, SEED, number, of_rounds, weights, reference, adam
         )
         assert_same(left, stage, (number + 1) * updates, weights, began)
         assert left.taken(stage, (number + 1) * updates) == taken
-        shown.add(played, clipped, used, len(of_rounds), config)
+        assert not met[0]["clipped below"] + met[0]["clipped above"]  # where all ratios are 1
+        seen |= {what for update in met for what, count in update.items() if count}
+        seen |= {"abstained"} if np.isnan(totals).any() else set()
+        seen |= {"refilled"} if len(of_rounds) > 1 else set()
     told = [row["total"] for row in left.rollouts if row["stage"] == stage]
+    told = [np.nan if total is None else total for total in told]
     np.testing.assert_allclose(told, totals, atol=1e-7)
-    assert shown.seen >= SHOWN[stage], shown.seen
+    told = [row["learning_rate"] for row in left.metrics if row["stage"] == stage and "loss" in row]
+    assert told == pytest.approx([adam.rate(n) for n in range(adam.count)])
+    assert seen >= MET[stage], seen
+
+
+@pytest.mark.parametrize("stage", ["clip"])
+def test_running_evaluation(left, stage):
+    """Of the policy as it stands: before the first iteration, and after each."""
+    config, texts = left.config["stages"][stage], []
+    updates = config["epochs"] * config["minibatches"]
+    for number in range(config["iterations"] + 1):
+        weights = start(left, stage)
+        if number:
+            weights = weights.trained_as(left.trainable(stage, number * updates))
+        texts.append(assert_greedy(left, left.evaluated[number], weights))
+    assert texts[0] != texts[-1]  # these policies can be told apart
+
+
+@pytest.mark.parametrize("stage", ["evaluate"])
+def test_evaluations(left, stage):
+    """Each policy that is named, greedily and from samples, with keys that training never uses."""
+    policies, examples = left.config["stages"][stage]["policies"], left.examples["test"]
+    calls = left.evaluated[-3 * len(policies) :]
+    keys = []
+    for number, name in enumerate(policies):
+        weights, (likeliest, *samples) = end(left, name), calls[3 * number : 3 * (number + 1)]
+        texts = assert_greedy(left, likeliest, weights)
+        for told in samples:
+            assert told.temperature == EVALUATED_AT
+            rows = zip(told.prompts, told.completions, told.sample_logprob, strict=True)
+            for prompt, completion, logprob in rows:
+                own = token_scores(left.size, weights, prompt, completion, EVALUATED_AT)[0].value
+                np.testing.assert_allclose(logprob, own, atol=2e-5)
+        sampled = [row for told in samples for row in zip(*told[:3], strict=True)]
+        sampled = sampled[: len(examples) * G]
+        assert [prompt for prompt, *_ in sampled] == [
+            left.prompt(example) for example in examples for _ in range(G)
+        ]
+        texts += [left.decode(ids if cut else ids[:-1]) for _, ids, cut in sampled]
+        written = [row for row in left.evaluations if row["policy"] == name]
+        assert [row["completion"] for row in written] == texts
+        asked = [*examples, *(example for example in examples for _ in range(G))]
+        assert [row["id"] for row in written] == [example["id"] for example in asked]
+        keys.append([key for told in samples for key in told.keys])
+    assert keys[0] == keys[1] == keys[2] and len(set(keys[0])) == len(keys[0])
+    assert set(keys[0]).isdisjoint(key for told in left.trained for key in told.keys)
+
+
+@pytest.mark.parametrize("stage", GRPO)
+def test_every_completion_has_its_own_key(left, stage):
+    iterations = left.config["stages"][stage]["iterations"]
+    told = [told for number in range(iterations) for told in rounds(left, stage, number)]
+    keys = [key for one in told for key in one.keys]
+    assert len(set(keys)) == len(keys) == len(told) * P * G
+
+
+def assert_greedy(left: Left, told: Sampled, weights: Weights) -> list[str]:
+    """The likeliest completions of the test examples by these weights; their texts."""
+    texts, rows = [], zip(*told[:3], strict=True)
+    assert told.temperature == 0
+    for example, (prompt, ids, truncated) in zip(left.examples["test"], rows, strict=True):
+        expected, lead = greedy(left.size, weights, left.prompt(example), left.stops, C)
+        assert lead > 1e-5, "too close to say; another seed"
+        assert (prompt, ids) == (left.prompt(example), expected)
+        texts.append(left.decode(ids if truncated else ids[:-1]))
+    return texts
+
+
+# The train step
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_an_update_whose_loss_or_gradient_alone_is_not_finite_is_skipped(what):
+    """√x at 0 is 0 and rises without bound; x + ∞ is not finite and rises by 1."""
+
+    def loss(trainable, frozen, batch):
+        x = trainable["x"]
+        value = jnp.sum(jnp.sqrt(x)) if what == "gradient" else jnp.sum(x) + jnp.inf
+        return value, Metrics(sums={"loss": value}, tops={})
+
+    optimizer = optax.adam(0.1)
+    state = init_state({"x": jnp.zeros(3)}, optimizer)
+    batch = {"row": jnp.zeros((2, 1))}
+    new, metrics = update(state, None, batch, loss=loss, optimizer=optimizer, microbatches=1)
+    assert np.isfinite(metrics["loss"]) == (what == "gradient")
+    assert np.isfinite(metrics["grad_norm"]) == (what == "loss")
+    assert int(new.skipped) == 1 and int(new.step) == 1
+    assert_trees_equal(new.trainable, state.trainable)
+    assert_trees_equal(new.opt_state, state.opt_state)
