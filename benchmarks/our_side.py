@@ -15,15 +15,17 @@ import numpy as np
 import work
 
 from grpo.algorithms.distribution import Sampling
-from grpo.algorithms.losses import freeze
+from grpo.algorithms.groups import Groups
+from grpo.algorithms.losses import with_token_weights
 from grpo.algorithms.presets import GRPO
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
 from grpo.training.optimizer import make_optimizer
-from grpo.training.scoring import Batch, Scorer, make_policy_loss, variables_of
+from grpo.training.scoring import Scorer, make_policy_loss
 from grpo.training.train_step import init_state, make_train_step
 from models.config import gemma3
 from models.gemma import Gemma, init_params
 from models.lora import LoraConfig, init_adapter
+from models.policy import variables_of
 
 CONFIG = gemma3(
     work.LAYERS,
@@ -42,14 +44,14 @@ LORA = LoraConfig(rank=work.RANK, alpha=work.ALPHA)
 OBJECTIVE = dataclasses.replace(GRPO, clip_low=work.CLIP, clip_high=work.CLIP, kl_coef=work.BETA)
 
 
-def rollout_case(module: Gemma, trainable, frozen, *, is_adapter: bool) -> Callable:
+def rollout_case(module: Gemma, trainable, frozen) -> Callable:
     """Completions of every prompt, from the parameters as they are trained."""
     prompt_ids_PI = jnp.asarray(work.draw_ids(work.PROMPT)[: work.PROMPTS])
     sampling = Sampling(work.TEMPERATURE, top_k=0, top_p=1.0, min_p=0.0)
     steps = iter(range(1 << 30))
 
     def run() -> None:
-        params, adapter = (frozen, trainable) if is_adapter else (trainable, None)
+        params, adapter = (frozen, trainable) if frozen is not None else (trainable, None)
         params = decoding_params(
             params, adapter, lora_scale=LORA.scale, dtype=module.dtype, mesh=None
         )
@@ -70,34 +72,32 @@ def rollout_case(module: Gemma, trainable, frozen, *, is_adapter: bool) -> Calla
     return run
 
 
-def logprobs_case(module: Gemma, trainable, frozen, *, is_adapter: bool) -> Callable:
+def logprobs_case(module: Gemma, trainable, frozen) -> Callable:
     """Log-probabilities of given completions."""
     scorer = Scorer(module=module, temperature=work.TEMPERATURE, with_entropy=False)
     score = jax.jit(functools.partial(scorer, completion=work.NEW))
     ids_BT = jnp.asarray(work.draw_ids(work.LENGTH))
-    variables = variables_of(trainable, frozen, is_adapter=is_adapter)
+    variables = variables_of(trainable, frozen)
     return lambda: jax.block_until_ready(score(variables, ids_BT, jnp.ones_like(ids_BT)))
 
 
-def train_case(
-    module: Gemma, trainable, frozen, *, is_adapter: bool, microbatches: int
-) -> Callable:
+def train_case(module: Gemma, trainable, frozen, *, microbatches: int) -> Callable:
     """One update."""
     scorer = Scorer(module=module, temperature=work.TEMPERATURE, with_entropy=False)
     ids_BT = jnp.asarray(work.draw_ids(work.LENGTH))
     mask_BT = jnp.ones_like(ids_BT)
-    variables = variables_of(trainable, frozen, is_adapter=is_adapter)
+    variables = variables_of(trainable, frozen)
     ref_BC, _ = jax.jit(functools.partial(scorer, completion=work.NEW))(variables, ids_BT, mask_BT)
-    experience = freeze(
-        mask_BC=jnp.ones((work.ROWS, work.NEW), bool),
+    groups = Groups(
+        ids_BT=ids_BT,
+        mask_BT=mask_BT,
+        completion_mask_BC=jnp.ones((work.ROWS, work.NEW), bool),
         truncated_B=jnp.zeros(work.ROWS, bool),
-        advantage_B=jnp.asarray(work.draw_advantages()),
-        old_logprob_BC=None,
-        ref_logprob_BC=ref_BC + 0.01,
         sample_logprob_BC=None,
-        limit=work.NEW,
-        objective=OBJECTIVE,
+        advantage_B=jnp.asarray(work.draw_advantages()),
+        ref_logprob_BC=ref_BC + 0.01,
     )
+    batch = with_token_weights(groups, limit=work.NEW, objective=OBJECTIVE)
     optimizer = make_optimizer(
         learning_rate=lambda _: work.PEAK_LR,
         eps=1e-8,
@@ -107,7 +107,7 @@ def train_case(
     )
     state = init_state(trainable, optimizer)
     step = make_train_step(
-        make_policy_loss(scorer, OBJECTIVE, is_adapter=is_adapter),
+        make_policy_loss(scorer, OBJECTIVE),
         optimizer,
         microbatches=microbatches,
         state=state,
@@ -115,7 +115,6 @@ def train_case(
         rows=work.ROWS,
         mesh=None,
     )
-    batch = Batch(ids_BT, mask_BT, experience)
 
     def run() -> None:
         nonlocal state
@@ -152,7 +151,7 @@ def main(case: str, dtype: str, mode: str, repeats: str) -> None:
     trainable, frozen = params, None
     if is_adapter:
         trainable, frozen = init_adapter(LORA, params, jax.random.key(1)), params
-    run = CASES[case](module, trainable, frozen, is_adapter=is_adapter)
+    run = CASES[case](module, trainable, frozen)
     work.measure("ours", case, dtype, mode, int(repeats), run)
 
 

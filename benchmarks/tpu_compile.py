@@ -29,11 +29,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from grpo.algorithms.distribution import Sampling
-from grpo.algorithms.losses import Experience
+from grpo.algorithms.groups import Groups
 from grpo.algorithms.presets import GRPO
 from grpo.rollout.sampler import decoding_params, rollout
 from grpo.training.optimizer import make_optimizer
-from grpo.training.scoring import Batch, Scorer, make_policy_loss
+from grpo.training.scoring import Scorer, make_policy_loss
 from grpo.training.train_step import init_state, make_train_step, update
 from models.cache import init_cache
 from models.config import LOCAL, SIZES
@@ -125,19 +125,19 @@ def update_program(
     state = place(state, shardings(state, mesh))
     tokens = rows(mesh, jnp.int32, completions, PROMPT + NEW)
     real_BC = rows(mesh, jnp.float32, completions, NEW)
-    experience = Experience(
-        mask_BC=rows(mesh, jnp.bool_, completions, NEW),
+    groups = Groups(
+        ids_BT=tokens,
+        mask_BT=tokens,
+        completion_mask_BC=rows(mesh, jnp.bool_, completions, NEW),
+        truncated_B=rows(mesh, jnp.bool_, completions),
+        sample_logprob_BC=None,
+        advantage_B=rows(mesh, jnp.float32, completions),
+        ref_logprob_BC=real_BC,
         weight_BC=real_BC,
         share_BC=real_BC,
-        advantage_B=rows(mesh, jnp.float32, completions),
-        old_logprob_BC=None,
-        ref_logprob_BC=real_BC,
-        sample_logprob_BC=None,
     )
     module = Gemma(CONFIG, DTYPE, DTYPE, LORA.scale, remat="full", mesh=mesh)
-    loss = make_policy_loss(
-        Scorer(module=module, temperature=0.9, with_entropy=False), GRPO, is_adapter=True
-    )
+    loss = make_policy_loss(Scorer(module=module, temperature=0.9, with_entropy=False), GRPO)
     if axes == AXES:
         step = make_train_step(
             loss,
@@ -154,9 +154,7 @@ def update_program(
             donate_argnums=0,
             out_shardings=(shardings(state, mesh), NamedSharding(mesh, P())),
         )
-    return step.trace(state, frozen, Batch(tokens, tokens, experience)), update_flops(
-        completions
-    ) / (FLOPS * mesh.size)
+    return step.trace(state, frozen, groups), update_flops(completions) / (FLOPS * mesh.size)
 
 
 def update_flops(completions: int) -> float:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grpo.algorithms.groups import Groups
+from grpo.algorithms.losses import with_token_weights
 from models.cache import init_cache
 from models.config import SIZES, GemmaConfig, layer_kinds
 from models.gemma import Gemma, init_params, unembed
@@ -94,3 +96,10 @@ def left_padded(lengths: list[int], width: int, seed: int = 0) -> tuple[np.ndarr
     """prompt_ids_PI and prompt_mask_PI of random prompts."""
     mask_PI = np.arange(width)[None, :] >= width - np.array(lengths)[:, None]
     return tiny_ids(len(lengths), width, seed) * mask_PI, mask_PI.astype(np.int32)
+
+
+def weighed(*, limit: int, objective, **arrays) -> Groups:
+    """Groups of the arrays that a loss reads, with their weights; others are missing."""
+    missing = dict.fromkeys(("ids_BT", "mask_BT", "spread_B"))
+    groups = Groups(**{**missing, **arrays})
+    return with_token_weights(groups, limit=limit, objective=objective)

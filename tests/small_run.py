@@ -16,10 +16,11 @@ from grpo.pipeline import run_config
 from grpo.reporting.progress import Progress
 from grpo.rewards.compose import REWARDS
 from grpo.rollout.generate import Sampler
+from grpo.rollout.sampler import row_keys
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
 from grpo.runs.setup import set_up
-from grpo.runs.stage_loop import Course
+from grpo.runs.stage_loop import StageLoop
 from grpo.storage.arrays import checkpointer, read_arrays
 from grpo.storage.journal import read_journal
 from grpo.storage.snapshot import About, read_about
@@ -114,24 +115,38 @@ def launch(config: base.ConfigDict, workdir: pathlib.Path) -> int:
 def watched(see: Callable[[Run, str], None]) -> Iterator[list[str]]:
     """Lets `see` look at a run after each batch of completions and each update."""
     events: list[str] = []
-    sample, updated = Sampler.sample, Course.updated
+    runs: list[Run] = []
+    drawn = [""]
+    keep_update, sample = StageLoop.keep_update, Sampler.sample
 
-    def seen(run: Run, event: str) -> None:
+    def seen(event: str) -> None:
         events.append(event)
-        see(run, event)
+        see(runs[-1], event)
+
+    def watched_set_up(*words):
+        run, policies = set_up(*words)
+        runs.append(run)
+        return run, policies
+
+    def watched_keys(seed, purpose, step, rows_B):
+        drawn[0] = f"{purpose} {step}"
+        return row_keys(seed, purpose, step, rows_B)
 
     def watched_sample(self, *words, **named):
-        told = sample(self, *words, **named)
-        seen(self._run, f"{named['purpose']} {named['step']}")
-        return told
+        rollout = sample(self, *words, **named)
+        seen(drawn[0])
+        return rollout
 
-    def watched_updated(self, *words, **named):
-        updated(self, *words, **named)
-        seen(self.run, f"{self.stage} update {self.step}")
+    def watched_update(self, *words, **named):
+        keep_update(self, *words, **named)
+        seen(f"{self.stage} update {self.step}")
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grpo.pipeline.set_up", watched_set_up)
+        for module in ("grpo.stages.grpo", "grpo.evaluation.evaluate"):
+            patch.setattr(f"{module}.row_keys", watched_keys)
         patch.setattr(Sampler, "sample", watched_sample)
-        patch.setattr(Course, "updated", watched_updated)
+        patch.setattr(StageLoop, "keep_update", watched_update)
         yield events
 
 

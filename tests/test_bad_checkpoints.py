@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from models import Model, load_model, save_hf
+from models import Policy, load_model, save_hf
 from models.checkpoints import hf
 from models.checkpoints.files import INDEX, CheckpointError
 from models.tokenizer import train_tokenizer
@@ -40,7 +40,7 @@ def saved(tmp_path_factory):
     """A directory of each family in one file without an index, and Gemma 3 in several with one."""
     root = tmp_path_factory.mktemp("saved")
     for family, config in TINY.items():
-        folder = save_hf(Model(config=config, params=tiny_params(family)), root / family)
+        folder = save_hf(Policy(config=config, params=tiny_params(family)), root / family)
         (folder / INDEX).unlink()
         (folder / "model-00001-of-00001.safetensors").rename(folder / FILE)
     hf.save(root / "sharded", TINY3, tiny_params("gemma3"), None, shard_bytes=100_000)

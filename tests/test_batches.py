@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from grpo.algorithms.groups import Groups, has_spread
+from grpo.algorithms.groups import groups_of as by_name
 from grpo.algorithms.losses import policy_loss
 from grpo.algorithms.presets import GRPO, PRESETS
-from grpo.training.batches import Groups, choose, has_spread, minibatch
+from grpo.rollout.collect import choose
+from grpo.training.batches import minibatch
 from tests.test_losses import VARIANTS
 
 G, C = 2, 3
@@ -23,7 +26,7 @@ def groups_of(advantages, first=0, **changes) -> Groups:
     told = {
         "ids_BT": np.repeat(number[:, None], 5, 1),
         "mask_BT": np.ones((rows, 5), np.int32),
-        "mask_BC": np.array(FULL * (rows // G), bool),
+        "completion_mask_BC": np.array(FULL * (rows // G), bool),
         "truncated_B": number % 2 == 0,
         "advantage_B": np.array(advantages, np.float32),
         "spread_B": np.repeat(np.any(np.reshape(advantages, (-1, G)) != 0, axis=1), G),
@@ -40,7 +43,7 @@ def test_drop_empties_the_groups_without_spread():
     """Groups 1 and 2 have one: they come first, in their order; the others lose their tokens."""
     chosen = choose([groups_of([0, 0, 1, -1, 2, -2, 0, 0])], G)
     assert chosen.ids_BT[:, 0].tolist() == [2, 3, 4, 5, 0, 1, 6, 7]
-    assert chosen.mask_BC.astype(int).tolist() == [*FULL, *FULL, *[[0, 0, 0]] * 4]
+    assert chosen.completion_mask_BC.astype(int).tolist() == [*FULL, *FULL, *[[0, 0, 0]] * 4]
     assert chosen.advantage_B.tolist() == [1, -1, 2, -2, 0, 0, 0, 0]
     assert chosen.truncated_B.tolist() == [True, False] * 4
     assert chosen.sample_logprob_BC[:, 1].tolist() == [-3, -4, -5, -6, -1, -2, -7, -8]
@@ -55,34 +58,34 @@ def test_refill_takes_from_later_rounds_what_the_first_lacks():
     ]
     chosen = choose(rounds, G)
     assert chosen.ids_BT[:, 0].tolist() == [2, 3, 10, 11, 12, 13]  # three groups, in order
-    assert chosen.mask_BC.astype(int).tolist() == FULL * 3
+    assert chosen.completion_mask_BC.astype(int).tolist() == FULL * 3
     assert chosen.advantage_B.tolist() == [1, -1, 3, -3, 4, -4]
     short = choose(rounds[:2], G)
     assert short.ids_BT[:, 0].tolist() == [2, 3, 10, 11, 0, 1]  # one place stays empty
-    assert short.mask_BC.any(axis=1).tolist() == [True] * 4 + [False] * 2
+    assert short.completion_mask_BC.any(axis=1).tolist() == [True] * 4 + [False] * 2
 
 
 def test_nothing_has_a_spread():
     chosen = choose([groups_of([0, 0, 0, 0])], G)
-    assert chosen.ids_BT.shape == (4, 5) and not chosen.mask_BC.any()
+    assert chosen.ids_BT.shape == (4, 5) and not chosen.completion_mask_BC.any()
 
 
 def test_stored_and_read_again():
     for more in ({}, {"old_logprob_BC": np.float32([[-1.5, 2, 3]] * 4)}):
-        groups, file = groups_of([1, -1, 0, 0], **more).on_host(), io.BytesIO()
+        groups, file = groups_of([1, -1, 0, 0], **more), io.BytesIO()
         np.savez(file, **groups.stored())
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
-            back = Groups(**{name: arrays[name] for name in arrays.files})
+            back = by_name({name: arrays[name] for name in arrays.files})
         for name, x, y in zip(Groups._fields, back, groups, strict=True):
             assert (x is None) == (y is None), name
             if x is not None:
                 np.testing.assert_array_equal(x, y, err_msg=name, strict=True)
 
 
-def test_arrays_of_the_device_come_to_the_host():
-    groups = groups_of([1, -1], advantage_B=jnp.float32([1, -1])).on_host()
-    assert type(groups.advantage_B) is np.ndarray and groups.ref_logprob_BC is None
+def test_arrays_of_the_device_are_stored_on_the_host():
+    stored = groups_of([1, -1], advantage_B=jnp.float32([1, -1])).stored()
+    assert type(stored["advantage_B"]) is np.ndarray and "ref_logprob_BC" not in stored
 
 
 PROMPTS = 6
@@ -135,23 +138,23 @@ def test_everything_of_a_row_goes_with_it():
     logprob = np.arange(36.0).reshape(12, 3)
     groups = groups_of(np.arange(12), old_logprob_BC=logprob, ref_logprob_BC=logprob + 100)
     batch = cut(1, 3, groups=groups)
-    rows, told = rows_of(batch), batch.experience
+    rows, told = rows_of(batch), batch
     assert rows != sorted(rows) or rows[0] != 4
     np.testing.assert_array_equal(told.advantage_B, rows)
     np.testing.assert_array_equal(told.old_logprob_BC, logprob[rows])
     np.testing.assert_array_equal(told.ref_logprob_BC, logprob[rows] + 100)
     np.testing.assert_array_equal(told.sample_logprob_BC[:, 0], -np.array(rows) - 1)
-    np.testing.assert_array_equal(told.mask_BC, np.array(FULL * 2, bool))
+    np.testing.assert_array_equal(told.completion_mask_BC, np.array(FULL * 2, bool))
 
 
 def test_a_minibatch_is_weighed_by_itself():
     """Two groups of 3 + 2 tokens: every token 1/10 of the metrics; in the loss rows count alike."""
-    told = cut(0, 3).experience
+    told = cut(0, 3)
     np.testing.assert_allclose(told.share_BC, np.array(FULL * 2) / 10, rtol=1e-6)
     np.testing.assert_allclose(
         told.weight_BC, np.array([[1 / 12] * 3, [1 / 8, 1 / 8, 0]] * 2), rtol=1e-6
     )
-    limited = cut(0, 3, objective=PRESETS["dr_grpo"]).experience  # 4 rows, 4 tokens at most
+    limited = cut(0, 3, objective=PRESETS["dr_grpo"])  # 4 rows, 4 tokens at most
     np.testing.assert_allclose(limited.weight_BC, np.array(FULL * 2) / 16, rtol=1e-6)
 
 
@@ -162,34 +165,31 @@ MODES = (
 )  # fmt: skip
 
 
-def loss_of(objective, logprob_BC, experience):
+def loss_of(objective, logprob_BC, groups):
     """((loss, metrics), gradient); the entropy is anything that hangs on the log-probs."""
 
     def loss(logprob_BC):
-        return policy_loss(logprob_BC, jnp.abs(logprob_BC), experience, objective=objective)
+        return policy_loss(logprob_BC, jnp.abs(logprob_BC), groups, objective=objective)
 
     return jax.value_and_grad(loss, has_aux=True)(logprob_BC)
 
 
 @jax.jit
-def losses(logprob_BC, experiences):
+def losses(logprob_BC, batches):
     """By mode, all in one program."""
-    return {
-        name: loss_of(VARIANTS[name], logprob_BC, experience)
-        for name, experience in experiences.items()
-    }
+    return {name: loss_of(VARIANTS[name], logprob_BC, groups) for name, groups in batches.items()}
 
 
 def losses_of(groups: Groups, logprob: np.ndarray):
     """By mode: loss, metrics and gradient of a batch."""
-    experiences = {
+    batches = {
         name: minibatch(
             groups, 0, group=G, minibatches=1, order=(0, 0), limit=4, objective=objective
-        ).experience
+        )
         for name, objective in VARIANTS.items()
         if name in MODES
     }
-    return losses(logprob, experiences)
+    return losses(logprob, batches)
 
 
 def test_an_emptied_group_is_as_if_it_were_not_there():

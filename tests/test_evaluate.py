@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from grpo.data.templates import prompt_ids
 from grpo.evaluation.evaluate import (
     SAMPLED_STEP,
     evaluate_greedy,
@@ -14,10 +15,9 @@ from grpo.evaluation.evaluate import (
     sample_all,
 )
 from grpo.rewards.correct import CORRECT
-from grpo.rollout.generate import GREEDY, Sampler
+from grpo.rollout.generate import GREEDY, Sampler, texts_of
+from grpo.rollout.sampler import row_keys
 from grpo.runs.run import StoppedError
-from grpo.training.scoring import Policy
-from models.gemma import Gemma
 from tests import tiny_run
 from tests.helpers import logits_of
 from tests.tiny_run import EXAMPLES
@@ -34,14 +34,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(tiny_run.params())
+    return tiny_run.policy_of()
 
 
 @pytest.fixture(scope="module")
 def greedily(run, policy):
     """Metrics and rows by the size of the batch, measured once."""
     return functools.cache(
-        lambda batch: evaluate_greedy(run, policy, FIVE, batch=batch, max_new_tokens=NEW)
+        lambda batch: evaluate_greedy(policy, FIVE, run.setting, batch=batch, max_new_tokens=NEW)
     )
 
 
@@ -49,8 +49,8 @@ def greedily(run, policy):
 def sampled(run, policy):
     return functools.cache(
         lambda batch: evaluate_samples(
-            run, policy, FIVE, batch=batch, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
-            ks=(1, 3),
+            policy, FIVE, run.setting, batch=batch, max_new_tokens=NEW, samples=3,
+            sampling=SAMPLING, ks=(1, 3),
         )
     )  # fmt: skip
 
@@ -65,19 +65,25 @@ def test_batches_change_nothing(greedily, sampled):
     assert len({row["completion"] for row in greedily(5)[1]}) > 1
 
 
+def prompts(policy, run):
+    return [prompt_ids(policy.tokenizer, example, run.template) for example in FIVE]
+
+
 def test_greedy_is_the_likeliest_continuation(run, policy, greedily):
     """By one forward pass over prompts and completions: each token is the likeliest."""
-    settings = {"step": 0, "sampling": GREEDY, "max_new_tokens": NEW}
-    (told,) = sample_all(run, policy, FIVE, batch=5, group=1, **settings)
-    ids, mask = map(np.asarray, told.tokens)
-    logits = np.asarray(logits_of(Gemma(run.size), policy.variables, ids, mask))
-    own = np.asarray(told.rollout.completion_mask_BC)
+    rollout = Sampler(policy, run.config["data"]["buckets"]).sample(
+        prompts(policy, run), row_keys(0, "evaluate", 0, np.arange(5)), sampling=GREEDY, group=1,
+        max_new_tokens=NEW,
+    )  # fmt: skip
+    ids, mask = np.asarray(rollout.ids_BT), np.asarray(rollout.mask_BT)
+    logits = np.asarray(logits_of(policy.module, policy.variables, ids, mask))
+    own = np.asarray(rollout.completion_mask_BC)
     np.testing.assert_array_equal(ids[:, -NEW:][own], logits[:, -NEW - 1 : -1].argmax(axis=-1)[own])
     for row, drawn, is_own in zip(greedily(5)[1], ids[:, -NEW:], own, strict=True):
         tokens = drawn[is_own].tolist()
-        has_end = tokens[-1] in run.tokenizer.stop_ids
+        has_end = tokens[-1] in policy.tokenizer.stop_ids
         assert row["tokens"] == len(tokens) and row["finish"] == ("stop" if has_end else "length")
-        assert row["completion"] == run.tokenizer.decode(tokens[:-1] if has_end else tokens)
+        assert row["completion"] == policy.tokenizer.decode(tokens[:-1] if has_end else tokens)
 
 
 def test_rows_of_greedy_completions(greedily):
@@ -105,10 +111,13 @@ def test_rows_of_samples(sampled):
 def test_what_is_right_counts(run, policy, monkeypatch):
     """Texts put into the sampler's mouth: 2 of 3 samples right, then none, then all."""
     said = iter(["It is 2", "<answer>2</answer>", "3", "no", "7", "2", *["12"] * 6])
-    monkeypatch.setattr(Sampler, "_text", lambda self, ids: next(said))
+    monkeypatch.setattr(
+        "grpo.evaluation.evaluate.texts_of",
+        lambda rollout, tokenizer: [next(said) for _ in rollout.length_B],
+    )
     metrics, rows = evaluate_samples(
-        run, policy, EXAMPLES[:3], batch=6, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
-        ks=(1, 2, 3),
+        policy, EXAMPLES[:3], run.setting, batch=6, max_new_tokens=NEW, samples=3,
+        sampling=SAMPLING, ks=(1, 2, 3),
     )  # fmt: skip
     assert [row["gold"] for row in rows[::3]] == ["2", "6", "12"]
     assert [row["right"]["lenient"] for row in rows] == [1, 1, 0, 0, 0, 0, 1, 1, 1]
@@ -125,8 +134,8 @@ def test_a_completion_is_that_of_its_place_and_seed(run, policy, sampled):
 
     def texts(examples, run=run):
         _, rows = evaluate_samples(
-            run, policy, examples, batch=6, max_new_tokens=NEW, samples=3, sampling=SAMPLING,
-            ks=(1,),
+            policy, examples, run.setting, batch=6, max_new_tokens=NEW, samples=3,
+            sampling=SAMPLING, ks=(1,),
         )  # fmt: skip
         return [row["completion"] for row in rows]
 
@@ -139,55 +148,55 @@ def test_a_completion_is_that_of_its_place_and_seed(run, policy, sampled):
 
 def test_what_training_draws_is_another_matter(run, policy):
     """The same rows of the same step, for another purpose."""
-    sampler = Sampler(run, policy, run.config["data"]["buckets"])
+    sampler = Sampler(policy, run.config["data"]["buckets"])
 
     def texts(purpose, step):
-        told = sampler.sample(
-            FIVE, purpose=purpose, step=step, first_row=0, sampling=SAMPLING, group=3,
-            max_new_tokens=NEW,
-        )  # fmt: skip
-        return told.texts
+        return texts_of(sampled_by(sampler, policy, run, purpose, step), policy.tokenizer)
 
     drawn = {(p, s): tuple(texts(p, s)) for p in ("train", "evaluate") for s in (0, 1)}
     assert len(set(drawn.values())) == 4
     assert tuple(texts("train", 0)) == drawn["train", 0]
 
 
+def sampled_by(sampler, policy, run, purpose, step):
+    return sampler.sample(
+        prompts(policy, run), row_keys(run.seed, purpose, step, np.arange(15)), sampling=SAMPLING,
+        group=3, max_new_tokens=NEW,
+    )  # fmt: skip
+
+
 def test_evaluation_has_keys_of_its_own(run, policy, sampled):
     """Its samples are those of its purpose, by the place of each."""
-    told = Sampler(run, policy, run.config["data"]["buckets"]).sample(
-        FIVE, purpose="evaluate", step=SAMPLED_STEP, first_row=0, sampling=SAMPLING, group=3,
-        max_new_tokens=NEW,
-    )  # fmt: skip
-    assert told.texts == [row["completion"] for row in sampled(15)[1]]
+    sampler = Sampler(policy, run.config["data"]["buckets"])
+    rollout = sampled_by(sampler, policy, run, "evaluate", SAMPLED_STEP)
+    texts = texts_of(rollout, policy.tokenizer)
+    assert texts == [row["completion"] for row in sampled(15)[1]]
 
 
 def test_nothing_of_the_policy_moves(run, policy):
     before = jax.tree.map(np.array, policy.params)
-    evaluate_greedy(run, policy, FIVE, batch=5, max_new_tokens=NEW)
+    evaluate_greedy(policy, FIVE, run.setting, batch=5, max_new_tokens=NEW)
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(policy.params), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_mean_log_probs_are_of_the_tokens_there_are(run, policy):
     """Sum over the completion by its length; the part of a filled-up batch is cut off."""
-    parts = list(
-        sample_all(run, policy, FIVE, batch=2, group=3, step=1, sampling=SAMPLING,
-                  max_new_tokens=NEW)
-    )  # fmt: skip
-    assert [len(part.texts) for part in parts] == [6, 6, 3]
-    for part in parts:
-        rows = len(part.texts)
-        mask = np.asarray(part.rollout.completion_mask_BC)[:rows]
-        logprob = np.asarray(part.rollout.sample_logprob_BC)[:rows]
-        wanted = [row[own].mean() for row, own in zip(logprob, mask, strict=True)]
-        np.testing.assert_allclose(part.mean_logprob_B, wanted, rtol=1e-6)
-        assert part.length_B.tolist() == mask.sum(axis=1).tolist()
-        assert part.truncated_B.shape == (rows,) and (part.mean_logprob_B < 0).all()
+    answers = sample_all(
+        policy, FIVE, run.setting, batch=2, group=3, step=1, sampling=SAMPLING, max_new_tokens=NEW
+    )
+    sampler = Sampler(policy, run.config["data"]["buckets"])
+    rollout = sampled_by(sampler, policy, run, "evaluate", 1)
+    mask, logprob = np.asarray(rollout.completion_mask_BC), np.asarray(rollout.sample_logprob_BC)
+    wanted = [row[own].mean() for row, own in zip(logprob, mask, strict=True)]
+    np.testing.assert_allclose(answers.mean_logprob_N, wanted, rtol=1e-5)
+    assert answers.length_N.tolist() == mask.sum(axis=1).tolist()
+    assert answers.truncated_N.shape == (15,) and (answers.mean_logprob_N < 0).all()
+    assert len(answers.texts) == 15
 
 
 def test_a_wish_to_stop_is_heard_between_batches(tmp_path, policy):
     run = tiny_run.run_of(tmp_path)
     run.stop.reason = "stopped by a test"
     with pytest.raises(StoppedError, match="stopped by a test"):
-        evaluate_greedy(run, policy, FIVE, batch=5, max_new_tokens=NEW)
+        evaluate_greedy(policy, FIVE, run.setting, batch=5, max_new_tokens=NEW)

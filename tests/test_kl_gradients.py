@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.kl import KL
-from grpo.algorithms.losses import freeze, kl_penalty, policy_loss
+from grpo.algorithms.losses import kl_penalty, policy_loss
 from grpo.algorithms.presets import GRPO
+from tests.helpers import weighed
 
 V = 7
 
@@ -121,8 +122,8 @@ def descend(kl: str, kl_in: str, steps: int = 300) -> tuple[float, float]:
         reward_V = jnp.zeros(V)
         if kl_in == "reward":
             reward_V = -kl_penalty(frozen_V1, ref_V1, mask_V1, objective=objective)
-        experience = freeze(
-            mask_BC=mask_V1,
+        groups = weighed(
+            completion_mask_BC=mask_V1,
             truncated_B=np.zeros(V, bool),
             advantage_B=reward_V - jnp.sum(p_V1[:, 0] * reward_V),
             old_logprob_BC=None,
@@ -131,7 +132,7 @@ def descend(kl: str, kl_in: str, steps: int = 300) -> tuple[float, float]:
             limit=1,
             objective=objective,
         )._replace(weight_BC=p_V1, share_BC=p_V1)
-        return policy_loss(logprob_V1, None, experience, objective=objective)[0]
+        return policy_loss(logprob_V1, None, groups, objective=objective)[0]
 
     slope = jax.jit(jax.grad(loss))
     start = float(divergence(z_V, ref_V))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors
 
-from models import Model, load_model, logits, save_adapter, save_hf
+from models import Policy, load_model, logits, save_adapter, save_hf
 from models.checkpoints import hf
 from models.checkpoints.files import CheckpointError
 from models.tokenizer import Tokenizer, train_tokenizer
@@ -16,7 +16,7 @@ from tests.test_lora import LORA, drawn
 
 
 def tiny_model(family="gemma3", dtype="float32", **kwargs):
-    return Model(config=TINY[family], params=tiny_params(family, dtype), **kwargs)
+    return Policy(config=TINY[family], params=tiny_params(family, dtype), **kwargs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

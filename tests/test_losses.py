@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo.algorithms.losses import freeze, kl_penalty, policy_loss, supervised_loss
+from grpo.algorithms.losses import kl_penalty, policy_loss, supervised_loss
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import GRPO, PRESETS
 from tests import oracle_losses
+from tests.helpers import weighed
 
 LIMIT = 9
 with warnings.catch_warnings():
@@ -67,14 +68,14 @@ def batch_of(rows=6, length=7, seed=0, spread=0.3) -> dict:
     }
 
 
-def experience_of(batch: dict, objective: Objective):
+def groups_of(batch: dict, objective: Objective):
     """The batch as policy_loss wants it; garbage wherever nothing should look."""
 
     def nan(x):
         return None if x is None else jnp.asarray(np.where(batch["mask"], x, np.nan), jnp.float32)
 
-    return freeze(
-        mask_BC=jnp.asarray(batch["mask"]),
+    return weighed(
+        completion_mask_BC=jnp.asarray(batch["mask"]),
         truncated_B=jnp.asarray(batch["truncated"]),
         advantage_B=jnp.asarray(batch["advantage"], jnp.float32),
         old_logprob_BC=nan(batch["old"]),
@@ -86,11 +87,11 @@ def experience_of(batch: dict, objective: Objective):
 
 
 def value_and_grad(batch: dict, objective: Objective):
-    experience, entropy = experience_of(batch, objective)
+    groups, entropy = groups_of(batch, objective)
     entropy = entropy if objective.entropy_coef else None
 
     def loss(logprob):
-        return policy_loss(logprob, entropy, experience, objective=objective)
+        return policy_loss(logprob, entropy, groups, objective=objective)
 
     logprob = jnp.asarray(np.where(batch["mask"], batch["logprob"], np.nan), jnp.float32)
     (value, metrics), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(logprob)
@@ -157,7 +158,7 @@ def test_at_ratio_one_the_gradient_is_that_of_reinforce(name):
         batch["sample"] = batch["logprob"]
     batch["advantage"] -= batch["advantage"].mean()
     _, metrics, grad = value_and_grad(batch, objective)
-    weight = np.asarray(experience_of(batch, objective)[0].weight_BC)
+    weight = np.asarray(groups_of(batch, objective)[0].weight_BC)
     expected = -weight * batch["advantage"][:, None]
     if name != "k1":  # its gradient is 1, not 0, where policy and reference agree
         np.testing.assert_allclose(grad, expected, rtol=1e-5, atol=1e-7)
@@ -209,16 +210,17 @@ def test_no_gradient_reaches_what_is_frozen():
         GRPO, correction="cap", correction_level="token", correction_cap=2.0
     )
     batch = batch_of()
-    experience, _ = experience_of(batch, objective)
+    groups, _ = groups_of(batch, objective)
     logprob = jnp.asarray(batch["logprob"], jnp.float32)
     floats = {
         name: value
-        for name, value in experience._asdict().items()
-        if name not in ("mask_BC", "weight_BC", "share_BC")
+        for name, value in groups._asdict().items()
+        if value is not None
+        and name not in ("completion_mask_BC", "truncated_B", "weight_BC", "share_BC")
     }
 
     def loss(floats):
-        frozen = experience._replace(**floats)
+        frozen = groups._replace(**floats)
         return policy_loss(logprob, None, frozen, objective=objective)[0]
 
     for name, grad in jax.grad(loss)(floats).items():
@@ -250,10 +252,10 @@ def test_geometric_clipping_is_the_surrogates():
 def test_entropy_bonus_has_a_gradient():
     objective = dataclasses.replace(GRPO, entropy_coef=0.5)
     batch = batch_of()
-    experience, entropy = experience_of(batch, objective)
+    groups, entropy = groups_of(batch, objective)
     logprob = jnp.asarray(batch["logprob"], jnp.float32)
-    grad = jax.grad(lambda h: policy_loss(logprob, h, experience, objective=objective)[0])(entropy)
-    np.testing.assert_allclose(grad, -0.5 * np.asarray(experience.weight_BC), rtol=1e-6)
+    grad = jax.grad(lambda h: policy_loss(logprob, h, groups, objective=objective)[0])(entropy)
+    np.testing.assert_allclose(grad, -0.5 * np.asarray(groups.weight_BC), rtol=1e-6)
 
 
 def test_penalty_by_hand():
@@ -282,9 +284,9 @@ def test_supervised_loss_by_hand():
 def test_an_option_without_what_it_needs_is_an_error(change, missing):
     batch = batch_of() | {"old": None, "ref": None, "sample": None}
     objective = dataclasses.replace(GRPO, **change)
-    experience, _ = experience_of(batch, objective)
+    groups, _ = groups_of(batch, objective)
     with pytest.raises(ValueError, match=f"the objective needs .*{missing}"):
-        policy_loss(jnp.zeros((6, 7)), None, experience, objective=objective)
+        policy_loss(jnp.zeros((6, 7)), None, groups, objective=objective)
 
 
 def test_at_the_first_update_stale_is_against_the_sampler():

@@ -96,7 +96,7 @@ ROWS, LENGTH = 5, 32  # of all that is computed: two programs
 @functools.cache
 def gradient():
     """The supervised loss and its gradient, by the parameters."""
-    loss = make_supervised_loss(SCORER, is_adapter=False)
+    loss = make_supervised_loss(SCORER)
     return jax.jit(jax.value_and_grad(lambda params, rows: loss(params, None, rows)[0]))
 
 

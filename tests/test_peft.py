@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from models import Model, load_model, save_adapter, save_hf
+from models import Policy, load_model, save_adapter, save_hf
 from models.checkpoints import peft
 from models.checkpoints.files import CheckpointError
 from models.gemma import param_shapes
@@ -235,7 +235,7 @@ def test_merged_model(tmp_path):
     config = {**PLAIN, "use_rslora": True, "alpha_pattern": {"o_proj": 5}}
     factors = draw(only("q", "o", "down"))
     params = tiny_params("gemma3")
-    base = save_hf(Model(config=TINY3, params=params), tmp_path / "base")
+    base = save_hf(Policy(config=TINY3, params=params), tmp_path / "base")
     model = load_model(base, adapter=write(tmp_path / "adapter", config, factors))
     assert_trees_equal(model.base().params, params)
     merged = model.merged().params
@@ -411,7 +411,7 @@ def random_adapter(lora, family, dtype):
 )
 def test_saved_adapters_come_back(family, lora, dtype, tmp_path):
     config, adapter = TINY[family], random_adapter(lora, family, dtype)
-    model = Model(config=config, params=tiny_params(family), lora=lora, adapter=adapter)
+    model = Policy(config=config, params=tiny_params(family), lora=lora, adapter=adapter)
     folder = save_adapter(model, tmp_path / "adapter", base="owner/name")
     back, weights = peft.load(folder, config, None)
     assert_trees_equal(weights, adapter)

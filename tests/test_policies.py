@@ -13,12 +13,11 @@ import optax
 import pytest
 
 from configs import base
-from grpo.runs.policies import Policies, lora_of, prepare
+from grpo.runs.policies import Policies, lora_of, prepared
 from grpo.storage.snapshot import SnapshotError
-from grpo.training.scoring import Policy
 from grpo.training.train_step import init_state
-from models.gemma import Gemma
 from models.lora import merge
+from models.policy import Policy
 from tests import tiny_run
 from tests.helpers import assert_trees_equal, logits_of
 
@@ -54,13 +53,13 @@ def moved(tree, seed):
 
 
 @functools.cache
-def load():
-    return tiny_run.params()
+def load() -> Policy:
+    return tiny_run.policy_of()
 
 
 def remembered(run) -> Policies:
     """Policies that are made once: a stage's start is that of all before it."""
-    policies = Policies(run, load)
+    policies = Policies(run.config, run.workdir, load)
     policies.start, policies.end = map(functools.cache, (policies.start, policies.end))
     return policies
 
@@ -71,7 +70,7 @@ def policies(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     run = tiny_run.run_of(workdir, pipeline=tuple(STAGES), stages=STAGES)
     policies = remembered(run)
-    older = init_state(jax.tree.map(jnp.zeros_like, load()), optax.sgd(0.1))
+    older = init_state(jax.tree.map(jnp.zeros_like, load().params), optax.sgd(0.1))
     run.checkpoints("full").save(3, older, extra={})
     for number, name in enumerate(TRAINED, start=1):
         trainable = moved(policies.start(name).trainable, number)
@@ -81,7 +80,7 @@ def policies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(policies):
-    return policies._run
+    return tiny_run.run_of(policies.workdir, pipeline=tuple(STAGES), stages=STAGES)
 
 
 def test_lora_of():
@@ -100,19 +99,19 @@ def test_predecessors(policies):
 
 def test_the_base_is_loaded_once(run):
     calls = []
-    policies = Policies(run, lambda: calls.append(1) or load())
+    policies = Policies(run.config, run.workdir, lambda: calls.append(1) or load())
     assert policies.end("base") is policies.base and policies.base.adapter is None
     assert policies.start("full").params is policies.base.params and calls == [1]
 
 
 def test_all_parameters(policies):
     assert policies.start("full").adapter is None
-    assert_trees_equal(policies.end("full").params, moved(load(), 1))
+    assert_trees_equal(policies.end("full").params, moved(load().params, 1))
 
 
 def test_a_fresh_adapter_on_what_was_trained(policies):
     start = policies.start("fresh")
-    assert_trees_equal(start.params, moved(load(), 1))
+    assert_trees_equal(start.params, moved(load().params, 1))
     assert start.lora == lora_of(SMALL) and start.scale == 2.0
     assert not np.any(start.adapter["layers"]["attention"]["q"]["b"])
     end = policies.end("fresh")
@@ -126,37 +125,44 @@ def test_the_same_adapter_goes_on(policies):
     assert_trees_equal(start.adapter, before.adapter)
 
 
-def logits(run, policy: Policy):
+def logits(policy: Policy):
     ids = np.arange(20, 44).reshape(2, 12).astype(np.int32)
-    module = Gemma(run.size, lora_scale=policy.scale)
-    return np.asarray(logits_of(module, policy.variables, ids, np.ones_like(ids)))
+    return np.asarray(logits_of(policy.module, policy.variables, ids, np.ones_like(ids)))
 
 
-def test_another_adapter_begins_where_the_old_one_ended(run, policies):
+def test_another_adapter_begins_where_the_old_one_ended(policies):
     before, start, whole = policies.end("same"), policies.start("other"), policies.start("whole")
     assert start.lora == lora_of(OTHER)
     assert_trees_equal(
         start.params, jax.jit(merge, static_argnums=2)(before.params, before.adapter, before.scale)
     )
-    np.testing.assert_allclose(logits(run, start), logits(run, before), atol=1e-4)
+    np.testing.assert_allclose(logits(start), logits(before), atol=1e-4)
     assert whole.adapter is None and whole.lora is None
-    np.testing.assert_allclose(logits(run, whole), logits(run, policies.end("other")), atol=1e-4)
-    assert np.abs(logits(run, before) - logits(run, policies.base)).max() > 0.1
+    np.testing.assert_allclose(logits(whole), logits(policies.end("other")), atol=1e-4)
+    assert np.abs(logits(before) - logits(policies.base)).max() > 0.1
 
 
 def test_references(policies):
     """What the stage begins with, with or without an adapter that changes nothing; or the base."""
-    fresh = policies.reference("fresh", policies.start("fresh"))
-    assert set(fresh) == {"params"}
-    assert_trees_equal(fresh["params"], policies.start("fresh").params)
-    same = policies.reference("same", policies.start("same"))
-    assert set(same) == {"params", "lora"}
-    assert_trees_equal(same["lora"], policies.end("fresh").adapter)
-    other = policies.reference("other", policies.start("other"))
-    assert set(other) == {"params"}
-    assert_trees_equal(other["params"], policies.start("other").params)
-    assert_trees_equal(policies.reference("full", policies.start("full")), {"params": load()})
-    assert_trees_equal(policies.reference("held", policies.start("held")), {"params": load()})
+
+    def reference(stage):
+        return policies.reference(stage, policies.start(stage)).variables
+
+    assert set(reference("fresh")) == {"params"}
+    assert_trees_equal(reference("fresh")["params"], policies.start("fresh").params)
+    assert set(reference("same")) == {"params", "lora"}
+    assert_trees_equal(reference("same")["lora"], policies.end("fresh").adapter)
+    assert set(reference("other")) == {"params"}
+    assert_trees_equal(reference("other")["params"], policies.start("other").params)
+    assert_trees_equal(reference("full"), {"params": load().params})
+    assert_trees_equal(reference("held"), {"params": load().params})
+
+
+def test_a_checkpoint_before_the_last(policies):
+    older = policies.workdir / "checkpoints" / "full" / "00000003"
+    assert_trees_equal(
+        policies.at("full", older).params, jax.tree.map(jnp.zeros_like, load().params)
+    )
 
 
 def test_made_again_bit_by_bit(run, policies):
@@ -168,8 +174,7 @@ def test_made_again_bit_by_bit(run, policies):
 
 def fingerprint() -> str:
     """A fresh adapter's bits."""
-    run = tiny_run.run_of(pathlib.Path("nowhere"))
-    leaves = jax.tree.leaves(prepare(run, "rl", Policy(load()), OTHER).adapter)
+    leaves = jax.tree.leaves(prepared(load(), lora_of(OTHER), "rl", seed=0).adapter)
     return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest()
 
 
@@ -180,31 +185,30 @@ def test_the_same_adapter_in_another_process():
     assert told.strip() == fingerprint()
 
 
-def adapter_of(tmp_path, name, seed=0, params=None, **changes):
-    run = tiny_run.run_of(tmp_path, seed=seed, **changes)
-    return prepare(run, name, Policy(params or load()), SMALL).adapter
+def adapter_of(name, seed=0, policy=None):
+    return prepared(policy or load(), lora_of(SMALL), name, seed).adapter
 
 
-def test_an_adapter_is_that_of_the_stages_name_and_the_seed(tmp_path):
-    adapter = adapter_of(tmp_path, "rl")
-    assert_trees_equal(adapter, adapter_of(tmp_path, "rl", params=moved(load(), 1)))
-    assert_trees_equal(adapter, adapter_of(tmp_path, "rl", pipeline=("sft", "rl")))
+def test_an_adapter_is_that_of_the_stages_name_and_the_seed():
+    adapter = adapter_of("rl")
+    other = load().with_trained(moved(load().params, 1))
+    assert_trees_equal(adapter, adapter_of("rl", policy=other))
 
     def a(adapter):
         return np.asarray(adapter["layers"]["attention"]["q"]["a"])
 
-    for other in (adapter_of(tmp_path, "rl2"), adapter_of(tmp_path, "rl", seed=1)):
+    for other in (adapter_of("rl2"), adapter_of("rl", seed=1)):
         assert (a(other) != a(adapter)).mean() > 0.9
 
 
 def test_preparing_leaves_what_it_was_given(policies):
     before = policies.end("same")
     kept = jax.tree.map(np.array, before.variables)
-    prepare(policies._run, "x", before, OTHER)
+    prepared(before, lora_of(OTHER), "x", seed=0)
     assert_trees_equal(jax.tree.map(np.asarray, before.variables), kept)
 
 
 def test_a_stage_that_has_left_nothing(tmp_path):
     run = tiny_run.run_of(tmp_path, pipeline=("full", "fresh"), stages=STAGES)
     with pytest.raises(SnapshotError, match="stage full has left no checkpoint"):
-        Policies(run, load).start("fresh")
+        Policies(run.config, run.workdir, load).start("fresh")

@@ -11,11 +11,11 @@ import pytest
 
 from configs import grpo_demo_gemma3_1b as demo
 from grpo.checks.problems import problems
-from grpo.tools import preflight as module
-from grpo.tools.preflight import preflight
-from grpo.tools.shapes import amount, device_bytes, shapes_of
-from grpo.training.optimizer import optimizer_of
-from grpo.training.train_step import init_state
+from grpo.pipeline import STAGES
+from grpo.stages import grpo as stage_of_grpo
+from grpo.tools.preflight import preflight, trained
+from grpo.tools.shapes import amount, base_of, device_bytes, start_of
+from grpo.training.program import Program
 from models.sharding import path_name
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -44,29 +44,28 @@ def told(lines: list[str], start: str) -> str:
 def test_the_demo_at_its_full_size(mesh, monkeypatch):
     """Every program lowers; the compiler gives the update the bytes that were reckoned."""
     config, programs = config_on(*mesh), []
-    assert problems(config) == []
-    make = module.make_train_step
+    assert problems(config, STAGES) == []
+    lower = Program.lower
 
-    def kept(*args, **kwargs):
-        step = make(*args, **kwargs)
+    def kept(program):
+        lowered = lower(program)
+        if "loss" in program.facts:
+            programs.append((program.cases[0], lowered[0]))
+        return lowered
 
-        class Step:
-            def lower(self, *shapes):
-                programs.append((shapes, step.lower(*shapes)))
-
-        return Step()
-
-    monkeypatch.setattr(module, "make_train_step", kept)
-    lines = preflight(config)
+    monkeypatch.setattr(Program, "lower", kept)
+    lines = preflight(config, STAGES)
     assert told(lines, "model: 999,885,952 parameters, 1.86 GiB")
-    assert "an adapter, 52,183,040 numbers" in told(lines, "grpo: trains") and ADAPTER == 52_183_040
+    assert (
+        "an adapter, 52,183,040 parameters" in told(lines, "grpo: trains") and ADAPTER == 52_183_040
+    )
     for line in (
         "grpo: update: 16 rows of 768 tokens in 1 parts",
         "grpo: rollout: 4 prompts of 256 tokens, 4 x 512 new ones",
-        "grpo: scoring: 16 rows of 768 tokens in 1 parts",
+        "grpo: log-probs: 16 rows of 768 tokens in 1 parts",
         "greedy: rollout: 100 prompts of 256 tokens, 1 x 768 new ones",
-        "standard: rollout: 25 prompts of 256 tokens, 4 x 768 new ones",
-        "liberal: rollout: 25 prompts of 256 tokens, 4 x 768 new ones",
+        "standard: rollout of samples: 25 prompts of 256 tokens, 4 x 768 new ones",
+        "liberal: rollout of samples: 25 prompts of 256 tokens, 4 x 768 new ones",
     ):
         assert told(lines, line)
     # What cannot be cut is said: the one key/value head, and 100 rows over eight devices.
@@ -100,10 +99,9 @@ def test_the_demo_at_its_full_size(mesh, monkeypatch):
 def test_only_the_adapter_has_moments(mesh):
     config = config_on(*mesh)
     stage = config["stages"]["grpo"]
-    shapes = shapes_of(config)
-    start = shapes.start(stage)
-    optimizer = optimizer_of(stage["optimizer"], 10)
-    state = shapes.put(jax.eval_shape(lambda x: init_state(x, optimizer), start.trainable))
+    start = start_of(base_of(config), stage)
+    program = stage_of_grpo.build(config, "grpo", start)["update"]
+    state = program.cases[0][0]
     names = {path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)}
     assert not any(name.endswith(("/w", "table", "scale")) for name in names)
     moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
@@ -112,23 +110,23 @@ def test_only_the_adapter_has_moments(mesh):
     assert {str(x.dtype) for x in jax.tree.leaves(start.params)} == {"bfloat16"}
     assert sum(x.size for x in jax.tree.leaves(start.params)) == PARAMS
     # Where the parameters are, so are their moments.
-    line = told(list(module.of_grpo(shapes, stage)), "trains")
+    line = trained(program, start)
     assert f"{amount(device_bytes(start.adapter))} that are trained" in line
 
 
 def test_the_repositorys_version():
-    lines = preflight(config_on(1, 4, "repo"))
+    lines = preflight(config_on(1, 4, "repo"), STAGES)
     assert told(lines, "model: 999,885,952 parameters, 3.72 GiB")
     assert told(lines, "grpo: update: 2 rows of 1024 tokens in 1 parts")
     assert told(lines, "greedy: rollout: 64 prompts of 256 tokens, 1 x 768 new ones")
-    (line,) = problems(config_on(8, 1, "repo"))
+    (line,) = problems(config_on(8, 1, "repo"), STAGES)
     assert line == (
         "stages.grpo.microbatches=1: 2 rows (prompts * group / minibatches) do not divide by it "
         "times mesh.fsdp=8"
     )
 
 
-def test_what_is_kept_for_the_way_back():
+def test_what_is_saved_for_the_backward_pass():
     """Recomputing layers keeps less; so do smaller parts."""
 
     def kept(remat: str, parts: int) -> float:
@@ -136,7 +134,7 @@ def test_what_is_kept_for_the_way_back():
         config["model"]["remat"] = remat
         config["stages"]["grpo"]["microbatches"] = parts
         config["pipeline"] = ("grpo",)
-        line = told(preflight(config), "grpo: update")
+        line = told(preflight(config, STAGES), "grpo: update")
         return float(line.split("at most ")[1].split(" GiB")[0])
 
     residual = 26 * 16 * 768 * 1152 * 2 / 2**30  # what goes from layer to layer

@@ -1,27 +1,25 @@
 """What is told of two groups of two completions, number by number."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 
 from grpo.data.templates import TEMPLATES, prompt_text
 from grpo.rewards.compose import Scores
-from grpo.rollout.generate import Completions
 from grpo.rollout.metrics import mean_of, rollout_metrics, rollout_rows
+from grpo.rollout.sampler import Rollout
 
 NAN = float("nan")
 FORM = "<reasoning>r</reasoning><answer>{}</answer>"
 EXAMPLES = [{"id": f"e{n}", "question": f"{n}?", "answer": str(n)} for n in (1, 1, 2, 2)]
 TEXTS = [FORM.format(1), FORM.format(2), FORM.format(2), FORM.format("2.0")]
-NOTHING: Any = None  # the rollout itself is not looked at
-TOLD = Completions(
-    rollout=NOTHING,
-    texts=TEXTS,
-    length_B=np.array([4, 6, 5, 9]),
+ROLLOUT = Rollout(
+    ids_BT=None,
+    mask_BT=None,
+    completion_mask_BC=np.arange(9)[None, :] < np.array([4, 6, 5, 9])[:, None],
     truncated_B=np.array([False, False, False, True]),
-    mean_logprob_B=np.zeros(4),
+    sample_logprob_BC=None,
 )
 SCORES = Scores(
     rewards={"right": np.array([1.0, 0.0, 1.0, NAN]), "short": np.array([0.5, 0.25, 0.0, 0.25])},
@@ -33,7 +31,7 @@ ADVANTAGE = np.float32([[1, -1], [0, 0]])
 
 
 def test_metrics_by_hand():
-    metrics = rollout_metrics(EXAMPLES, TOLD, SCORES, ADVANTAGE)
+    metrics = rollout_metrics(EXAMPLES, TEXTS, ROLLOUT, SCORES, ADVANTAGE)
     mean = 2.75 / 3
     assert metrics == pytest.approx({
         "reward/mean": mean,
@@ -60,20 +58,20 @@ def test_metrics_by_hand():
 
 def test_nothing_has_a_reward():
     failed = SCORES._replace(total=np.full(4, NAN), rewards={"right": np.full(4, NAN)})
-    metrics = rollout_metrics(EXAMPLES, TOLD, failed, np.zeros((2, 2), np.float32))
+    metrics = rollout_metrics(EXAMPLES, TEXTS, ROLLOUT, failed, np.zeros((2, 2), np.float32))
     assert math.isnan(metrics["reward/mean"]) and math.isnan(metrics["reward/right/std"])
     assert metrics["reward/abstained"] == metrics["group/zero_variance"] == 1.0
 
 
 def test_a_group_that_is_all_wrong():
     texts = [FORM.format(9), FORM.format(9), TEXTS[2], FORM.format(9)]
-    metrics = rollout_metrics(EXAMPLES, TOLD._replace(texts=texts), SCORES, ADVANTAGE)
+    metrics = rollout_metrics(EXAMPLES, texts, ROLLOUT, SCORES, ADVANTAGE)
     assert (metrics["group/solved_none"], metrics["group/solved_all"]) == (0.5, 0.0)
     assert metrics["right"] == 0.25
 
 
 def test_a_row_for_every_completion():
-    rows = rollout_rows({"stage": "rl", "step": 3}, EXAMPLES, TOLD, SCORES, ADVANTAGE,
+    rows = rollout_rows({"stage": "rl", "step": 3}, EXAMPLES, TEXTS, ROLLOUT, SCORES, ADVANTAGE,
                         TEMPLATES["plain"])  # fmt: skip
     assert [row["completion"] for row in rows] == TEXTS
     assert [row["id"] for row in rows] == ["e1", "e1", "e2", "e2"]
@@ -92,10 +90,13 @@ def test_a_row_for_every_completion():
 def test_group_numbers_follow_the_shape(prompts, group):
     examples = [{"id": f"e{p}", "question": "?", "answer": "1"} for p in range(prompts)]
     repeated = [example for example in examples for _ in range(group)]
-    six = TOLD._replace(texts=["x"] * 6, length_B=np.arange(6), truncated_B=np.zeros(6, bool))
+    six = ROLLOUT._replace(
+        completion_mask_BC=np.arange(6)[None, :] < np.arange(6)[:, None],
+        truncated_B=np.zeros(6, bool),
+    )
     scores = Scores({"right": np.arange(6.0)}, {"right": 0}, {}, np.arange(6.0))
     advantage = np.arange(6.0).reshape(prompts, group)
-    rows = rollout_rows({}, repeated, six, scores, advantage, TEMPLATES["plain"])
+    rows = rollout_rows({}, repeated, ["x"] * 6, six, scores, advantage, TEMPLATES["plain"])
     assert [f"e{row['group']}" for row in rows] == [row["id"] for row in rows]
     assert [row["advantage"] for row in rows] == [0, 1, 2, 3, 4, 5]
 

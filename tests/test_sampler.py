@@ -48,8 +48,7 @@ def trainer_logprob(told, temperature, dtype="float32", params=None):
     """The same completions scored by the training graph."""
     module = Gemma(SHALLOW, jnp.dtype(dtype))
     scorer = Scorer(module=module, temperature=temperature, with_entropy=False)
-    ids = np.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
-    mask = np.concatenate([told.prompt_mask_BI, told.completion_mask_BC], axis=1)
+    ids, mask = told.ids_BT, told.mask_BT
     variables = {"params": shallow_params(dtype) if params is None else params}
     return np.asarray(jax.jit(scorer, static_argnums=3)(variables, ids, mask, NEW)[0])
 
@@ -103,8 +102,7 @@ def test_an_adapter_is_merged():
     scorer = Scorer(
         module=Gemma(SHALLOW, lora_scale=lora.scale), temperature=1.0, with_entropy=False
     )
-    ids = np.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
-    mask = np.concatenate([told.prompt_mask_BI, told.completion_mask_BC], axis=1)
+    ids, mask = told.ids_BT, told.mask_BT
     with_adapter = {"params": params, "lora": adapter}
     score = jax.jit(scorer, static_argnums=3)
     assert np.abs(score(with_adapter, ids, mask, NEW)[0] - told.sample_logprob_BC).max() <= 1e-5
@@ -135,8 +133,7 @@ def test_in_bfloat16_a_young_adapter_is_not_rounded_away():
         group=GROUP, max_new_tokens=NEW,
     )  # fmt: skip
     scorer = jax.jit(Scorer(module=module, temperature=1.0, with_entropy=False), static_argnums=3)
-    ids = np.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
-    mask = np.concatenate([told.prompt_mask_BI, told.completion_mask_BC], axis=1)
+    ids, mask = told.ids_BT, told.mask_BT
     for variables, limit in (({"params": params, "lora": big}, 2e-2), ({"params": params}, None)):
         gap = np.abs(scorer(variables, ids, mask, NEW)[0] - told.sample_logprob_BC).mean()
         assert gap < limit if limit else gap > 0.1

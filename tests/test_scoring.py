@@ -4,13 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from grpo.training.scoring import Policy, Scorer, score_rows
+from grpo.training.scoring import Scorer, score_rows
 from models.gemma import Gemma
-from models.lora import LoraConfig, init_adapter
 from tests.helpers import SHALLOW, left_padded, shallow_params, tiny_ids
 
 C = 4
-LORA = LoraConfig(rank=2, alpha=4.0, targets="q")
 
 
 def rows_like(rows=5):
@@ -33,20 +31,9 @@ def whole():
 def test_parts_change_nothing(whole, parts):
     """Five rows in 2 and 3 parts are uneven: what is filled up is left out again."""
     scorer, wanted = whole
-    told = score_rows(scorer, {"params": shallow_params()}, *rows_like(), completion=C, parts=parts)
+    told = score_rows(
+        {"params": shallow_params()}, *rows_like(), scorer=scorer, completion=C, parts=parts
+    )
     assert told.shape == (5, C)
     np.testing.assert_allclose(told, wanted, atol=1e-5)
     assert np.abs(wanted[:, None] - wanted[None]).max(axis=-1)[~np.eye(5, dtype=bool)].min() > 0.1
-
-
-def test_what_a_policy_trains_and_what_it_does_not():
-    params = shallow_params()
-    full = Policy(params)
-    assert full.trainable is params and full.frozen is None and full.scale == 0.0
-    assert full.with_trained("new") == Policy("new") and full.variables == {"params": params}
-    adapter = init_adapter(LORA, params, jax.random.key(0))
-    adapted = Policy(params, LORA, adapter)
-    assert adapted.trainable is adapter and adapted.frozen is params and adapted.scale == 2.0
-    assert adapted.variables == {"params": params, "lora": adapter}
-    after = adapted.with_trained("new")
-    assert after.params is params and after.adapter == "new" and after.lora is LORA

@@ -16,14 +16,14 @@ import pytest
 
 from grpo.algorithms.advantages import advantages, decoupled_advantages
 from grpo.algorithms.distribution import Sampling
-from grpo.algorithms.losses import freeze, kl_penalty, policy_loss
+from grpo.algorithms.losses import kl_penalty, policy_loss
 from grpo.algorithms.presets import PRESETS
 from grpo.rollout.sampler import rollout, row_keys
 from grpo.training.scoring import Scorer
 from models.cache import init_cache
 from models.gemma import Gemma, param_shapes, unembed
 from models.lora import LoraConfig, init_adapter
-from tests.helpers import TINY
+from tests.helpers import TINY, weighed
 
 ROOT = pathlib.Path(__file__).parent.parent
 OURS = tuple(str(ROOT / room) for room in ("models", "grpo"))
@@ -96,18 +96,18 @@ def test_algorithms(name):
     def run(logprob, mask):
         options = {"baseline": objective.baseline, "scale": objective.scale, "eps": objective.eps}
         decoupled_advantages({"a": reward}, {"a": 1.0}, baseline="group", scale="group", eps=1.0)
-        experience = freeze(
-            mask_BC=mask > 0, truncated_B=mask[:, 0] > 0,
+        groups = weighed(
+            completion_mask_BC=mask > 0, truncated_B=mask[:, 0] > 0,
             advantage_B=advantages(reward, **options).reshape(-1), old_logprob_BC=mask,
             ref_logprob_BC=mask, sample_logprob_BC=mask, limit=11, objective=objective,
         )  # fmt: skip
         kl_penalty(logprob, mask, mask, objective=objective)
-        return policy_loss(logprob, logprob, experience, objective=objective)
+        return policy_loss(logprob, logprob, groups, objective=objective)
 
     with suffixes_checked() as (wrong, seen):
         jax.eval_shape(run, floats, floats)
     assert wrong == []
-    assert {"policy_loss", "mean_and_std", "token_weights", "freeze"} <= seen
+    assert {"policy_loss", "mean_and_std", "token_weights", "with_token_weights"} <= seen
 
 
 def test_rollout_and_scores():
@@ -121,7 +121,7 @@ def test_rollout_and_scores():
             module, {"params": params}, ids, ids, keys, sampling, jnp.arange(2),
             group=2, max_new_tokens=7,
         )  # fmt: skip
-        full = jnp.concatenate([told.prompt_ids_BI, told.completion_ids_BC], axis=1)
+        full = told.ids_BT
         scorer = Scorer(module=module, temperature=0.9, with_entropy=True)
         return jax.grad(lambda params: scorer({"params": params}, full, full, 7)[0].sum())(params)
 

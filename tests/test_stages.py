@@ -9,8 +9,7 @@ import pytest
 import grpo.stages.grpo
 from grpo.data.order import example_at
 from grpo.rewards.compose import REWARDS
-from grpo.rollout.generate import Sampler
-from grpo.runs.policies import merged
+from grpo.rollout.generate import Sampler, texts_of
 from tests.helpers import assert_trees_equal
 from tests.small_run import (
     REWARD,
@@ -84,7 +83,8 @@ def test_the_policy_starts_at_its_reference(adapted):
 
 def test_references(policies):
     fresh, same, other = (
-        policies.reference(name, policies.start(name)) for name in ("fresh", "same", "other")
+        policies.reference(name, policies.start(name)).variables
+        for name in ("fresh", "same", "other")
     )
     assert fresh.keys() == {"params"}
     assert_trees_equal(fresh["params"], policies.end("sft").params)
@@ -96,7 +96,7 @@ def test_references(policies):
 
 def test_another_adapter_starts_from_the_merged_one(policies):
     start, before = policies.start("other"), policies.end("same")
-    assert_trees_equal(start.params, merged(before).params)
+    assert_trees_equal(start.params, before.merged().params)
     with pytest.raises(AssertionError):
         assert_trees_equal(start.params, before.params)
     assert (before.lora.rank, start.lora.rank) == (2, 3)
@@ -171,13 +171,13 @@ def learnt(batches) -> set[bytes]:
     return {
         np.asarray(ids).tobytes()
         for batch in batches
-        for ids, mask in zip(batch.ids_BT, batch.experience.mask_BC, strict=True)
+        for ids, mask in zip(batch.ids_BT, batch.completion_mask_BC, strict=True)
         if np.any(mask)
     }
 
 
 def sampled(told) -> list[bytes]:
-    return [np.asarray(ids, np.int32).tobytes() for part in told for ids in part.tokens[0]]
+    return [np.asarray(ids, np.int32).tobytes() for part in told for ids in part.ids_BT]
 
 
 def in_order(config, workdir, count: int) -> list[str]:
@@ -193,9 +193,10 @@ def test_the_tokens_that_were_sampled_are_learnt(folder):
     assert len(told) == 2 and len(batches) == 4
     assert learnt(batches[:2]) == set(sampled(told[:1]))
     assert learnt(batches[2:]) == set(sampled(told[1:]))
-    run, _ = opened(groups("off"), folder / "off", io.StringIO())
-    again = [run.tokenizer.encode(text, bos=False) for part in told for text in part.texts]
-    own = [np.asarray(ids).tolist() for part in told for ids in part.rollout.completion_ids_BC]
+    tokenizer = opened(groups("off"), folder / "off", io.StringIO())[1].base.own_tokenizer
+    texts = [text for part in told for text in texts_of(part, tokenizer)]
+    again = [tokenizer.encode(text, bos=False) for text in texts]
+    own = [np.asarray(ids).tolist() for part in told for ids in part.completion_ids_BC]
     assert again != own  # the texts do not say which tokens they were
     written = rows(folder / "off", "rollouts")
     for iteration in range(2):
@@ -231,7 +232,7 @@ def test_refill_takes_new_prompts_from_the_order(folder):
     spread = [row["advantage"] != 0 for row in written]
     wanted = [ids for ids, used in zip(sampled(told), spread, strict=True) if used]
     assert learnt(batches) <= set(wanted)
-    full = [np.asarray(batch.experience.mask_BC).any(axis=1).sum() for batch in batches]
+    full = [np.asarray(batch.completion_mask_BC).any(axis=1).sum() for batch in batches]
     count = [
         sum(row["advantage"] != 0 for row in written if row["iteration"] == n) for n in range(2)
     ]
@@ -254,4 +255,4 @@ def test_refill_ends_after_its_rounds(folder):
     assert trimmed(final(folder / "never", "grpo"))["extra"]["cursor"]["taken"] == 2 * 3 * P
     _, policies = opened(groups("refill", 3), folder / "never", io.StringIO())
     assert_trees_equal(policies.end("grpo").params, policies.base.params)
-    assert all(part.rollout.completion_ids_BC.shape == (P * G, C) for part in told)
+    assert all(part.completion_ids_BC.shape == (P * G, C) for part in told)

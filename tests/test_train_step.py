@@ -10,15 +10,17 @@ import optax
 import pytest
 
 from grpo.algorithms.advantages import advantages
-from grpo.algorithms.losses import Experience, freeze, policy_loss
+from grpo.algorithms.groups import Groups
+from grpo.algorithms.losses import policy_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import make_optimizer
-from grpo.training.scoring import Batch, Scorer, make_policy_loss, variables_of
+from grpo.training.scoring import Scorer, make_policy_loss
 from grpo.training.train_step import gradient, init_state, make_train_step
 from models.gemma import Gemma
 from models.lora import LoraConfig, init_adapter
+from models.policy import variables_of
 from models.sharding import make_mesh, row_sharding, shardings
-from tests.helpers import SHALLOW, left_padded, shallow_params, tiny_ids
+from tests.helpers import SHALLOW, left_padded, shallow_params, tiny_ids, weighed
 from tests.test_losses import VARIANTS
 
 PROMPT, C, ROWS, LIMIT = 6, 7, 8, 9
@@ -62,13 +64,13 @@ def rollout_like():
     }  # fmt: skip
 
 
-def batch_of(objective, data) -> Batch:
-    experience = freeze(
-        mask_BC=data["completion"], truncated_B=data["truncated"],
+def batch_of(objective, data) -> Groups:
+    return weighed(
+        ids_BT=data["ids"], mask_BT=data["mask"],
+        completion_mask_BC=data["completion"], truncated_B=data["truncated"],
         advantage_B=data["advantage"], old_logprob_BC=data["old"], ref_logprob_BC=data["ref"],
         sample_logprob_BC=data["sample"], limit=LIMIT, objective=objective,
     )  # fmt: skip
-    return Batch(ids_BT=data["ids"], mask_BT=data["mask"], experience=experience)
 
 
 def padded(rows=0, prompt=0, completion=0) -> dict:
@@ -94,15 +96,15 @@ def all_modes_loss(scorer: Scorer):
     """
 
     def loss(trainable, frozen, batch):
-        coefficients, batch, weights = batch
-        variables = variables_of(trainable, frozen, is_adapter=True)
-        completion = batch.experience.mask_BC.shape[1]
-        logprob, entropy = scorer(variables, batch.ids_BT, batch.mask_BT, completion)
+        coefficients, groups, weights = batch
+        variables = variables_of(trainable, frozen)
+        completion = groups.completion_mask_BC.shape[1]
+        logprob, entropy = scorer(variables, groups.ids_BT, groups.mask_BT, completion)
         total, metrics = 0.0, Metrics({}, {})
         for i, (name, objective) in enumerate(VARIANTS.items()):
-            experience = batch.experience._replace(weight_BC=weights[name])
+            weighed_groups = groups._replace(weight_BC=weights[name])
             # The coefficient of a mode stands in every row: the first is as good as any.
-            value, told = policy_loss(logprob, entropy, experience, objective=objective)
+            value, told = policy_loss(logprob, entropy, weighed_groups, objective=objective)
             total = total + coefficients[0, i] * value
             metrics = Metrics({**metrics.sums, **told.sums}, {**metrics.tops, **told.tops})
         return total, Metrics({**metrics.sums, "loss": total}, metrics.tops)
@@ -113,7 +115,7 @@ def all_modes_loss(scorer: Scorer):
 def mixed_batch(data, name):
     """A batch for `all_modes_loss` with the coefficients of one mode."""
     batches = {mode: batch_of(objective, data) for mode, objective in VARIANTS.items()}
-    weights = {mode: batch.experience.weight_BC for mode, batch in batches.items()}
+    weights = {mode: batch.weight_BC for mode, batch in batches.items()}
     one_hot = np.array([[mode == name for mode in VARIANTS]], np.float32)
     return np.repeat(one_hot, len(data["ids"]), 0), batches[name], weights
 
@@ -211,7 +213,7 @@ def stepper(is_adapter=True, mesh=None, microbatches=2, objective=VARIANTS["grpo
     """(state, frozen, step) for the shallow model."""
     module = dataclasses.replace(MODULE, mesh=mesh)
     scorer = Scorer(module=module, temperature=0.9, with_entropy=False)
-    loss = make_policy_loss(scorer, objective, is_adapter=is_adapter)
+    loss = make_policy_loss(scorer, objective)
     trainable, frozen = (adapter(), shallow_params()) if is_adapter else (shallow_params(), None)
     state = init_state(trainable, optimizer())
     step = make_train_step(
@@ -304,7 +306,7 @@ def test_grad_norm_is_before_the_clip_and_update_norm_after():
     batch = batch_of(VARIANTS["grpo"], rollout_like())
     scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
     grads, _ = gradient(
-        make_policy_loss(scorer, VARIANTS["grpo"], is_adapter=True),
+        make_policy_loss(scorer, VARIANTS["grpo"]),
         state.trainable, frozen, batch, 1,
     )  # fmt: skip
     norm = float(
@@ -329,7 +331,7 @@ def test_the_first_ratio_is_one(temperature):
     scorer = Scorer(module=MODULE, temperature=temperature, with_entropy=False)
     variables = {"params": shallow_params(), "lora": adapter()}
     data["old"] = jax.jit(scorer, static_argnums=3)(variables, data["ids"], data["mask"], C)[0]
-    loss = make_policy_loss(scorer, objective, is_adapter=True)
+    loss = make_policy_loss(scorer, objective)
     run = jax.jit(gradient, static_argnums=(0, 4))
     for old, bound in ((data["old"], 1e-5), (None, 1e-7)):
         batch = batch_of(objective, data | {"old": old})
@@ -373,11 +375,11 @@ def test_a_batch_of_nothing_moves_nothing_but_decay(microbatches):
     assert all(np.isfinite(float(x)) for x in metrics.values())
 
 
-def test_experience_rows_are_all_that_a_cut_needs():
+def test_groups_rows_are_all_that_a_cut_needs():
     """Every field has rows first, or a cut would tear it."""
-    experience = batch_of(VARIANTS["grpo"], rollout_like()).experience
-    assert isinstance(experience, Experience)
-    assert {len(x) for x in jax.tree.leaves(experience)} == {ROWS}
+    groups = batch_of(VARIANTS["grpo"], rollout_like())
+    assert isinstance(groups, Groups)
+    assert {len(x) for x in jax.tree.leaves(groups)} == {ROWS}
 
 
 def test_bfloat16_weights_keep_their_program_and_their_moments():

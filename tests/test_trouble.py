@@ -41,7 +41,7 @@ def test_rewards_that_fail_again_and_again_end_the_run(folder):
 
 
 def test_updates_that_are_not_finite_end_the_run(folder, monkeypatch):
-    def broken(scorer, *, is_adapter):
+    def broken(scorer):
         def loss(trainable, frozen, rows):
             value = jnp.nan * jnp.sum(trainable["embedder"]["table"])
             return value, Metrics({"loss": value}, {})

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.advantages import advantages
-from grpo.algorithms.losses import Experience, freeze
+from grpo.algorithms.groups import Groups
 from grpo.algorithms.objective import Objective
-from grpo.training.scoring import Batch, Scorer, make_policy_loss
+from grpo.training.scoring import Scorer, make_policy_loss
 from models.gemma import Gemma
+from tests.helpers import weighed
 from tests.references import tunix_layout, tunix_losses, tunix_models
 from tests.references.recipe import draw
 from tests.references.tunix_losses import ADVANTAGES, CAP, CASES, LENGTHS, NEW, PROMPT, ROWS
@@ -92,12 +93,12 @@ def scorer_of(model: str, temperature: float):
     return jax.jit(scorer, static_argnums=3)
 
 
-def experience_of(name: str, logprob: bytes) -> Experience:
+def groups_of(name: str, logprob: bytes) -> Groups:
     """What the case learns from, given Tunix's log-probabilities of the policy."""
     objective = objective_of(name)
     told = tunix_losses.told(name, np.frombuffer(logprob, np.float32).reshape(ROWS, NEW))
-    return freeze(
-        mask_BC=tunix_losses.rows()[1][:, PROMPT:],
+    return weighed(
+        completion_mask_BC=tunix_losses.rows()[1][:, PROMPT:],
         truncated_B=np.array(LENGTHS) == NEW,
         advantage_B=ADVANTAGES,
         old_logprob_BC=told["old"],
@@ -112,9 +113,10 @@ def experience_of(name: str, logprob: bytes) -> Experience:
 def ours(name: str, logprob: bytes, start: int = 0, end: int = ROWS):
     """Our loss, metrics and gradient for a case, or for some of its rows."""
     case = tunix_losses.case_of(name)
-    batch = Batch(*tunix_losses.rows(), experience_of(name, logprob))
+    ids_BT, mask_BT = tunix_losses.rows()
+    batch = groups_of(name, logprob)._replace(ids_BT=ids_BT, mask_BT=mask_BT)
     scorer = scorer_of(case["model"], case["temperature"])
-    loss = make_policy_loss(scorer, objective_of(name), is_adapter=False)
+    loss = make_policy_loss(scorer, objective_of(name))
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
         small(case["model"])[1], None, jax.tree.map(lambda x: x[start:end], batch)
     )

@@ -14,6 +14,7 @@ from grpo.data.datasets import Dataset
 from grpo.reporting.progress import Progress
 from grpo.runs.run import Run, Stop
 from models.gemma import init_params
+from models.policy import Policy
 from models.tokenizer import Tokenizer, train_tokenizer
 from tests.helpers import SHALLOW
 
@@ -54,6 +55,12 @@ def params():
     return tree
 
 
+def policy_of(**changes) -> Policy:
+    """These weights as a policy."""
+    made = {"config": size(), "params": params(), "tokenizer": tokenizer()}
+    return Policy(**{**made, **changes})
+
+
 def run_of(workdir: pathlib.Path, *, seed: int = 0, pipeline=(), stages=None, data=None) -> Run:
     """A run with this project's defaults but for what is said here."""
     config = base.base().to_dict()
@@ -62,9 +69,6 @@ def run_of(workdir: pathlib.Path, *, seed: int = 0, pipeline=(), stages=None, da
     return Run(
         config=config,
         workdir=workdir,
-        tokenizer=tokenizer(),
-        size=size(),
-        mesh=None,
         data=data or Dataset(EXAMPLES, EXAMPLES, {}),
         progress=Progress(io.StringIO(), every_s=0),
         stop=Stop(),

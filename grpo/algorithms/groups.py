@@ -24,8 +24,8 @@ class Groups(NamedTuple):
     truncated_B: Array  # C tokens and none of them a stop token
     sample_logprob_BC: Array  # as the sampler computed it
     # as scored
-    advantage_B: Array
-    spread_B: Array  # whether the rewards of the row's group differ
+    advantage_B: Array = None
+    spread_B: Array = None  # whether the rewards of the row's group differ
     old_logprob_BC: Array = None  # None: the policy as it is (one update per rollout)
     ref_logprob_BC: Array = None  # None: no reference is needed
     # fixed over all rows of an update: losses.py, with_token_weights

@@ -60,44 +60,51 @@ def about(programs: Mapping[str, Program], policy: Policy) -> Lines:
         began = time.perf_counter()
         program.lower()
         seconds = time.perf_counter() - began
-        for line in held(name, program, policy):
-            yield f"{line}; lowered in {seconds:.1f} s"
+        if "loss" in program.facts:
+            yield trained(program, policy)
+        yield f"{name}: {needed(program, policy)}; lowered in {seconds:.1f} s"
         if name == "rollout" and policy.mesh is not None:
             yield from describe({}, policy.mesh, batch=program.cases[0][4].shape[0])
 
 
-def held(name: str, program: Program, policy: Policy) -> Lines:
+def trained(program: Program, policy: Policy) -> str:
+    """What a stage holds from its beginning to its end."""
+    state = program.cases[-1][0]
+    what = "all parameters" if policy.adapter is None else "an adapter"
+    return (
+        f"trains {what}, {count(state.trainable):,} parameters; a device holds "
+        f"{amount(device_bytes(policy.params))} of weights it starts with, "
+        f"{amount(device_bytes(state.trainable))} that are trained, "
+        f"{amount(device_bytes(state.opt_state))} of their moments"
+    )
+
+
+def needed(program: Program, policy: Policy) -> str:
     """A program in its largest case: its shapes, and what a device holds for it."""
-    case = program.cases[-1]
+    case, static = program.cases[-1], program.static
     if "loss" in program.facts:
         state, frozen, batch = case
-        parts = program.facts["microbatches"]
-        saved = saved_bytes(program.facts["loss"], state.trainable, frozen, batch, parts)
-        what = "all parameters" if policy.adapter is None else "an adapter"
+        loss, parts = program.facts["loss"], program.facts["microbatches"]
+        saved = saved_bytes(loss, state.trainable, frozen, batch, parts)
+        rows, T = batch.ids_BT.shape
         fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
-        yield (
-            f"{name}: trains {what}, {count(state.trainable):,} parameters; a device holds "
-            f"{amount(device_bytes(policy.params))} of weights it starts with, "
-            f"{amount(device_bytes(state.trainable))} that are trained, "
-            f"{amount(device_bytes(state.opt_state))} of their moments; "
-            f"{batch.ids_BT.shape[0]} rows of {batch.ids_BT.shape[1]} tokens in {parts} parts, "
-            f"saved for the backward pass at most {amount(saved // fsdp)} on a device"
+        return (
+            f"{rows} rows of {T} tokens in {parts} parts; saved for the backward pass at most "
+            f"{amount(saved // fsdp)} on a device"
         )
-    elif "group" in program.static:
+    if "group" in static:
         _, weights, ids_PI, _, key_B, *_ = case
-        G, C = program.static["group"], program.static["max_new_tokens"]
+        prompts, width = ids_PI.shape
+        G, C = static["group"], static["max_new_tokens"]
         rows = device_shape(rows_shape(policy.mesh, "int32", *key_B.shape))[0]
-        width = ids_PI.shape[1]
-        cache = jax.eval_shape(
-            lambda: init_cache(policy.config, rows, width + C, policy.compute_dtype)
-        )
-        yield (
-            f"{name}: {ids_PI.shape[0]} prompts of {width} tokens, {G} x {C} new ones; a device "
-            f"holds {amount(device_bytes(weights))} of weights for it and a cache of "
+        dtype = policy.compute_dtype
+        cache = jax.eval_shape(lambda: init_cache(policy.config, rows, width + C, dtype))
+        return (
+            f"{prompts} prompts of {width} tokens, {G} x {C} new ones; a device holds "
+            f"{amount(device_bytes(weights))} of weights for it and a cache of "
             f"{amount(total_bytes(cache))}"
         )
-    elif "parts" in program.static:
+    if "parts" in static:
         rows, T = case[1].shape
-        yield f"{name}: {rows} rows of {T} tokens in {program.static['parts']} parts"
-    else:
-        yield f"{name}: a copy of the weights"
+        return f"{rows} rows of {T} tokens in {static['parts']} parts"
+    return "the weights, copied for decoding"

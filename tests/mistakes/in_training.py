@@ -4,8 +4,8 @@ from tests.mistakes import Mistake
 
 MISTAKES = [
     Mistake("the stop token is masked out", "grpo/rollout/sampler.py",
-            "< end.length_B[:, None],",
-            "< end.length_B[:, None] - end.ended_B[:, None],",
+            "[None, :] < end.length_B[:, None]",
+            "[None, :] < end.length_B[:, None] - end.ended_B[:, None]",
             "tests/test_sampler.py::test_stopping"),
     Mistake("a full last slot is always truncated", "grpo/rollout/sampler.py",
             "truncated_B=~end.ended_B",
@@ -99,9 +99,9 @@ MISTAKES = [
             "jax.tree.map(jnp.copy, trainable)",
             "trainable",
             "tests/test_train_step.py::test_trainable_moves_and_frozen_does_not"),
-    Mistake("the adapter forgotten", "grpo/training/scoring.py",
-            '{"params": frozen, "lora": trainable} if is_adapter',
-            '{"params": frozen} if is_adapter',
+    Mistake("the adapter forgotten", "models/policy.py",
+            "else {\"params\": frozen, \"lora\": trainable}",
+            "else {\"params\": frozen}",
             "tests/test_train_step.py::test_trainable_moves_and_frozen_does_not"),
     Mistake("warm-up starts standing still", "grpo/training/optimizer.py",
             "optax.linear_schedule(peak / max(steps, 1)",
