@@ -85,15 +85,24 @@ FORMULAS: dict[str, Callable[[str, str], float]] = {
 }
 
 
-# The configs
+# The configs: every option of the loss is said here, so that no default and no preset is
+
+LOSS = {
+    "baseline": "group", "scale": "group", "eps": 1e-6, "decoupled": False,
+    "overlong_buffer": None, "overlong_penalty": None, "mask_truncated": False,
+    "ratio": "token", "surrogate": "clip", "clip_low": 0.2, "clip_high": 0.2,
+    "aggregation": "sequence", "kl": "k3", "kl_in": "loss", "kl_coef": 0.1, "entropy_coef": 0.0,
+    "correction": None, "correction_level": None, "correction_cap": None, "off_policy_limit": None,
+}  # fmt: skip
 
 
 def stage(rewards: dict[str, tuple[float, str | None]], **fields) -> base.ConfigDict:
     """A GRPO stage; a field that is a dict changes fields below it."""
     told = base.grpo()
     told.update(iterations=2, prompts=P, group=G, max_new_tokens=C, max_abstained=1.0)
-    told.update(evaluate_every=0, checkpoint_every=1)
+    told.update(evaluate_every=0, checkpoint_every=1, entropy=False)
     told.optimizer.update(OPTIMIZER)
+    told.loss.update(LOSS)
     for name, value in fields.items():
         told[name].update(value) if isinstance(value, dict) else told.update({name: value})
     for name, (weight, gate) in rewards.items():
@@ -148,21 +157,13 @@ def all_stages() -> dict[str, base.ConfigDict]:
         "microbatches": 2,
         "minibatches": 2,
         "sampling": {"temperature": 0.7},
-        "loss": {
-            "aggregation": "token", "kl_coef": 0.1, "clip_low": 0.05, "clip_high": 0.1,
-        },
-    }  # fmt: skip
+        "loss": {"aggregation": "token", "clip_low": 0.05, "clip_high": 0.1},
+    }
     adapter = {
         "lora": lora,
         "sampling": {"temperature": 1.3},
         "epochs": 2,
-        "loss": {
-            "kl": "k2",
-            "kl_coef": 0.1,
-            "ratio": "sequence",
-            "clip_low": 0.05,
-            "clip_high": 0.1,
-        },
+        "loss": {"kl": "k2", "ratio": "sequence", "clip_low": 0.05, "clip_high": 0.1},
         "optimizer": {"learning_rate": 0.1, "warmup": 0.5, "schedule": "cosine", "final": 0.5},
     }
     evaluate = base.evaluate()
@@ -198,7 +199,7 @@ def all_stages() -> dict[str, base.ConfigDict]:
         ),
         "left_out": stage(
             {"picky": (1.0, None), "shy": (0.25, None)},
-            start="sft", iterations=4, dynamic_sampling="drop", microbatches=3,
+            start="sft", iterations=4, dynamic_sampling="drop", microbatches=3, entropy=True,
             loss={
                 "kl_coef": 0.0, "mask_truncated": True, "entropy_coef": 0.02,
                 "off_policy_limit": 0.1, "correction": "cap", "correction_level": "token",
@@ -211,7 +212,7 @@ def all_stages() -> dict[str, base.ConfigDict]:
         ),
         "another": stage(
             {"hashed": (1.0, None), "half": (0.5, None)},
-            start="adapter", lora={**lora, "rank": 3}, reference="base", entropy=False,
+            start="adapter", lora={**lora, "rank": 3}, reference="base",
             loss={
                 "baseline": "leave_one_out", "scale": "none", "eps": None,
                 "surrogate": "reinforce", "clip_low": None, "clip_high": None,
@@ -358,7 +359,7 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
         stops=tokenizer.stop_ids,
         trained=trained,
         evaluated=evaluated,
-        rollouts=rows(workdir, "rollouts"),
+        rollouts=rows(workdir, "rollouts") if (workdir / "rollouts.jsonl").exists() else [],
         metrics=rows(workdir, "metrics"),
         evaluations=(
             rows(workdir, "evaluations/evaluate") if "evaluate" in config.pipeline else []
