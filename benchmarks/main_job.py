@@ -50,10 +50,10 @@ def evaluations(workdir: pathlib.Path, stage: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["stage"] == stage and f"eval/{RIGHT}" in row]
 
 
-def percent(told: dict[str, float]) -> str:
+def percent(metrics: dict[str, float]) -> str:
     """A share with its interval."""
-    low, high = told[f"{RIGHT}/low"], told[f"{RIGHT}/high"]
-    return f"{100 * told[RIGHT]:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+    low, high = metrics[f"{RIGHT}/low"], metrics[f"{RIGHT}/high"]
+    return f"{100 * metrics[RIGHT]:.1f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def results(runs: dict[int, pathlib.Path]) -> str:
@@ -89,7 +89,7 @@ def more(runs: dict[int, pathlib.Path]) -> str:
             json.loads((workdir / "evaluations" / "controls.json").read_text("utf-8"))[policy]
             for workdir in runs.values()
         ]
-        means = {name: statistics.mean(told[name] for told in found) for name in names}
+        means = {name: statistics.mean(metrics[name] for metrics in found) for name in names}
         cells = [
             f"{x:.1f}" if name == "length/mean" else f"{100 * x:.1f} %"
             for name, x in means.items()

@@ -25,7 +25,7 @@ def base() -> ConfigDict:
             # bfloat16 rounds most small updates away.
             "param_dtype": "float32",
             "attention": "einsum",  # how scores are computed: models/attention.py
-            "remat": "none",  # what a layer recomputes on the way back: none, dots, full
+            "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
         },
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
         "data": {
@@ -139,34 +139,49 @@ def grpo() -> ConfigDict:
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
         "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
-        "loss": {  # grpo/algorithms/objective.py says what each does and what goes together
-            "baseline": "group",  # group, leave_one_out, batch
-            "scale": "group",  # group, batch, none
-            "eps": 1e-6,
-            "decoupled": False,
-            "overlong_buffer": optional(float),
-            "overlong_penalty": optional(float),
-            "mask_truncated": False,
-            "ratio": "token",  # token, sequence, geometric
-            "surrogate": "clip",  # clip, cispo, sapo, reinforce
-            "clip_low": 0.2,
-            "clip_high": 0.2,
-            "dual_clip": optional(float),
-            "tau_positive": optional(float),
-            "tau_negative": optional(float),
-            "aggregation": "sequence",  # sequence, token, constant, sum
-            "kl": "k3",  # k1, k2, k3
-            "kl_in": "loss",  # loss or reward
-            "kl_coef": 0.08,
-            "entropy_coef": 0.0,
-            "correction": optional(str),  # cap or mask
-            "correction_level": optional(str),
-            "correction_cap": optional(float),
-            "off_policy_limit": optional(float),
-        },
+        "loss": loss(),
         "optimizer": optimizer(),
         "evaluate_every": 20,  # iterations; 0: never
         "checkpoint_every": 50,  # iterations
+    })  # fmt: skip
+
+
+def loss() -> ConfigDict:
+    """The objective of a policy update: a preset, and the fields in which it is to differ.
+
+    None is what the preset has: grpo/algorithms/presets.py. The formula of each value stands in the
+    file of grpo/algorithms/ named below. 0 or "none" switches a feature of the preset off.
+    """
+    return ConfigDict({
+        "preset": "grpo",  # a name in presets.py
+        # The advantage: advantages.py
+        "baseline": optional(str),  # what a reward is compared with: group, leave_one_out, batch
+        "scale": optional(str),  # what divides it: group, batch, advantages, mean, none
+        "eps": optional(float),  # added to the scale, in units of the reward
+        "decoupled": optional(bool),  # each reward function is normalised apart (GDPO)
+        "overlong_buffer": optional(float),  # last share of max_new_tokens that costs; 0: off
+        "overlong_penalty": optional(float),  # reward lost at max_new_tokens; 0: off
+        "mask_truncated": optional(bool),  # completions that were cut off have no loss
+        # The surrogate: ratios.py, surrogates.py
+        "ratio": optional(str),  # of probabilities: token, sequence, geometric
+        "surrogate": optional(str),  # clip, cispo, sapo, dppo_tv, dppo_kl, reinforce
+        "clip_low": optional(float),  # how far below 1 a ratio counts
+        "clip_high": optional(float),  # how far above 1
+        "dual_clip": optional(float),  # the largest ratio that counts where A < 0; 0: off
+        "tau_positive": optional(float),  # steepness of sapo's gate where A > 0, per unit of ratio
+        "tau_negative": optional(float),  # elsewhere
+        "divergence_limit": optional(float),  # of a token under dppo: probability (tv), nats (kl)
+        "aggregation": optional(str),  # over tokens: sequence, token, constant, sum: aggregation.py
+        # What holds the policy near the reference: kl.py
+        "kl": optional(str),  # estimator: k1, k2, k3
+        "kl_in": optional(str),  # what it is added to or taken from: loss, reward
+        "kl_coef": optional(float),  # loss or reward per nat; 0: no KL
+        "entropy_coef": optional(float),  # loss per nat of entropy, as a bonus; 0: none
+        # The sampler's probabilities beside the trainer's: correction.py
+        "correction": optional(str),  # of tokens' weights: cap, mask; none: off
+        "correction_level": optional(str),  # token, sequence; none: off
+        "correction_cap": optional(float),  # largest weight, and 1 / smallest under mask; 0: off
+        "off_policy_limit": optional(float),  # mean nats per token, losses.py; 0: off
     })  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from grpo.algorithms.presets import resolve
 from grpo.checks.problems import problems
 from grpo.reporting.progress import Progress
 from grpo.reporting.summary import summary
@@ -42,12 +43,22 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
     """Runs a config to its end, or on to where it is asked to stop; returns the exit code."""
     if wrong := problems(config, STAGES):
         return print_errors(wrong)
+    config = with_losses(config)
     progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
     try:
         with locked(workdir), signals(stop):
             return run_stages(config, workdir, progress, stop)
     except RunError as error:
         return print_errors([str(error)])
+
+
+def with_losses(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with every field of its losses, as config.json shows them."""
+    stages = {
+        name: {**stage, "loss": resolve(stage["loss"])} if "loss" in stage else stage
+        for name, stage in config["stages"].items()
+    }
+    return {**config, "stages": stages}
 
 
 def run_stages(

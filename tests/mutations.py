@@ -47,6 +47,12 @@ MISTAKES = [
 ]
 
 
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What the copy does not need; of runs/ only what the root has: grpo/runs is code."""
+    of_root = ["runs"] if pathlib.Path(folder) == ROOT else []
+    return [name for name in names if name in (".git", "__pycache__", ".venv", *of_root)]
+
+
 def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:
     """Whether the named test went red, and the first line that says so."""
     file = tree / mistake.file
@@ -98,8 +104,7 @@ def main() -> None:
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder) / "tree"
-        ignore = shutil.ignore_patterns(".git", "__pycache__", ".venv", "runs")
-        shutil.copytree(ROOT, tree, ignore=ignore)
+        shutil.copytree(ROOT, tree, ignore=left_out)
         for mistake in MISTAKES:
             if arguments.only in f"{mistake.what} {mistake.file}":
                 red, line = run(mistake, tree)

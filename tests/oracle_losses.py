@@ -1,4 +1,4 @@
-"""The policy loss once more: float64 NumPy, one row and one token at a time, straight from papers.
+"""Loss and advantages once more: float64, one row and one token at a time, straight from papers.
 
 Nothing of grpo is called here. Where a paper stops a gradient, `frozen` stands for the
 log-probabilities that it treats as constants, so that finite differences of `live` are the
@@ -20,10 +20,41 @@ def clip(x, low, high):
     return min(max(x, low), high)
 
 
-def token_objective(o, ratio, advantage, live, frozen_ratio):
+def maxrl(groups):
+    """(r - r̂) / r̂ with r̂ the group's mean reward; a group without any reward teaches nothing."""
+    means = [sum(group) / len(group) for group in groups]
+    return [
+        [(r - mean) / mean if mean else 0.0 for r in group]
+        for group, mean in zip(groups, means, strict=True)
+    ]
+
+
+def reinforce_pp_baseline(groups):
+    """r - the group's mean, over the sample deviation of that in the whole batch."""
+    centred = [[r - sum(group) / len(group) for r in group] for group in groups]
+    every = [a for group in centred for a in group]
+    mean = sum(every) / len(every)
+    deviation = math.sqrt(sum((a - mean) ** 2 for a in every) / (len(every) - 1))
+    return [[a / deviation for a in group] for group in centred]
+
+
+def is_masked(o, logprob, old_logprob, advantage):
+    """Whether DPPO drops a token: equations 12 to 14 of arXiv:2602.04879."""
+    p, q = math.exp(logprob), math.exp(old_logprob)
+    if o.surrogate == "dppo_tv":
+        divergence = abs(p - q)
+    else:
+        divergence = q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+    is_away = (advantage > 0 and p > q) or (advantage < 0 and p < q)
+    return is_away and divergence > o.divergence_limit
+
+
+def token_objective(o, ratio, advantage, live, frozen_ratio, frozen, old):
     """J of one token."""
     if o.surrogate == "reinforce":
         return advantage * live
+    if o.surrogate in ("dppo_tv", "dppo_kl"):
+        return 0.0 if is_masked(o, frozen, old, advantage) else ratio * advantage
     if o.surrogate == "cispo":
         return clip(frozen_ratio, 1 - o.clip_low, 1 + o.clip_high) * advantage * live
     if o.surrogate == "sapo":
@@ -87,7 +118,7 @@ def loss(o, live, frozen, batch, limit):
             "sum": len(rows),
         }[o.aggregation]
         for i, c in enumerate(at):
-            gain = token_objective(o, ratios[i], advantage, now[i], fixed[i])
+            gain = token_objective(o, ratios[i], advantage, now[i], fixed[i], then[i], old[i])
             value = 0.0 if stale else -weights[i] * gain
             if batch["ref"] is not None and o.kl_in == "loss":
                 value += o.kl_coef * KL[o.kl](now[i], float(batch["ref"][b, c]))

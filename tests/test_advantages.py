@@ -10,13 +10,19 @@ from grpo.algorithms.advantages import (
     group_metrics,
     overlong_penalty,
 )
+from tests import oracle_losses
 
 NAN = float("nan")
 GROUP = {"baseline": "group", "scale": "group", "eps": 1e-6}
 MEAN_ONLY = {"baseline": "group", "scale": "none", "eps": None}
 RLOO = {"baseline": "leave_one_out", "scale": "none", "eps": None}
 BATCH = {"baseline": "batch", "scale": "batch", "eps": 1e-6}
-ALL = [GROUP, MEAN_ONLY, RLOO, BATCH, {"baseline": "group", "scale": "batch", "eps": 1e-6}]
+OVER_MEAN = {"baseline": "group", "scale": "mean", "eps": 1e-7}
+OVER_ADVANTAGES = {"baseline": "group", "scale": "advantages", "eps": 1e-6}
+ALL = [
+    GROUP, MEAN_ONLY, RLOO, BATCH, {"baseline": "group", "scale": "batch", "eps": 1e-6},
+    OVER_MEAN, OVER_ADVANTAGES,
+]  # fmt: skip
 
 
 def told(reward, **options):
@@ -30,8 +36,10 @@ def told(reward, **options):
         (MEAN_ONLY, [[-2, -1, 0, 3], [-1, -1, -1, 3]]),
         (RLOO, [[1 - 11 / 3, 2 - 10 / 3, 0, 4], [-4 / 3, -4 / 3, -4 / 3, 4]]),
         (BATCH, (np.array([[1, 2, 3, 6], [0, 0, 0, 4]]) - 2) / (34 / 7) ** 0.5),
+        (OVER_MEAN, [[-2 / 3, -1 / 3, 0, 1], [-1, -1, -1, 3]]),
+        (OVER_ADVANTAGES, np.array([[-2, -1, 0, 3], [-1, -1, -1, 3]]) / (26 / 7) ** 0.5),
     ],
-    ids=["group", "mean only", "leave one out", "batch"],
+    ids=["group", "mean only", "leave one out", "batch", "over the mean", "over advantages"],
 )
 def test_by_hand(options, expected):
     np.testing.assert_allclose(
@@ -83,13 +91,51 @@ def test_a_reward_that_is_not_finite_abstains(options):
     )
     if options["baseline"] != "batch":
         assert advantage_PG[1, 1] == 0  # alone: nothing to compare with
-    if "batch" not in options.values():
+    if not {"batch", "advantages"} & set(options.values()):
         np.testing.assert_allclose(advantage_PG[0, [0, 2, 3]], told([[1, 2, 6]], **options)[0])
 
 
 @pytest.mark.parametrize("options", ALL)
 def test_a_group_of_one_is_never_its_raw_reward(options):
     assert not told([[5.0]], **options).any()
+
+
+def test_maxrl_by_hand():
+    """One right of four counts thrice, two of four once; none and all teach nothing, exactly."""
+    advantage_PG = told([[1, 0, 0, 0], [1, 1, 0, 0], [0] * 4, [1] * 4], **OVER_MEAN)
+    expected = np.array([[3, -1, -1, -1], [1, 1, -1, -1], [0] * 4, [0] * 4])
+    np.testing.assert_allclose(advantage_PG, expected, rtol=1e-5)
+    assert not advantage_PG[2:].any()
+
+
+def test_a_mean_that_is_not_above_0_divides_nothing():
+    """(-1, 0.5) has mean -0.25: over it the better one would have a negative advantage."""
+    advantage_PG = told([[-1, 0.5], [-1, 1], [0, 1]], **OVER_MEAN)
+    np.testing.assert_array_equal(advantage_PG[:2], 0)
+    np.testing.assert_allclose(advantage_PG[2], [-1, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "paper"),
+    [
+        (OVER_MEAN, oracle_losses.maxrl),
+        (OVER_ADVANTAGES, oracle_losses.reinforce_pp_baseline),
+    ],
+)
+def test_against_the_oracle(options, paper):
+    random = np.random.RandomState(0)
+    for reward_PG in (random.rand(5, 6), (random.rand(6, 8) < 0.3) * 1.0):
+        expected = paper(reward_PG.tolist())
+        np.testing.assert_allclose(told(reward_PG, **options), expected, rtol=2e-5, atol=2e-6)
+
+
+def test_the_deviation_of_advantages_is_not_that_of_rewards():
+    """Groups that lie far apart: within them nothing differs by more than 1."""
+    far = [[0, 1], [100, 101]]
+    np.testing.assert_allclose(
+        told(far, **OVER_ADVANTAGES), np.array([[-1, 1]] * 2) * 0.75**0.5, rtol=1e-4
+    )
+    assert np.abs(told(far, baseline="group", scale="batch", eps=1e-6)).max() < 0.01
 
 
 def test_decoupled_by_hand():

@@ -11,6 +11,7 @@ import pytest
 from grpo.algorithms.advantages import advantages, decoupled_advantages, overlong_penalty
 from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.presets import GRPO, PRESETS
+from tests import oracle_losses
 
 NAN = float("nan")
 LIMIT = 10
@@ -63,6 +64,13 @@ def test_kl_in_the_reward_is_taken_off_before_they_are_compared():
     both = compared(LONG, penalty=PENALTY)
     lost = np.array([[0, 2.0, 1.5, 0], [1.0, 1.5, 0, 2.0]])
     np.testing.assert_allclose(both, in_groups(REWARD - lost - PENALTY), rtol=1e-4)
+
+
+def test_the_batch_and_the_mean_as_the_papers_have_them():
+    """Through the objective, from rewards as they are: nothing of a preset takes anything off."""
+    for name in ("maxrl", "reinforce_pp_baseline"):
+        paper = getattr(oracle_losses, name)
+        np.testing.assert_allclose(compared(PRESETS[name]), paper(REWARD.tolist()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", PRESETS)

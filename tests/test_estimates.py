@@ -184,7 +184,7 @@ def test_subsets_are_shared_and_read_only():
     np.testing.assert_array_equal(inside_NS.sum(axis=0), 3)
 
 
-FOUR = {"vote_N": [0, 0, 1, -1], "logprob_N": [-1.0] * 4, "right_N": [True, True, False, False]}
+FOUR = {"vote_G": [0, 0, 1, -1], "logprob_G": [-1.0] * 4, "right_G": [True, True, False, False]}
 
 
 @pytest.mark.parametrize(
@@ -192,16 +192,16 @@ FOUR = {"vote_N": [0, 0, 1, -1], "logprob_N": [-1.0] * 4, "right_N": [True, True
     [
         ({"k": 0}, "k=0, n=4"),
         ({"k": 5}, "k=5, n=4"),
-        ({"right_N": [True, False, False, False]}, "right and wrong"),
-        ({"right_N": [True, True, False, True]}, "without an answer is said to be right"),
-        ({"right_N": [1.0, 1.0, 0.0, 0.0]}, "booleans"),
-        ({"right_N": [[True, True, False, False]]}, "booleans"),
-        ({"vote_N": [0, 0, 1]}, "differ"),
-        ({"vote_N": [0, 0, 1, -2]}, "whole numbers"),
-        ({"vote_N": [0.0, 0.0, 0.5, -1.0]}, "whole numbers"),
-        ({"logprob_N": [-1.0] * 3}, "differ"),
-        ({"logprob_N": [-1.0, np.nan, -1.0, -1.0]}, "not finite"),
-        ({"logprob_N": [-1.0, -np.inf, -1.0, -1.0]}, "not finite"),
+        ({"right_G": [True, False, False, False]}, "right and wrong"),
+        ({"right_G": [True, True, False, True]}, "without an answer is said to be right"),
+        ({"right_G": [1.0, 1.0, 0.0, 0.0]}, "booleans"),
+        ({"right_G": [[True, True, False, False]]}, "booleans"),
+        ({"vote_G": [0, 0, 1]}, "differ"),
+        ({"vote_G": [0, 0, 1, -2]}, "whole numbers"),
+        ({"vote_G": [0.0, 0.0, 0.5, -1.0]}, "whole numbers"),
+        ({"logprob_G": [-1.0] * 3}, "differ"),
+        ({"logprob_G": [-1.0, np.nan, -1.0, -1.0]}, "not finite"),
+        ({"logprob_G": [-1.0, -np.inf, -1.0, -1.0]}, "not finite"),
     ],
 )
 def test_maj_at_k_refuses(change, message):
@@ -211,7 +211,7 @@ def test_maj_at_k_refuses(change, message):
 
 
 def test_too_many_subsets_is_one_line_that_says_what_to_do():
-    told = {"logprob_N": np.zeros(30), "right_N": np.zeros(30, bool)}
+    told = {"logprob_G": np.zeros(30), "right_G": np.zeros(30, bool)}
     message = f"^k=15, n=30: more than {SUBSETS} subsets; use k=30, .* fewer samples$"
     with pytest.raises(ValueError, match=message):
         maj_at_k(np.arange(30), **told, k=15)

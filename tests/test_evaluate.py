@@ -189,9 +189,9 @@ def test_mean_log_probs_are_of_the_tokens_there_are(run, policy):
     rollout = sampled_by(sampler, policy, run, "evaluate", 1)
     mask, logprob = np.asarray(rollout.completion_mask_BC), np.asarray(rollout.sample_logprob_BC)
     wanted = [row[own].mean() for row, own in zip(logprob, mask, strict=True)]
-    np.testing.assert_allclose(answers.mean_logprob_N, wanted, rtol=1e-5)
-    assert answers.length_N.tolist() == mask.sum(axis=1).tolist()
-    assert answers.truncated_N.shape == (15,) and (answers.mean_logprob_N < 0).all()
+    np.testing.assert_allclose(answers.mean_logprob_E, wanted, rtol=1e-5)
+    assert answers.length_E.tolist() == mask.sum(axis=1).tolist()
+    assert answers.truncated_E.shape == (15,) and (answers.mean_logprob_E < 0).all()
     assert len(answers.texts) == 15
 
 

@@ -133,21 +133,21 @@ def test_pass_and_maj_at_k_are_the_means_over_subsets_and_problems():
         logprob = -random.randint(1, 4, 6) / 2
         problems.append([(v, v == 3, x) for v, x in zip(values, logprob, strict=True)])
     texts = [[told(random.choice(ways[v])) for v, _, _ in samples] for samples in problems]
-    right_PN = np.array([correct([{"answer": "3"}] * 6, row)["lenient"] for row in texts])
-    assert right_PN.tolist() == [[ok for _, ok, _ in samples] for samples in problems]
-    logprob_PN = np.array([[x for _, _, x in samples] for samples in problems])
-    metrics = sample_metrics(texts, right_PN, logprob_PN, ks=(1, 2, 3, 6))
+    right_PG = np.array([correct([{"answer": "3"}] * 6, row)["lenient"] for row in texts])
+    assert right_PG.tolist() == [[ok for _, ok, _ in samples] for samples in problems]
+    logprob_PG = np.array([[x for _, _, x in samples] for samples in problems])
+    metrics = sample_metrics(texts, right_PG, logprob_PG, ks=(1, 2, 3, 6))
     for k in (1, 2, 3, 6):
         wanted = np.mean([brute_force(samples, k) for samples in problems], axis=0)
         assert metrics[f"pass@{k}"] == pytest.approx(wanted[0], abs=1e-12)
         assert metrics[f"maj@{k}"] == pytest.approx(wanted[1], abs=1e-12)
-    assert metrics["maj@1"] == metrics["pass@1"] == pytest.approx(right_PN.mean())
+    assert metrics["maj@1"] == metrics["pass@1"] == pytest.approx(right_PG.mean())
     assert len(metrics) == 8
 
 
 def test_a_tie_goes_to_the_likelier_answer():
     texts = [[told("3"), told("3.0"), told("4"), told("8/2")]]
-    right_PN = np.array([[True, True, False, False]])
+    right_PG = np.array([[True, True, False, False]])
     for logprob, wanted in (([-1, -3, -2.5, -2], 1.0), ([-1, -4, -2, -2], 0.0), ([-2] * 4, 0.5)):
-        told_metrics = sample_metrics(texts, right_PN, np.array([logprob], float), ks=(4,))
+        told_metrics = sample_metrics(texts, right_PG, np.array([logprob], float), ks=(4,))
         assert told_metrics == {"pass@4": 1.0, "maj@4": wanted}

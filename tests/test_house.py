@@ -6,15 +6,10 @@ import re
 
 import pytest
 
+from tests.house import ORDER, PAGE, SOURCES, imports, may_import, module_of, room_of, with_table
+from tests.mutations import MISTAKES
+
 ROOT = pathlib.Path(__file__).parent.parent
-ROOMS = ("launch", "configs", "grpo", "models")
-# From the ground up: a room imports from itself and from rooms that stand before it in this list.
-ORDER = (
-    "models", "grpo.algorithms", "grpo.data", "grpo.rewards", "grpo.training", "grpo.storage",
-    "grpo.reporting", "grpo.rollout", "grpo.evaluation", "grpo.checks", "grpo.runs", "grpo.stages",
-    "grpo.tools", "grpo.pipeline", "launch",
-)  # fmt: skip
-APART = {"models": (), "grpo.algorithms": ()}  # these two know nothing of each other
 BANNED = (
     "flax.nnx",
     "jax._src",
@@ -25,36 +20,6 @@ BANNED = (
     "tunix",
 )
 BANNED_CALLS = {"eval", "exec", "compile", "__import__"}
-SOURCES = [
-    *[p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))],
-    *sorted(ROOT.glob("*.py")),
-]
-
-
-def module_of(path: pathlib.Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def room_of(module: str) -> str | None:
-    rooms = (*ORDER, "configs")
-    return next((room for room in rooms if module == room or module.startswith(f"{room}.")), None)
-
-
-def may_import(room: str) -> tuple[str, ...]:
-    """The rooms below a room; configs are data: they import nothing, and nothing imports them."""
-    below = ORDER[: ORDER.index(room)] if room in ORDER else ()
-    return (room, *APART.get(room, below))
-
-
-def imports(path: pathlib.Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
 
 
 def broken(module: str, imported: set[str]) -> list[str]:
@@ -113,6 +78,43 @@ def test_every_module_class_and_function_says_what_it_is(path):
     for node in tree.body:
         public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
         assert not public or ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"
+
+
+def test_every_file_is_in_a_room():
+    assert {path for path in SOURCES if room_of(module_of(path)) is None} <= {
+        ROOT / "grpo" / "__init__.py"
+    }
+
+
+def test_the_page_on_the_house_is_as_the_imports_are():
+    assert with_table(PAGE.read_text()) == PAGE.read_text(), "python -m tests.house --write"
+    assert len(ORDER) == len(set(ORDER))
+
+
+LONGEST = 60  # lines of a function of a stage, its signature and docstring among them
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grpo" / "stages").glob("*.py")), ids=module_of)
+def test_a_function_of_a_stage_fits_a_screen(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= LONGEST, f"{path.name}: {node.name} has {lines} lines"
+
+
+def test_training_holds_what_an_update_is_made_of():
+    names = {path.stem for path in SOURCES if room_of(module_of(path)) == "grpo.training"}
+    assert names == {"__init__", "batches", "optimizer", "program", "scoring", "train_step"}
+
+
+def test_every_planted_mistake_has_its_place():
+    """Once in its file, or `python -m tests.mutations` could not plant it."""
+    for mistake in MISTAKES:
+        source = (ROOT / mistake.file).read_text()
+        assert source.count(mistake.old) == 1, f"{mistake.file}: {mistake.what}"
+        file, _, name = mistake.test.partition("::")
+        tests = (ROOT / file).read_text()
+        assert not name or f"def {name.partition('[')[0]}(" in tests, mistake.test
 
 
 def test_dependencies_are_the_chosen_ones():

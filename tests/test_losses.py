@@ -32,6 +32,11 @@ with warnings.catch_warnings():
             GRPO, surrogate="sapo", clip_low=None, clip_high=None, tau_positive=1.0,
             tau_negative=1.05,
         ),
+        # Limits at which some tokens are masked and some are not, here and in test_train_step.py.
+        "dppo_narrow": dataclasses.replace(PRESETS["dppo"], divergence_limit=0.02),
+        "dppo_kl": dataclasses.replace(
+            PRESETS["dppo"], surrogate="dppo_kl", divergence_limit=3e-3
+        ),
         "cispo_sequence": dataclasses.replace(PRESETS["cispo"], ratio="sequence"),
         "entropy": dataclasses.replace(GRPO, entropy_coef=0.01),
         "mask_truncated": dataclasses.replace(GRPO, mask_truncated=True),
@@ -176,6 +181,15 @@ def test_loss_is_zero_at_the_first_update_and_its_gradient_is_not():
     assert np.linalg.norm(grad) > 0.1
 
 
+def one_token(logprob, old, advantage) -> dict:
+    """A batch of one row of one token."""
+    return {
+        "logprob": np.full((1, 1), logprob), "mask": np.ones((1, 1), bool),
+        "truncated": np.zeros(1, bool), "advantage": np.array([advantage]),
+        "old": np.full((1, 1), old), "ref": None, "sample": None, "entropy": None,
+    }  # fmt: skip
+
+
 LOW, INSIDE, HIGH = np.log(0.5), 0.0, np.log(2.0)
 
 
@@ -191,11 +205,7 @@ LOW, INSIDE, HIGH = np.log(0.5), 0.0, np.log(2.0)
     ],
 )
 def test_the_clip_truth_table(log_ratio, advantage, value, slope, dual):
-    batch = {
-        "logprob": np.full((1, 1), -1.0), "mask": np.ones((1, 1), bool),
-        "truncated": np.zeros(1, bool), "advantage": np.array([advantage]),
-        "old": np.full((1, 1), -1.0 - log_ratio), "ref": None, "sample": None, "entropy": None,
-    }  # fmt: skip
+    batch = one_token(-1.0, -1.0 - log_ratio, advantage)
     plain = dataclasses.replace(GRPO, kl_coef=0.0)
     loss, metrics, grad = value_and_grad(batch, plain)
     assert (-loss, -grad[0, 0]) == pytest.approx((value, slope), abs=1e-6)
@@ -203,6 +213,78 @@ def test_the_clip_truth_table(log_ratio, advantage, value, slope, dual):
     assert metrics["clip/high"] == (log_ratio == HIGH and advantage > 0)
     loss, _, grad = value_and_grad(batch, dataclasses.replace(plain, dual_clip=1.5))
     assert (-loss, -grad[0, 0]) == pytest.approx(dual or (value, slope), abs=1e-6)
+
+
+TV, TV_LIMIT, KL_LIMIT = PRESETS["dppo"], 0.15, 0.05
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advantage", "ratio", "masked_by_tv", "masked_by_kl"),
+    [  # |p - q| and q log(q/p) + (1 - q) log((1 - q)/(1 - p))
+        (0.5, 0.7, 1.0, 1.4, True, True),  # 0.2 and 0.087
+        (0.5, 0.6, 1.0, 1.2, False, False),  # 0.1 and 0.020
+        (0.5, 0.7, -1.0, 1.4, False, False),  # far, and on the way back
+        (0.5, 0.3, -1.0, 0.6, True, True),  # 0.2 and 0.087
+        (0.5, 0.3, 1.0, 0.6, False, False),  # far, and on the way back
+        (0.5, 0.5, 1.0, 1.0, False, False),
+        (1e-5, 1e-3, 1.0, 100.0, False, False),  # a hundredfold of nothing: 0.00099 and 0.00094
+        (0.99, 0.8, -1.0, 0.8 / 0.99, True, True),  # inside of PPO's clip range: 0.19 and 0.18
+        (0.9, 0.8, -1.0, 0.8 / 0.9, False, False),  # 0.1 and 0.037
+        (0.02, 0.15, 1.0, 7.5, False, True),  # 0.13 and 0.099
+        (0.5, 1.0, 1.0, 2.0, True, True),  # as close to 1 as numbers go
+    ],
+)
+def test_the_dppo_truth_table(old, new, advantage, ratio, masked_by_tv, masked_by_kl):
+    """Its value is ρ A and so is its slope by log π, or both are 0."""
+    batch = one_token(np.log(new), np.log(old), advantage)
+    for surrogate, limit, masked in (
+        ("dppo_tv", TV_LIMIT, masked_by_tv),
+        ("dppo_kl", KL_LIMIT, masked_by_kl),
+    ):
+        objective = dataclasses.replace(TV, surrogate=surrogate, divergence_limit=limit)
+        loss, metrics, grad = value_and_grad(batch, objective)
+        expected = 0.0 if masked else ratio * advantage
+        # Dr. GRPO divides by the longest completion.
+        assert -loss * LIMIT == pytest.approx(expected, rel=1e-5)
+        assert -grad[0, 0] * LIMIT == pytest.approx(expected, rel=1e-5)
+        assert metrics["clip/masked"] == masked
+
+
+@pytest.mark.parametrize("old", [0.0, -1e-6])
+@pytest.mark.parametrize("surrogate", ["dppo_tv", "dppo_kl"])
+def test_a_token_that_was_certain_and_is(surrogate, old):
+    """Its probability is 1 in floating point: the 0 left for all others is divided by nothing."""
+    objective = dataclasses.replace(TV, surrogate=surrogate)
+    loss, metrics, grad = value_and_grad(one_token(0.0, old, 1.0), objective)
+    assert (-loss * LIMIT, -grad[0, 0] * LIMIT) == pytest.approx((1.0, 1.0), rel=1e-5)
+    assert metrics["clip/masked"] == 0
+
+
+def test_a_kl_that_masks_in_one_direction_only():
+    """From 0.2 to 0.02 KL(π_old ‖ π) is 0.298, and from 0.02 to 0.2 it is 0.153."""
+    objective = dataclasses.replace(TV, surrogate="dppo_kl", divergence_limit=0.2)
+    batch = one_token(np.log(0.02), np.log(0.2), -1.0)
+    assert value_and_grad(batch, objective)[1]["clip/masked"] == 1
+    batch = one_token(np.log(0.2), np.log(0.02), 1.0)
+    assert value_and_grad(batch, objective)[1]["clip/masked"] == 0
+
+
+def test_what_is_masked_is_counted_among_all_tokens():
+    batch = batch_of()
+    objective = VARIANTS["dppo_kl"]
+    rows = [
+        [
+            oracle_losses.is_masked(objective, *pair, advantage)
+            for pair in zip(logprob[mask], old[mask], strict=True)
+        ]
+        for logprob, old, mask, advantage in zip(
+            batch["logprob"], batch["old"], batch["mask"], batch["advantage"], strict=True
+        )
+    ]
+    masked = [x for row in rows for x in row]
+    assert 0 < sum(masked) < len(masked)
+    told = value_and_grad(batch, objective)[1]["clip/masked"]
+    assert told == pytest.approx(sum(masked) / len(masked))
 
 
 def test_no_gradient_reaches_what_is_frozen():

@@ -1,7 +1,6 @@
 """What a config may say: every field has a rule, and what is wrong is said in one line."""
 
 import ast
-import dataclasses
 import importlib
 import pathlib
 import re
@@ -10,7 +9,7 @@ import jax
 import pytest
 
 from configs import base
-from grpo.algorithms.presets import GRPO
+from grpo.algorithms.presets import GRPO, objective_of
 from grpo.checks import problems as checks
 from grpo.checks.problems import leaves
 from grpo.checks.rules import COMMON, REWARD
@@ -56,7 +55,10 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (REWARDS, None, "=None: expected named fields, as in configs/base.py"),
     (f"{G}loss.decoupled", "no", "='no': expected True or False"),
     (f"{G}loss.clip_low", "0.2", "='0.2': expected a number"),
-    (f"{G}loss.kl_coef", None, "=None: expected a number"),
+    (f"{G}loss.kl_coef", "0.1", "='0.1': expected a number"),
+    (f"{G}loss.preset", "dpo", "='dpo': expected one of grpo, dr_grpo, dapo, "),
+    (f"{G}loss.preset", "dpo", "; did you mean dppo?"),
+    (f"{G}loss.preset", None, "=None: expected one of grpo, dr_grpo, dapo, "),
     (f"{REWARDS}.correct_answer.weight", "1", "='1': expected a number"),
     (f"{S}steps", -1, "=-1: expected an integer, at least 1"),
     (f"{S}steps", 0, "=0: expected an integer, at least 1"),
@@ -77,6 +79,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("stages.more", 3, ".kind=None: expected one of sft, grpo, evaluate"),
 ]
 
+REFILL = {f"{G}dynamic_sampling": "refill", f"{G}max_rounds": 3}
 BAD_TOGETHER = [  # changes, and how the line about them begins
     (
         {"pipeline": ("sft", "gprpo")},
@@ -106,8 +109,30 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         "low below high",
     ),
     ({f"{G}loss.kl": "k4"}, f"{G}loss.kl='k4': expected one of k1, k2, k3"),
-    ({f"{G}loss.scale": "none"}, f"{G}loss.eps=1e-06 would do nothing under scale='none': set it"),
-    ({f"{G}loss.clip_low": None}, f"{G}loss.clip_low=None: a number is needed"),
+    (
+        {f"{G}loss.scale": "none", f"{G}loss.eps": 1e-6},
+        f"{G}loss.eps=1e-06 would do nothing under scale='none': set it to None",
+    ),
+    (
+        {f"{G}loss.preset": "dppo", f"{G}loss.dual_clip": 3.0},
+        f"{G}loss.dual_clip=3.0 would do nothing under surrogate='dppo_tv': set it to None",
+    ),
+    (
+        {f"{G}loss.surrogate": "dppo_tv"},
+        f"{G}loss.divergence_limit=None: a number is needed under surrogate='dppo_tv'",
+    ),
+    (
+        {f"{G}loss.preset": "maxrl", f"{REWARDS}.correct_answer.low": -1.0},
+        f"{REWARDS}.correct_answer: weight=1.0, low=-1.0: loss.scale='mean' divides by the mean",
+    ),
+    (
+        {f"{G}loss.preset": "maxrl", f"{REWARDS}.correct_answer.weight": -1.0},
+        f"{REWARDS}.correct_answer: weight=-1.0, low=0.0: loss.scale='mean' divides by the mean",
+    ),
+    (
+        {f"{G}loss.preset": "reinforce_pp_baseline", **REFILL},
+        f"{G}dynamic_sampling='refill': each round would have a baseline or scale of its own",
+    ),
     ({f"{G}loss.baseline": "batch"}, f"{G}loss.baseline='batch' with scale='group' divides"),
     ({f"{G}loss.kl_coef": -0.1}, f"{G}loss.kl_coef=-0.1: expected a number from 0 on"),
     (
@@ -224,7 +249,13 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
 
 
 def test_the_default_loss_is_that_of_the_mission():
-    assert base.grpo().loss.to_dict() == dataclasses.asdict(GRPO)
+    assert objective_of(base.grpo().loss.to_dict()) == GRPO
+
+
+def test_a_loss_that_looks_like_trouble_and_is_none():
+    """A penalty that is only logged is in no mean; groups can be refilled over their own mean."""
+    logged = {f"{REWARDS}.demo_numbers": base.reward(0.0, -1.0, 1.0).to_dict()}
+    assert problems(changed({f"{G}loss.preset": "maxrl", **logged, **REFILL})) == []
 
 
 def test_every_field_is_read():

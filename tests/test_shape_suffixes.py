@@ -27,7 +27,7 @@ from tests.helpers import TINY, weighed
 
 ROOT = pathlib.Path(__file__).parent.parent
 OURS = tuple(str(ROOT / room) for room in ("models", "grpo"))
-LETTERS = "PGBICTSVLDFNKQHRM1"
+LETTERS = "PGBICTSVLDFNKQHRME1"
 SUFFIX = re.compile(rf"[a-z][a-z0-9_]*_([{LETTERS}]+)")
 
 

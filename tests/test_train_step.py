@@ -195,9 +195,11 @@ def test_modes_differ():
         for b in flat
         if a < b and np.allclose(flat[a], flat[b], rtol=1e-3, atol=1e-7)
     }
-    grpo = ("grpo", "k3", "token_sequence")  # one and the same, under three names
-    expected = {frozenset((a, b)) for a in grpo for b in grpo if a != b}
-    assert same == expected | {frozenset(("dapo", "reinforce_pp"))}  # these differ in advantages
+    equal = (
+        ("grpo", "k3", "token_sequence"),  # one and the same, under three names
+        ("dapo", "reinforce_pp", "maxrl"),  # these differ in advantages
+    )
+    assert same == {frozenset((a, b)) for names in equal for a in names for b in names if a != b}
 
 
 OPTIONS = {

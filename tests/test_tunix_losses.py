@@ -59,6 +59,7 @@ def objective_of(name: str) -> Objective:
             dual_clip=case["epsilon_c"],
             tau_positive=None,
             tau_negative=None,
+            divergence_limit=None,
             aggregation=AGGREGATION[case["loss_agg_mode"]],
             kl=KL[case["kl_loss_mode"]],
             kl_in="loss",

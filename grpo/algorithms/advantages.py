@@ -7,6 +7,9 @@
                batch          mean of all P·G completions          REINFORCE++, arXiv:2501.03262
     scale      group          the group's standard deviation       GRPO
                batch          that of all rewards                  REINFORCE++
+               advantages     that of r - baseline, over the       REINFORCE++-baseline, same paper
+                              batch
+               mean           the group's mean                     MaxRL, arXiv:2602.02710
                none           1 (and no eps)                       Dr. GRPO, arXiv:2503.20783
 
 Standard deviations are those of a sample (ddof = 1), in two passes. A reward that is not finite
@@ -14,7 +17,15 @@ abstains: it counts in no mean and no deviation, and its advantage is 0. Rewards
 the batch baseline: of the batch) that are equal up to rounding give exactly 0, as does a completion
 without a second one to be compared with.
 
-Deviation from the papers: GRPO does not say which deviation, and has no eps; these are Tunix's.
+MaxRL is made for rewards of 0 and 1, where its A weights ∇ log π to the gradient of log (chance to
+be right), up to order G; the formula is applied to any rewards from 0 on. A group whose mean is 0
+or less has advantage 0 throughout: divided by a negative mean, the worse completions would become
+the likelier ones. (A config with rewards below 0 is refused: grpo/checks/problems.py.)
+
+Deviations from the papers: GRPO does not say which deviation, and has no eps; these are Tunix's.
+REINFORCE++-baseline's deviation is over completions; in its authors' code over tokens, so that
+long completions count for more, and after a subtraction of the mean, which is 0 over completions
+that are compared with their group's mean.
 """
 
 import jax
@@ -25,7 +36,7 @@ from grpo.algorithms.masked import inside
 Array = jax.Array
 EQUAL = 1e-6  # rewards closer than this, relative to the largest, are equal
 BASELINES = ("group", "leave_one_out", "batch")
-SCALES = ("group", "batch", "none")
+OVER_BATCH = ("batch", "advantages")  # scales that look beyond a completion's group
 
 
 def mean_and_std(reward_PG: Array, valid_PG: Array, axis: int | None) -> tuple[Array, Array]:
@@ -53,10 +64,24 @@ def advantages(reward_PG: Array, *, baseline: str, scale: str, eps: float) -> Ar
         count_P1 = jnp.sum(valid_PG, axis=1, keepdims=True)
         advantage_PG = advantage_PG * count_P1 / jnp.maximum(count_P1 - 1, 1)
     if scale != "none":
-        _, std = mean_and_std(reward_PG, valid_PG, None if scale == "batch" else 1)
-        advantage_PG = advantage_PG / (std + eps)
+        advantage_PG = advantage_PG / (SCALES[scale](reward_PG, advantage_PG, valid_PG) + eps)
     idle = all_equal(reward_PG, valid_PG, axis) | ~valid_PG
     return jnp.where(idle, 0.0, advantage_PG)
+
+
+def _positive_mean(reward_PG: Array, valid_PG: Array) -> Array:
+    """mean_P1 of the groups; infinite where it is not above 0, so that nothing is left of A."""
+    mean_P1, _ = mean_and_std(reward_PG, valid_PG, 1)
+    return jnp.where(mean_P1 > 0, mean_P1, jnp.inf)
+
+
+SCALES = {
+    "group": lambda reward_PG, _, valid_PG: mean_and_std(reward_PG, valid_PG, 1)[1],
+    "batch": lambda reward_PG, _, valid_PG: mean_and_std(reward_PG, valid_PG, None)[1],
+    "advantages": lambda _, advantage_PG, valid_PG: mean_and_std(advantage_PG, valid_PG, None)[1],
+    "mean": lambda reward_PG, _, valid_PG: _positive_mean(reward_PG, valid_PG),
+    "none": None,
+}
 
 
 def decoupled_advantages(

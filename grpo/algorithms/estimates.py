@@ -45,23 +45,23 @@ def wilson(right: int, total: int, *, z: float) -> tuple[float, float]:
     return low, high
 
 
-def checked(right_N: np.ndarray, k: int) -> np.ndarray:
-    """`right_N` as an array; an error unless it is one row of booleans, with k of them to draw."""
-    right_N = np.asarray(right_N)
-    if right_N.ndim != 1 or right_N.dtype != bool:
-        raise ValueError(f"right is {right_N.dtype} {right_N.shape}: needs one row of booleans")
-    if not 1 <= k <= len(right_N):
-        raise ValueError(f"k={k}, n={len(right_N)}: needs 1 <= k <= n")
-    return right_N
+def checked(right_G: np.ndarray, k: int) -> np.ndarray:
+    """`right_G` as an array; an error unless it is one row of booleans, with k of them to draw."""
+    right_G = np.asarray(right_G)
+    if right_G.ndim != 1 or right_G.dtype != bool:
+        raise ValueError(f"right is {right_G.dtype} {right_G.shape}: needs one row of booleans")
+    if not 1 <= k <= len(right_G):
+        raise ValueError(f"k={k}, n={len(right_G)}: needs 1 <= k <= n")
+    return right_G
 
 
-def pass_at_k(right_N: np.ndarray, k: int) -> float:
+def pass_at_k(right_G: np.ndarray, k: int) -> float:
     """The chance that k of the samples, drawn without replacement, hold one that is right."""
-    right_N = checked(right_N, k)
-    n = len(right_N)
+    right_G = checked(right_G, k)
+    n = len(right_G)
     total = math.comb(n, k)
     # In whole numbers up to the one division, which rounds once, however long they are.
-    return (total - math.comb(n - int(right_N.sum()), k)) / total
+    return (total - math.comb(n - int(right_G.sum()), k)) / total
 
 
 @functools.lru_cache(maxsize=4)  # problems have the same n, and few k are asked for
@@ -78,33 +78,33 @@ def subsets(n: int, k: int) -> np.ndarray:
     return inside_NS
 
 
-def maj_at_k(vote_N: np.ndarray, logprob_N: np.ndarray, right_N: np.ndarray, k: int) -> float:
+def maj_at_k(vote_G: np.ndarray, logprob_G: np.ndarray, right_G: np.ndarray, k: int) -> float:
     """The expected accuracy of a vote among k of the samples, drawn without replacement.
 
-    `vote_N` numbers the answers from 0 on, NO_ANSWER where there is none; `logprob_N` has the mean
+    `vote_G` numbers the answers from 0 on, NO_ANSWER where there is none; `logprob_G` has the mean
     log-prob of each completion.
     """
-    right_N, vote_N = checked(right_N, k), np.asarray(vote_N)
-    logprob_N = np.asarray(logprob_N, float)
-    votes_N = vote_N != NO_ANSWER
-    if not vote_N.shape == logprob_N.shape == right_N.shape:
-        raise ValueError(f"shapes {vote_N.shape}, {logprob_N.shape}, {right_N.shape} differ")
-    if vote_N.dtype.kind not in "iu" or np.any(vote_N < NO_ANSWER):
+    right_G, vote_G = checked(right_G, k), np.asarray(vote_G)
+    logprob_G = np.asarray(logprob_G, float)
+    votes_G = vote_G != NO_ANSWER
+    if not vote_G.shape == logprob_G.shape == right_G.shape:
+        raise ValueError(f"shapes {vote_G.shape}, {logprob_G.shape}, {right_G.shape} differ")
+    if vote_G.dtype.kind not in "iu" or np.any(vote_G < NO_ANSWER):
         raise ValueError(f"votes are whole numbers from {NO_ANSWER} on")
-    if not np.isfinite(logprob_N[votes_N]).all():
+    if not np.isfinite(logprob_G[votes_G]).all():
         raise ValueError("the mean log-prob of a sample with an answer is not finite")
-    if np.any(right_N & ~votes_N):
+    if np.any(right_G & ~votes_G):
         raise ValueError("a sample without an answer is said to be right")
-    is_VN = np.unique(vote_N[votes_N])[:, None] == vote_N
-    right_V = np.any(is_VN & right_N, axis=1)
-    if np.any(is_VN & right_V[:, None] & ~right_N):
+    is_VG = np.unique(vote_G[votes_G])[:, None] == vote_G
+    right_V = np.any(is_VG & right_G, axis=1)
+    if np.any(is_VG & right_V[:, None] & ~right_G):
         raise ValueError("samples of one answer are said to be right and wrong")
-    inside_NS = subsets(len(vote_N), k)
+    inside_NS = subsets(len(vote_G), k)
     if not right_V.any():
         return 0.0
-    count_VS = is_VN.astype(float) @ inside_NS
+    count_VS = is_VG.astype(float) @ inside_NS
     top_S = np.maximum(count_VS.max(axis=0), 1)  # 1 where nobody votes: then nothing has the top
-    mean_VS = np.where(is_VN, logprob_N, 0.0) @ inside_NS / top_S  # of those with the top count
+    mean_VS = np.where(is_VG, logprob_G, 0.0) @ inside_NS / top_S  # of those with the top count
     mean_VS[count_VS < top_S] = -np.inf
     wins_VS = (count_VS == top_S) & (mean_VS >= mean_VS.max(axis=0) - EQUAL)
     points_S = wins_VS[right_V].sum(axis=0) / np.maximum(wins_VS.sum(axis=0), 1)

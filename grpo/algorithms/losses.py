@@ -27,7 +27,7 @@ from grpo.algorithms.masked import inside, masked_sum, sequence_mean
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.ratios import RATIOS
-from grpo.algorithms.surrogates import SURROGATES
+from grpo.algorithms.surrogates import BEYOND, SURROGATES
 
 Array = jax.Array
 LIMIT = 20.0  # of log-ratios
@@ -62,11 +62,12 @@ def policy_loss(
     advantage_B1 = jax.lax.stop_gradient(groups.advantage_B)[:, None]
 
     log_ratio_BC = jnp.clip(logprob_BC - old_BC, -LIMIT, LIMIT)
-    pooled_BC = RATIOS[objective.ratio](log_ratio_BC, mask_BC, advantage_B1, objective)
+    pool, surrogate = RATIOS[objective.ratio], SURROGATES[objective.surrogate]
+    pooled_BC = pool(log_ratio_BC, mask_BC, advantage_B1, **objective.read_by(pool))
     ratio_BC = jnp.exp(pooled_BC)
-    gain_BC = SURROGATES[objective.surrogate](ratio_BC, advantage_B1, logprob_BC, objective)
+    gain_BC = surrogate(ratio_BC, advantage_B1, logprob_BC, **objective.read_by(surrogate))
     seen_BC = jnp.exp(log_ratio_BC) if objective.ratio == "geometric" else ratio_BC
-    sums = _clipped(seen_BC, advantage_B1, share_BC, objective)
+    sums = _beyond(seen_BC, advantage_B1, logprob_BC, share_BC, objective)
     sums["ratio/mean"] = masked_sum(ratio_BC, share_BC)
     tops = {"ratio/max": jnp.max(inside(ratio_BC, mask_BC))}
 
@@ -119,21 +120,14 @@ def _require(objective: Objective, entropy_BC: Array | None, groups: Groups) -> 
         raise ValueError(f"the objective needs {', '.join(missing)}: it was not given")
 
 
-def _clipped(
-    ratio_BC: Array, advantage_B1: Array, share_BC: Array, objective: Objective
+def _beyond(
+    ratio_BC: Array, advantage_B1: Array, logprob_BC: Array, share_BC: Array, objective: Objective
 ) -> dict[str, Array]:
-    """The shares of tokens beyond the clip range, on the side where clipping acts."""
-    low, high, dual = objective.clip_low, objective.clip_high, objective.dual_clip
-    if low is None or high is None:
+    """The shares of tokens that the surrogate holds back, by the way it does."""
+    if (beyond := BEYOND.get(objective.surrogate)) is None:
         return {}
-    both = objective.surrogate == "cispo"  # its weights are clipped whatever the advantage
-    beyond = {
-        "clip/low": (ratio_BC < 1 - low) & ((advantage_B1 < 0) | both),
-        "clip/high": (ratio_BC > 1 + high) & ((advantage_B1 > 0) | both),
-    }
-    if dual is not None:
-        beyond["clip/dual"] = (ratio_BC > dual) & (advantage_B1 < 0)
-    return {name: masked_sum(x.astype(jnp.float32), share_BC) for name, x in beyond.items()}
+    tokens = beyond(ratio_BC, advantage_B1, logprob_BC, **objective.read_by(beyond))
+    return {name: masked_sum(x.astype(jnp.float32), share_BC) for name, x in tokens.items()}
 
 
 def kl_penalty(

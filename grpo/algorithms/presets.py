@@ -1,4 +1,4 @@
-"""The algorithms of the papers, as choices of the pieces.
+"""The algorithms of the papers, as choices of the pieces, and the configs that start from them.
 
 grpo          arXiv:2402.03300, with this project's clip 0.2 and KL 0.08
 dr_grpo       arXiv:2503.20783: no division by length or deviation, no KL
@@ -13,12 +13,28 @@ reinforce_pp  arXiv:2501.03262: normalised over the batch, KL in the reward with
 cispo         arXiv:2506.13585: clipped weights, no lower bound. The paper gives no number for
               the upper one
 gmpo          arXiv:2507.20673: geometric mean, clip range (e^-0.4, e^0.4)
+maxrl         arXiv:2602.02710: A divided by the group's mean reward. Its estimator sums over the
+              tokens of a completion; the mean over all tokens and the clip range are those of its
+              authors' code, where each batch is used once
+dppo          arXiv:2602.04879: trust region on the token's probability, as total variation with
+              its authors' limit 0.15, over Dr. GRPO as they recommend. With surrogate="dppo_kl"
+              their limit is 0.05
+reinforce_pp_baseline
+              arXiv:2501.03262, the variant with several completions per prompt: the group's mean
+              as baseline, the deviation of the batch, k2 in the loss with its authors' 0.001
+              (their scripts have it from 1e-3 down to 1e-5)
+
+A config's loss section names a preset and has every field of an Objective: None is what the preset
+has; a value is the config's own. A preset's value that nothing reads under the config's choices is
+dropped; a config's own one is an error. OFF is what switches a feature of a preset off.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from grpo.algorithms.objective import Objective
+from grpo.algorithms.objective import Objective, idle
 
 GRPO = Objective(
     baseline="group",
@@ -35,6 +51,7 @@ GRPO = Objective(
     dual_clip=None,
     tau_positive=None,
     tau_negative=None,
+    divergence_limit=None,
     aggregation="sequence",
     kl="k3",
     kl_in="loss",
@@ -47,9 +64,11 @@ GRPO = Objective(
 )
 NO_KL = dataclasses.replace(GRPO, kl_coef=0.0)
 
+DR_GRPO = dataclasses.replace(NO_KL, scale="none", eps=None, aggregation="constant")
+
 PRESETS: dict[str, Objective] = {
     "grpo": GRPO,
-    "dr_grpo": dataclasses.replace(NO_KL, scale="none", eps=None, aggregation="constant"),
+    "dr_grpo": DR_GRPO,
     "dapo": dataclasses.replace(
         NO_KL, aggregation="token", clip_high=0.28, overlong_buffer=0.2, overlong_penalty=1.0
     ),
@@ -69,4 +88,53 @@ PRESETS: dict[str, Objective] = {
     "gmpo": dataclasses.replace(
         NO_KL, ratio="geometric", clip_low=1 - math.exp(-0.4), clip_high=math.exp(0.4) - 1
     ),
+    "maxrl": dataclasses.replace(NO_KL, scale="mean", aggregation="token"),
+    "dppo": dataclasses.replace(
+        DR_GRPO, surrogate="dppo_tv", clip_low=None, clip_high=None, divergence_limit=0.15
+    ),
+    "reinforce_pp_baseline": dataclasses.replace(
+        GRPO, scale="advantages", aggregation="token", kl="k2", kl_coef=1e-3
+    ),
 }  # fmt: skip
+OFF: dict[str, Any] = {
+    "overlong_buffer": 0.0,
+    "overlong_penalty": 0.0,
+    "dual_clip": 0.0,
+    "correction": "none",
+    "correction_level": "none",
+    "correction_cap": 0.0,
+    "off_policy_limit": 0.0,
+}
+
+
+def resolve(loss: Mapping[str, Any]) -> dict[str, Any]:
+    """A loss section with what its preset says filled in; that of such a section is the same."""
+    name = loss["preset"]
+    if name not in PRESETS:
+        raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}")
+    preset = dataclasses.asdict(PRESETS[name])
+    if unknown := sorted(loss.keys() - preset.keys() - {"preset"}):
+        raise ValueError(f"{unknown[0]}: unknown field of a loss")
+    own = {field for field in preset if loss.get(field) is not None}
+    # What is off in the preset is not switched off once more.
+    own -= {field for field in own if preset[field] is None and _is_off(field, loss[field])}
+    fields = {field: loss[field] if field in own else preset[field] for field in preset}
+    dropped = idle(_switched(fields)) - own
+    return {"preset": name, **{f: None if f in dropped else x for f, x in fields.items()}}
+
+
+def objective_of(loss: Mapping[str, Any]) -> Objective:
+    """The objective of a loss section, resolved or not."""
+    fields = _switched(resolve(loss))
+    del fields["preset"]
+    return Objective(**fields)
+
+
+def _is_off(field: str, value: Any) -> bool:
+    """Whether a value is the one that switches its feature off."""
+    return field in OFF and value == OFF[field]
+
+
+def _switched(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as an Objective has them: None where a feature is off."""
+    return {field: None if _is_off(field, x) else x for field, x in fields.items()}

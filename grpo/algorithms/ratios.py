@@ -7,6 +7,8 @@
 
 Under `geometric` the clipping of the surrogate is the one that happened here: a mean of ratios that
 are each within a bound is within it.
+
+The keywords of a ratio are the fields of an Objective that it reads.
 """
 
 import math
@@ -19,24 +21,26 @@ from grpo.algorithms.masked import sequence_mean
 Array = jax.Array
 
 
-def token(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, options):
+def token(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array) -> Array:
     """Each token by itself."""
     return log_ratio_BC
 
 
-def sequence(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, options):
+def sequence(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array) -> Array:
     """(π/π_old)^(1/length) of the whole sequence."""
     return jnp.broadcast_to(sequence_mean(log_ratio_BC, mask_BC), log_ratio_BC.shape)
 
 
-def geometric(log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, options):
+def geometric(
+    log_ratio_BC: Array, mask_BC: Array, advantage_B1: Array, *, clip_low: float, clip_high: float
+) -> Array:
     """The sequence's ratio, of tokens clipped one by one, to the pessimistic side."""
     clipped_BC = jnp.where(
         advantage_B1 > 0,
-        jnp.minimum(log_ratio_BC, math.log1p(options.clip_high)),
-        jnp.maximum(log_ratio_BC, math.log1p(-options.clip_low)),
+        jnp.minimum(log_ratio_BC, math.log1p(clip_high)),
+        jnp.maximum(log_ratio_BC, math.log1p(-clip_low)),
     )
-    return sequence(clipped_BC, mask_BC, advantage_B1, options)
+    return sequence(clipped_BC, mask_BC, advantage_B1)
 
 
 RATIOS = {"token": token, "sequence": sequence, "geometric": geometric}

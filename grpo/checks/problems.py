@@ -48,14 +48,14 @@ def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def fields(tree: Any, rules: Mapping[str, Rule], prefix: str) -> Lines:
     """What is wrong with single fields: unknown, missing, or of a value they may not have."""
-    told = dict(leaves(tree)) if isinstance(tree, Mapping) else {}
-    for path, value in told.items():
+    given = dict(leaves(tree)) if isinstance(tree, Mapping) else {}
+    for path, value in given.items():
         if path not in rules:
             yield f"{prefix}{path}: unknown field{nearest(path, rules)}"
         elif wrong := rules[path](value):
             yield f"{prefix}{path}={value!r}: {wrong}"
     for path in rules:
-        if path not in told:
+        if path not in given:
             yield f"{prefix}{path}: is missing; configs/base.py has its default"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import PRESETS
 from grpo.data.arithmetic import LEVELS
 from grpo.data.templates import TEMPLATES
 from models.attention import ATTENTION
@@ -157,15 +158,19 @@ TRAINED: dict[str, Rule] = {
     "evaluate_every": FROM_0,
     "checkpoint_every": COUNT,
 }
-# By type; which values there are, and which go together, an Objective says itself.
+# By type, or None: as the preset says. Which values there are, and which go together, an Objective
+# says itself.
 OF_TYPE: dict[Any, Rule] = {
     str: TEXT,
-    str | None: optional(TEXT),
+    str | None: TEXT,
     bool: FLAG,
     float: NUMBER,
-    float | None: optional(NUMBER),
+    float | None: NUMBER,
 }
-LOSS = {f"loss.{field.name}": OF_TYPE[field.type] for field in dataclasses.fields(Objective)}
+LOSS: dict[str, Rule] = {
+    "loss.preset": one_of(*PRESETS),
+    **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Objective)},
+}
 REWARD: dict[str, Rule] = {
     "weight": NUMBER,
     "low": NUMBER,

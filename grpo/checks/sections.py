@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from grpo.algorithms.objective import Objective
+from grpo.algorithms.advantages import OVER_BATCH
+from grpo.algorithms.presets import objective_of, resolve
 from grpo.rewards.compose import checked, faults
 from models.lora import TARGETS
 
@@ -36,27 +37,35 @@ def about_training(stage: Mapping) -> Lines:
 
 def about_groups(stage: Mapping) -> Lines:
     """Dynamic sampling: its rounds, and that groups are compared within themselves."""
-    sampling, loss = stage["dynamic_sampling"], stage["loss"]
+    sampling, loss = stage["dynamic_sampling"], resolve(stage["loss"])
     if (stage["max_rounds"] > 1) != (sampling == "refill"):
         yield (
             f"max_rounds={stage['max_rounds']}: dynamic_sampling={sampling!r} "
             f"needs {'more than 1' if sampling == 'refill' else '1'}"
         )
-    if sampling == "refill" and "batch" in (loss["baseline"], loss["scale"]):
+    if sampling == "refill" and (loss["baseline"] == "batch" or loss["scale"] in OVER_BATCH):
         yield (
             "dynamic_sampling='refill': each round would have a baseline or scale of its own: use "
-            "loss.baseline='group' and loss.scale='group' or 'none'"
+            "loss.baseline='group' and loss.scale='group', 'mean' or 'none'"
         )
 
 
 def about_loss(stage: Mapping) -> Lines:
-    """The objective, and what it needs to be measured."""
+    """The objective, and what it needs of rewards and measurements."""
+    loss = resolve(stage["loss"])
     try:
-        Objective(**stage["loss"])
+        objective_of(loss)
     except ValueError as error:
         yield from (f"loss.{line}" for line in str(error).split("; "))
-    if stage["loss"]["entropy_coef"] and not stage["entropy"]:
+    if loss["entropy_coef"] and not stage["entropy"]:
         yield "entropy=False: loss.entropy_coef needs it: set it to True, or the other to 0.0"
+    for name, entry in stage["rewards"].items() if loss["scale"] == "mean" else ():
+        weight, low = entry["weight"], entry["low"]
+        if weight < 0 or (weight and low < 0):
+            yield (
+                f"rewards.{name}: weight={weight}, low={low}: loss.scale='mean' divides by the "
+                "mean reward: expected none below 0"
+            )
 
 
 def about_rewards(rewards: Mapping) -> Lines:

@@ -36,9 +36,9 @@ class Answers(NamedTuple):
     """What a policy wrote: N completions, those of an example one after the other."""
 
     texts: list[str]
-    length_N: np.ndarray
-    truncated_N: np.ndarray
-    mean_logprob_N: np.ndarray
+    length_E: np.ndarray
+    truncated_E: np.ndarray
+    mean_logprob_E: np.ndarray
 
 
 def evaluate_greedy(
@@ -54,9 +54,9 @@ def evaluate_greedy(
         policy, examples, setting, batch=batch, group=1, step=GREEDY_STEP, sampling=GREEDY,
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
-    correct_N = correct(examples, answers.texts)
-    metrics = accuracy_metrics(correct_N, answers.texts, answers.length_N, answers.truncated_N)
-    return metrics, rows_of(examples, answers, correct_N)
+    correct_E = correct(examples, answers.texts)
+    metrics = accuracy_metrics(correct_E, answers.texts, answers.length_E, answers.truncated_E)
+    return metrics, rows_of(examples, answers, correct_E)
 
 
 def evaluate_samples(
@@ -76,18 +76,18 @@ def evaluate_samples(
         step=SAMPLED_STEP, sampling=sampling, max_new_tokens=max_new_tokens,
     )  # fmt: skip
     texts = answers.texts
-    correct_N = correct([example for example in examples for _ in range(samples)], texts)
+    correct_E = correct([example for example in examples for _ in range(samples)], texts)
     shape = (len(examples), samples)
     metrics = sample_metrics(
         [texts[i : i + samples] for i in range(0, len(texts), samples)],
-        correct_N["lenient"].reshape(shape),
-        answers.mean_logprob_N.reshape(shape),
+        correct_E["lenient"].reshape(shape),
+        answers.mean_logprob_E.reshape(shape),
         ks,
     )
-    for name, yes_N in correct_N.items():
-        metrics[f"sampled/accuracy/{name}"] = float(yes_N.mean())
-    metrics["sampled/length/mean"] = float(answers.length_N.mean())
-    return metrics, rows_of(examples, answers, correct_N)
+    for name, yes_E in correct_E.items():
+        metrics[f"sampled/accuracy/{name}"] = float(yes_E.mean())
+    metrics["sampled/length/mean"] = float(answers.length_E.mean())
+    return metrics, rows_of(examples, answers, correct_E)
 
 
 def prompts_of(batch: int, samples: int) -> int:
@@ -130,10 +130,10 @@ def sample_all(
 
 
 def rows_of(
-    examples: Sequence[Example], answers: Answers, correct_N: Mapping[str, np.ndarray]
+    examples: Sequence[Example], answers: Answers, correct_E: Mapping[str, np.ndarray]
 ) -> Rows:
     """What a reader wants to see of every completion."""
-    samples, reasons = len(answers.texts) // len(examples), finish_reasons(answers.truncated_N)
+    samples, reasons = len(answers.texts) // len(examples), finish_reasons(answers.truncated_E)
     return [
         {
             "id": examples[n // samples]["id"],
@@ -141,8 +141,8 @@ def rows_of(
             "question": examples[n // samples]["question"],
             "gold": examples[n // samples]["answer"],
             "completion": text,
-            "right": {name: bool(yes_N[n]) for name, yes_N in correct_N.items()},
-            "tokens": int(answers.length_N[n]),
+            "right": {name: bool(yes_E[n]) for name, yes_E in correct_E.items()},
+            "tokens": int(answers.length_E[n]),
             "finish": reasons[n],
         }
         for n, text in enumerate(answers.texts)

@@ -26,49 +26,49 @@ Z95 = 1.959963984540054
 
 
 def accuracy_metrics(
-    right_N: Mapping[str, np.ndarray],
+    right_E: Mapping[str, np.ndarray],
     texts: Sequence[str],
-    length_N: np.ndarray,
-    truncated_N: np.ndarray,
+    length_E: np.ndarray,
+    truncated_E: np.ndarray,
 ) -> dict[str, float]:
     """The metrics of one completion per problem."""
-    told: dict[str, float] = {}
-    for name, yes_N in right_N.items():
-        low, high = wilson(int(yes_N.sum()), yes_N.size, z=Z95)
-        told[f"accuracy/{name}"] = float(yes_N.mean())
-        told |= {f"accuracy/{name}/low": low, f"accuracy/{name}/high": high}
-    return told | {
+    metrics: dict[str, float] = {}
+    for name, yes_E in right_E.items():
+        low, high = wilson(int(yes_E.sum()), yes_E.size, z=Z95)
+        metrics[f"accuracy/{name}"] = float(yes_E.mean())
+        metrics |= {f"accuracy/{name}/low": low, f"accuracy/{name}/high": high}
+    return metrics | {
         "format/strict": float(np.mean([strict(text) is not None for text in texts])),
         "format/demo": float(np.mean([formatted_answer(text) is not None for text in texts])),
-        "length/mean": float(length_N.mean()),
-        "truncated": float(truncated_N.mean()),
+        "length/mean": float(length_E.mean()),
+        "truncated": float(truncated_E.mean()),
         "problems": len(texts),
     }
 
 
 def sample_metrics(
     texts: Sequence[Sequence[str]],
-    right_PN: np.ndarray,
-    logprob_PN: np.ndarray,
+    right_PG: np.ndarray,
+    logprob_PG: np.ndarray,
     ks: Sequence[int],
 ) -> dict[str, float]:
-    """pass@k and maj@k, the mean over problems; `texts` are the N samples of each."""
-    told: dict[str, float] = {}
-    votes_PN = [vote_ids(samples, row) for samples, row in zip(texts, right_PN, strict=True)]
+    """pass@k and maj@k, the mean over problems; `texts` are the G samples of each."""
+    metrics: dict[str, float] = {}
+    votes_PG = [vote_ids(samples, row) for samples, row in zip(texts, right_PG, strict=True)]
     for k in ks:
-        told[f"pass@{k}"] = float(np.mean([pass_at_k(row, k) for row in right_PN]))
-        if math.comb(right_PN.shape[1], k) > SUBSETS:
+        metrics[f"pass@{k}"] = float(np.mean([pass_at_k(row, k) for row in right_PG]))
+        if math.comb(right_PG.shape[1], k) > SUBSETS:
             continue  # there is no exact vote of so many subsets
-        problems = zip(votes_PN, logprob_PN, right_PN, strict=True)
-        told[f"maj@{k}"] = float(np.mean([maj_at_k(*problem, k=k) for problem in problems]))
-    return told
+        problems = zip(votes_PG, logprob_PG, right_PG, strict=True)
+        metrics[f"maj@{k}"] = float(np.mean([maj_at_k(*problem, k=k) for problem in problems]))
+    return metrics
 
 
-def vote_ids(samples: Sequence[str], right_N: np.ndarray) -> np.ndarray:
+def vote_ids(samples: Sequence[str], right_G: np.ndarray) -> np.ndarray:
     """A number for each answer, the same one for equal numbers; NO_ANSWER without one."""
     known: dict[tuple[Fraction | str, bool], int] = {}
     votes = []
-    for text, is_right in zip(samples, right_N, strict=True):
+    for text, is_right in zip(samples, right_G, strict=True):
         answer = lenient(text)
         if answer is None:
             votes.append(NO_ANSWER)

@@ -66,7 +66,7 @@ def accuracy_table(
     """What an evaluation stage found, a line per policy."""
     results = json.loads((workdir / "evaluations" / f"{name}.json").read_text("utf-8"))
     ks = [f"{kind}@{k}" for k in config["stages"][name]["ks"] for kind in ("pass", "maj")]
-    ks = [k for k in ks if any(k in told for told in results.values())]
+    ks = [k for k in ks if any(k in found for found in results.values())]
     header = [
         "after",
         "right",
@@ -79,20 +79,20 @@ def accuracy_table(
         "time",
     ]
     lines = []
-    for policy, told in results.items():
+    for policy, found in results.items():
         interval = ""
-        if "accuracy/strict" in told:
-            low, high = told["accuracy/strict/low"], told["accuracy/strict/high"]
+        if "accuracy/strict" in found:
+            low, high = found["accuracy/strict/low"], found["accuracy/strict/high"]
             interval = f"{100 * low:.1f} to {100 * high:.1f}"
         lines.append([
             policy,
-            share(told.get("accuracy/strict", told.get("sampled/accuracy/strict"))),
+            share(found.get("accuracy/strict", found.get("sampled/accuracy/strict"))),
             interval,
-            share(told.get("accuracy/lenient")),
-            share(told.get("accuracy/demo")),
-            share(told.get("format/strict")),
-            f"{told.get('length/mean', told.get('sampled/length/mean', math.nan)):.1f}",
-            *(share(told.get(k)) for k in ks),
+            share(found.get("accuracy/lenient")),
+            share(found.get("accuracy/demo")),
+            share(found.get("format/strict")),
+            f"{found.get('length/mean', found.get('sampled/length/mean', math.nan)):.1f}",
+            *(share(found.get(k)) for k in ks),
             duration(seconds[policy]) if policy in seconds else "",
         ])  # fmt: skip
     return table(header, lines)

@@ -1,4 +1,4 @@
-"""What is told of an iteration's completions: metrics, and a row for each of them."""
+"""What is written down of an iteration's completions: metrics, and a row for each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,10 +47,10 @@ def mean_of(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     """Each metric over the rounds of an iteration: maxima are the largest, others the mean."""
 
     def over(name: str) -> float:
-        told = [report[name] for report in reports if not np.isnan(report[name])]
-        if not told:
+        known = [report[name] for report in reports if not np.isnan(report[name])]
+        if not known:
             return float("nan")
-        return max(told) if name.endswith(("/max", "/max_abs")) else float(np.mean(told))
+        return max(known) if name.endswith(("/max", "/max_abs")) else float(np.mean(known))
 
     return {name: over(name) for name in reports[0]}
 

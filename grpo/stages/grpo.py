@@ -23,6 +23,7 @@ from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import kl_penalty, with_token_weights
 from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import objective_of
 from grpo.checks.rules import (
     COUNT,
     FLAG,
@@ -102,7 +103,7 @@ class Needs(NamedTuple):
 
 def needs_of(stage: Config) -> Needs:
     """What an iteration of the stage needs."""
-    objective = Objective(**stage["loss"])
+    objective = objective_of(stage["loss"])
     updates, reference = stage["epochs"] * stage["minibatches"], objective.kl_coef > 0
     penalty = reference and objective.kl_in == "reward"
     return Needs(objective, updates, updates > 1 or penalty, reference, penalty)
@@ -117,13 +118,18 @@ def buckets_of(stage: Config, config: Config) -> tuple[int, ...]:
 def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     """The programs of an iteration, for a policy that is there or for its shapes."""
     stage, needs = config["stages"][name], needs_of(config["stages"][name])
-    rows, C = stage["prompts"] * stage["group"], stage["max_new_tokens"]
-    buckets, minibatches = buckets_of(stage, config), stage["minibatches"]
+    C, minibatches = stage["max_new_tokens"], stage["minibatches"]
+    buckets = buckets_of(stage, config)
     scorer = Scorer(
         module=policy.module,
         temperature=stage["sampling"]["temperature"],
         with_entropy=stage["entropy"],
     )
+    sampling = sampling_programs(
+        policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],
+        group=stage["group"], max_new_tokens=C,
+    )  # fmt: skip
+    sampled = sampling["rollout"].eval_shape()
     programs = {
         "update": update_program(
             make_policy_loss(scorer, needs.objective),
@@ -131,19 +137,13 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
             optimizer=stage["optimizer"],
             updates=stage["iterations"] * needs.updates,
             microbatches=stage["microbatches"],
-            batches=[
-                shapes_of_batch(policy.mesh, rows // minibatches, bucket, C, needs)
-                for bucket in buckets
-            ],
+            batches=[shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled],
         ),
-        **sampling_programs(
-            policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],
-            group=stage["group"], max_new_tokens=C,
-        ),
-    }  # fmt: skip
+        **sampling,
+    }
     scored = [policy] * needs.old + [policy.base()] * needs.reference
     if scored:
-        tokens = [rows_shape(policy.mesh, jnp.int32, rows, bucket + C) for bucket in buckets]
+        tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
         programs["log-probs"] = Program(
             score_rows,
             tuple((one.variables, x_BT, x_BT) for one in scored for x_BT in tokens),
@@ -154,21 +154,18 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     return programs
 
 
-def shapes_of_batch(mesh: Any, rows: int, prompt: int, completion: int, needs: Needs) -> Groups:
-    """The shapes of what an update learns from."""
-    ids_BT = rows_shape(mesh, jnp.int32, rows, prompt + completion)
+def shapes_of_batch(sampled: Rollout, mesh: Any, minibatches: int, needs: Needs) -> Groups:
+    """The shapes of what an update learns from, given those of a rollout."""
+    rows, completion = len(sampled.truncated_B) // minibatches, sampled.completion_mask_BC.shape[1]
     logprob_BC = rows_shape(mesh, jnp.float32, rows, completion)
-    is_B = rows_shape(mesh, jnp.bool_, rows)
-    groups = Groups(
-        ids_BT=ids_BT,
-        mask_BT=ids_BT,
-        completion_mask_BC=rows_shape(mesh, jnp.bool_, rows, completion),
-        truncated_B=is_B,
-        sample_logprob_BC=logprob_BC,
-        advantage_B=rows_shape(mesh, jnp.float32, rows),
-        spread_B=is_B,
-        old_logprob_BC=logprob_BC if needs.updates > 1 else None,
-        ref_logprob_BC=logprob_BC if needs.reference else None,
+    groups = groups_of(
+        {n: rows_shape(mesh, x.dtype, rows, *x.shape[1:]) for n, x in sampled._asdict().items()},
+        {
+            "advantage_B": rows_shape(mesh, jnp.float32, rows),
+            "spread_B": rows_shape(mesh, jnp.bool_, rows),
+            "old_logprob_BC": logprob_BC if needs.updates > 1 else None,
+            "ref_logprob_BC": logprob_BC if needs.reference else None,
+        },
     )
     weigh = functools.partial(with_token_weights, limit=completion, objective=needs.objective)
     return jax.eval_shape(weigh, groups)
@@ -220,7 +217,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
             )
             state, metrics = setting.programs["update"](loop.state, start.frozen, batch)
             loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
-            of_rollout, done = {}, update + 1  # told once
+            of_rollout, done = {}, update + 1  # they are written once
             loop.move_to(loop.iteration + done // needs.updates, done % needs.updates)
             loop.evaluate_save_or_stop()
 
@@ -284,9 +281,9 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     )
     where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
     where["round"] = number  # groups are numbered within it
-    told = repeated, texts, rollout, scores, np.asarray(advantage_PG)
+    shown = repeated, texts, rollout, scores, np.asarray(advantage_PG)
     return Collected(
-        groups.each(np.asarray), rollout_metrics(*told), rollout_rows(where, *told, run.template)
+        groups.each(np.asarray), rollout_metrics(*shown), rollout_rows(where, *shown, run.template)
     )
 
 

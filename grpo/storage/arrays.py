@@ -1,8 +1,9 @@
 """A tree of arrays in a directory of orbax, and back: bit for bit, for any mesh.
 
 Stored flat, by the leaves' paths (`opt_state/1/0/mu/layers/mlp/up/w`), so what a file holds does
-not hang on the classes of the tree around it. Structure, shapes, dtypes and places come from a tree
-`like` the one that was stored, of arrays or of jax.ShapeDtypeStruct; nothing is ever cast or cut.
+not hang on the classes of the tree around it. Structure, shapes, dtypes and shardings come from a
+tree `like` the one that was stored, of arrays or of jax.ShapeDtypeStruct; nothing is ever cast or
+cut.
 """
 
 import contextlib
@@ -69,7 +70,7 @@ def mismatches(directory: pathlib.Path, like: Tree) -> list[str]:
 
 
 def read_arrays(directory: pathlib.Path, like: Tree) -> Tree:
-    """A stored tree that has no `mismatches`: structure and places of `like`, the stored bits."""
+    """A stored tree without `mismatches`: structure and shardings of `like`, the stored bits."""
     wanted = named(like)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     arguments = {

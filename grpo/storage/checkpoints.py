@@ -81,9 +81,9 @@ class Checkpoints:
     def beats_best(self, metric: float) -> bool:
         """Whether a metric is better than that of the best step; False if no step has one."""
         best = self.best()
-        told = None if best is None else read_about(self.path(best)).metric
+        known = None if best is None else read_about(self.path(best)).metric
         sign = MODES[self.best_mode]
-        return told is not None and sign * metric > sign * told
+        return known is not None and sign * metric > sign * known
 
     def save(
         self,
@@ -139,7 +139,7 @@ class Checkpoints:
         return found
 
     def restore(self, step: int, like: TrainState) -> Restored:
-        """A whole step, with the structure, dtypes and places of `like`."""
+        """A whole step, with the structure, dtypes and shardings of `like`."""
         path = self.path(step)
         if step not in self._verified and (reason := snapshot_fault(path)):
             raise SnapshotError(f"{path}: {reason}")

@@ -95,7 +95,7 @@ def snapshot_fault(directory: pathlib.Path) -> str:
 
 
 def read_snapshot(directory: pathlib.Path, like: TrainState) -> Restored:
-    """A checkpoint without a fault, with the structure, dtypes and places of `like`."""
+    """A checkpoint without a fault, with the structure, dtypes and shardings of `like`."""
     rest = like._replace(trainable=None)
     parts = {directory / "arrays/trainable": like.trainable, directory / "arrays/optimizer": rest}
     _refuse_mismatch(directory, parts)

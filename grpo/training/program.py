@@ -29,6 +29,10 @@ class Program(NamedTuple):
         """Runs it."""
         return self.function(*args, **self.static)
 
+    def eval_shape(self) -> list[Any]:
+        """The shapes of what each case gives."""
+        return [self.function.eval_shape(*case, **self.static) for case in self.cases]
+
     def lower(self) -> list[Any]:
         """Every case, traced and lowered, not compiled."""
         return [self.function.lower(*case, **self.static) for case in self.cases]

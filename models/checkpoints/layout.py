@@ -108,11 +108,11 @@ def build(
     leaf.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    places = jax.tree.leaves(shardings(shapes, mesh)) if mesh else [None] * len(leaves)
+    where = jax.tree.leaves(shardings(shapes, mesh)) if mesh else [None] * len(leaves)
     built: list[Any] = [None] * len(leaves)
     for i in sorted(range(len(leaves)), key=lambda i: -leaves[i][1].size):
         path, leaf = leaves[i]
-        built[i] = place(_read_leaf(path_name(path), leaf, read), places[i])
+        built[i] = place(_read_leaf(path_name(path), leaf, read), where[i])
     return jax.tree.unflatten(structure, built)
 
 

@@ -29,7 +29,7 @@ MISTAKES = [
             "sum(math.prod(device_shape(x)) *", "sum(x.size *",
             FULL),
     Mistake("a preflight forgets the reference", "grpo/stages/grpo.py",
-            "ref_logprob_BC=logprob_BC if needs.reference else None,", "ref_logprob_BC=None,",
+            "\"ref_logprob_BC\": logprob_BC if needs.reference else None,", "\"ref_logprob_BC\": None,",
             "tests/test_demo_config.py::test_the_rehearsal_runs"),
     Mistake("a preflight rolls out one completion per prompt", "grpo/rollout/generate.py",
             "    static = {\"group\": group, \"max_new_tokens\": max_new_tokens}", "    static = {\"group\": 1, \"max_new_tokens\": max_new_tokens}",

@@ -3,6 +3,7 @@
 from tests.mistakes import Mistake
 
 RULES, PROBLEMS = "grpo/checks/rules.py", "grpo/checks/problems.py"
+SECTIONS = "grpo/checks/sections.py"
 ARGUMENTS, RUN = "grpo/checks/arguments.py", "grpo/pipeline.py"
 ORIGIN, BASE = "grpo/runs/open_policy.py", "configs/base.py"
 
@@ -26,13 +27,13 @@ MISTAKES = [
             '"shown": 3,', '"shown": 3, "displayed": 3,',
             "tests/test_problems.py::test_every_field_is_read"),
     Mistake("another default loss in the config", BASE,
-            '"kl_coef": 0.08,', '"kl_coef": 0.04,',
+            '"preset": "grpo",', '"preset": "dr_grpo",',
             "tests/test_problems.py::test_the_default_loss_is_that_of_the_mission"),
     Mistake("unknown fields of a config pass", PROBLEMS,
             "        if path not in rules:\n", "        if path is rules:\n",
             "tests/test_problems.py::test_a_bad_field"),
     Mistake("missing fields of a config pass", PROBLEMS,
-            "        if path not in told:\n", "        if path is told:\n",
+            "        if path not in given:\n", "        if path is given:\n",
             "tests/test_problems.py::test_a_bad_field"),
     Mistake("the backend is started to check one device", PROBLEMS,
             "if wanted > 1 and wanted >", "if wanted >",
@@ -50,6 +51,21 @@ MISTAKES = [
     Mistake("only the first of a reward table's faults is told", "grpo/checks/sections.py",
             "        yield from faults(table)\n", "        yield from [*faults(table)][:1]\n",
             "tests/test_problems.py::test_everything_at_once"),
+    Mistake("MaxRL over rewards below 0", SECTIONS,
+            "(weight and low < 0)", "False",
+            "tests/test_problems.py::test_fields_that_do_not_go_together"),
+    Mistake("MaxRL refuses rewards below 0 that are only logged", SECTIONS,
+            "(weight and low < 0)", "low < 0",
+            "tests/test_problems.py::test_a_loss_that_looks_like_trouble_and_is_none"),
+    Mistake("groups refilled though the batch's advantages scale them", SECTIONS,
+            'loss["scale"] in OVER_BATCH', 'loss["scale"] == "batch"',
+            "tests/test_problems.py::test_fields_that_do_not_go_together"),
+    Mistake("a loss is judged by what stands in the config, not by its preset", SECTIONS,
+            'loss = resolve(stage["loss"])', 'loss = stage["loss"]',
+            "tests/test_problems.py::test_fields_that_do_not_go_together"),
+    Mistake("any preset's name passes", RULES,
+            '"loss.preset": one_of(*PRESETS)', '"loss.preset": TEXT',
+            "tests/test_problems.py::test_a_bad_field"),
     Mistake("a launch without its own unknown flags", ARGUMENTS,
             "if section.removeprefix(\"no\") not in known:", "if not section:",
             "tests/test_launch.py::test_a_bad_command_line"),
