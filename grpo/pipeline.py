@@ -1,7 +1,8 @@
 """A run: the stages of a config's pipeline, one after the other, in a directory.
 
 The same call goes on where the last one ended. At the end there is DONE beside summary.md, or
-FAILED with the reason; while it goes, `lock` is held, so that no second run writes beside it.
+FAILED with the reason and the traceback; while it goes, `lock` is held, so that no second run
+writes beside it.
 
     exit code   0   finished          75   asked to stop, and saved: start it again
                 1   failed             2   the config or its files are wrong; nothing was computed
@@ -10,6 +11,7 @@ FAILED with the reason; while it goes, `lock` is held, so that no second run wri
 import contextlib
 import fcntl
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -19,13 +21,14 @@ from typing import Any
 
 from grpo.algorithms.presets import resolve
 from grpo.checks.problems import problems
+from grpo.reporting.failure import failure
 from grpo.reporting.progress import Progress
 from grpo.reporting.summary import summary
-from grpo.runs.environment import environment
+from grpo.runs.environment import changes, environment
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
 from grpo.stages import evaluate, grpo, sft
-from grpo.storage.journal import read_journal
+from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
 
 # By kind: FIELDS, check, build, run (grpo/stages/__init__.py).
@@ -90,8 +93,8 @@ def run_stages(
         progress.say(f"{error}: everything is saved; the same command goes on from here")
         return SAVED
     except BaseException as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        (workdir / "FAILED").write_text(f"{reason}\n", "utf-8")
+        with contextlib.suppress(OSError):  # the error itself says more than a full disk
+            (workdir / "FAILED").write_text(failure(error, os.environ), "utf-8")
         progress.close()
         raise
     text = summary(config, workdir)
@@ -179,7 +182,10 @@ def signals(stop: Stop) -> Iterator[None]:
 
 def pin_data(run: Run) -> None:
     """Writes down what became of the data, or makes sure that it is what the run began with."""
-    file, here = run.workdir / "data.json", json.loads(json.dumps(run.data.report))
+    file, here = (
+        run.workdir / "data.json",
+        {name: json.loads(json.dumps(dataset.report)) for name, dataset in run.datasets.items()},
+    )
     if file.exists() and json.loads(file.read_text("utf-8")) != here:
         raise RunError(
             f"--workdir={run.workdir}: the data are no longer those in its data.json: name another "
@@ -191,8 +197,12 @@ def pin_data(run: Run) -> None:
 def record_environment(run: Run) -> None:
     """Adds a row on this launch; says so if it is another environment than the last one."""
     journal, here = run.journal("environment"), environment(run)
-    before = read_journal(journal.path)[-1] if journal.path.exists() else here
-    changed = [f"{key} {before[key]} -> {here[key]}" for key in here if here[key] != before[key]]
-    if changed:
-        run.progress.say(f"not bit by bit from here on: {', '.join(changed)}")
+    try:
+        rows = read_journal(journal.path) if journal.path.exists() else []
+    except JournalError as error:
+        run.progress.say(f"what earlier launches ran on is not known: {error}")
+        rows = []
+    # A launch that was killed may have left no row.
+    if rows and (changed := changes(rows[-1], here)):
+        run.progress.say(f"other than at the last launch, so bits may differ: {', '.join(changed)}")
     journal.write(here)

@@ -119,7 +119,9 @@ def variables_of(trainable: Params, frozen: Params | None) -> dict[str, Params]:
     return {"params": trainable} if frozen is None else {"params": frozen, "lora": trainable}
 
 
-def logits(policy: Policy, ids: Sequence[Sequence[int]] | Array, mask: Any = None) -> Array:
+def logits(
+    policy: Policy, ids: Sequence[Sequence[int]] | Array | np.ndarray, mask: Any = None
+) -> Array:
     """logits_BTV in float32 for rows of token ids; `mask` is 0 where a row is padded."""
     try:
         ids_BT = np.asarray(ids)

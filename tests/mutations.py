@@ -22,6 +22,7 @@ from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
+from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
@@ -44,6 +45,7 @@ MISTAKES = [
     *IN_WIRING,
     *IN_DEMO,
     *IN_LAUNCH,
+    *IN_PEOPLE,
 ]
 
 

@@ -213,7 +213,8 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     file = written(tmp_path, b"PAR1", "rows.parquet")
-    assert refusal(loaded, file) == f"{file}: Parquet files need pyarrow: pip install pyarrow"
+    wanted = f"{file}: Parquet files need pyarrow: pip install -e '.[parquet]'"
+    assert refusal(loaded, file) == wanted
 
 
 def test_parquet_rows(tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ def left(request, tmp_path_factory) -> Left:
         if call and item.path == request.path and "stage" in call.params
     }
     folder = tmp_path_factory.mktemp("golden")
-    with workshop(folder):
+    with workshop():
         return record(names, folder / "run")
 
 

@@ -1,4 +1,8 @@
-"""Stages that cannot go on fail loudly, and leave what is good alone."""
+"""Stages that cannot go on fail loudly, and leave what is good alone; the page on debugging."""
+
+import pathlib
+import re
+import runpy
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,17 +22,26 @@ def failing(example, completion):
     raise RuntimeError("the judge is out")
 
 
-def test_rewards_that_fail_again_and_again_end_the_run(folder):
+@pytest.fixture(scope="module")
+def given_up(folder):
+    """A run that rewards have failed, and its error."""
     config = small()
     config.patience = 2
     config.stages.grpo = small_grpo()
     config.stages.grpo.update(checkpoint_every=1, evaluate_every=0, iterations=9)
     config.pipeline = ("grpo",)
-    with workshop(folder, failing), pytest.raises(TroubleError) as error:
+    with workshop(failing), pytest.raises(TroubleError) as error:
         launch(config, folder / "rewards")
+    return folder / "rewards", error
+
+
+def test_rewards_that_fail_again_and_again_end_the_run(folder, given_up):
+    error = given_up[1]
     assert "100% of the completions have no reward, 2 times in a row" in str(error.value)
     assert "\n" not in str(error.value)
-    assert "TroubleError" in (folder / "rewards" / "FAILED").read_text()
+    reason, _, traceback = (folder / "rewards" / "FAILED").read_text().partition("\n\n")
+    assert reason == f"TroubleError: {error.value}"
+    assert traceback.startswith("Traceback") and "raise TroubleError(" in traceback
     (file,) = (folder / "rewards").glob("*-bad.npz")
     with np.load(file) as arrays:
         assert {"ids_BT", "advantage_B"} <= set(arrays.files)
@@ -54,7 +67,31 @@ def test_updates_that_are_not_finite_end_the_run(folder, monkeypatch):
     config.stages.sft = small_sft()
     config.stages.sft.update(steps=9, checkpoint_every=2)
     config.pipeline = ("sft",)
-    with workshop(folder), pytest.raises(TroubleError, match="not finite, 3 times in a row"):
+    with workshop(), pytest.raises(TroubleError, match="not finite, 3 times in a row"):
         launch(config, folder / "updates")
     assert [row["skipped"] for row in rows(folder / "updates", "metrics")] == [1.0, 2.0, 3.0]
     assert [path.name for path in (folder / "updates/checkpoints/sft").glob("0*")] == ["00000002"]
+
+
+PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "debugging.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("marker", "told"),
+    [
+        ("bad batch", r"advantage_B +float32 +\(8,\) +finite True\n.*'<start_of_turn>user\\n"),
+        ("checkpoint", r"layers/mlp/up/w +\(2, 64, 256\) +rms 0\.\d+ finite True\n"),
+    ],
+)
+def test_the_page_on_debugging_runs(given_up, tmp_path, capsys, marker, told):
+    code = re.search(f"<!-- tested: {marker} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    assert code and code[1].count("runs/tiny") == 1
+    (tmp_path / "code.py").write_text(code[1].replace("runs/tiny", str(given_up[0])))
+    runpy.run_path(str(tmp_path / "code.py"))
+    assert re.search(told, capsys.readouterr().out, re.DOTALL)
+
+
+def test_the_page_on_debugging_tells_of_every_file(given_up):
+    for path in given_up[0].iterdir():
+        name = re.sub(r"^\w+-\d+-bad", "<stage>-<step>-bad", path.name)
+        assert f"`{name}`" in PAGE or f"`{name}/" in PAGE, name

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, read by pyarrow, which is not among this project's dependencies."""
+"""Rows of a Parquet file, read by pyarrow, which is an extra of this project."""
 
 import importlib
 import pathlib
@@ -13,7 +13,8 @@ def read_parquet(name: str, file: pathlib.Path) -> Iterator[tuple[int, dict[str,
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise DataError(f"{name}: Parquet files need pyarrow: pip install pyarrow") from None
+        fix = "pip install -e '.[parquet]'"
+        raise DataError(f"{name}: Parquet files need pyarrow: {fix}") from None
     try:
         rows = parquet.read_table(str(file)).to_pylist()
     except Exception as error:  # pyarrow has many, and its texts run over several lines
