@@ -28,26 +28,18 @@ def base() -> ConfigDict:
             "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
         },
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
-        "data": {
-            "source": "arithmetic",  # arithmetic (made here), gsm8k, or rows with columns
-            "train": optional(str),  # files: .jsonl, .csv, .parquet, or owner/name/file of the Hub
-            "test": optional(str),
-            "columns": {"question": "question", "answer": "answer"},  # ours -> the file's
-            "strip_commas": True,  # golds "1,080" are read as "1080" (gsm8k)
-            "max_bad": 0.0,  # share of bad rows that is passed over; more is an error
-            "levels": (2,),  # of the arithmetic world
-            "worked": 1.0,  # share of its solutions that show their working
-            "train_examples": 2000,  # made here
-            "test_examples": 200,
-            "template": "plain",  # a name in grpo/data/templates.py
-            "max_prompt": 64,  # tokens; longer examples are dropped, never cut
-            "buckets": (64,),  # prompt lengths that are compiled; the last one is max_prompt
-            "min_kept": 0.9,  # smallest share of examples that may be left
+        "data": {  # what stages read that name no other dataset
+            **dataset(),
+            "buckets": (64,),  # tokens of the prompts that are compiled for all datasets; the last
+                               # one is the largest max_prompt
         },
+        "datasets": {},  # further ones: name -> dataset()
         "pipeline": (),  # names of stages, in order
         "stages": {},
-        "evaluation": {  # of what is measured while a stage runs, greedily, on test examples
-            "examples": 200,
+        "evaluation": {  # of what is measured while a stage runs, greedily
+            "data": optional(str),  # a name in datasets, or data; None: what the stage reads
+            "split": "test",  # or validation, train
+            "examples": 200,  # the first of the split
             "batch": 100,
             "max_new_tokens": 48,
         },
@@ -58,6 +50,31 @@ def base() -> ConfigDict:
         },
         "log": {"every_s": 10.0},  # seconds between two lines in a log; a terminal is live
     })  # fmt: skip
+
+
+def dataset(**fields) -> ConfigDict:
+    """A dataset, with some fields set: grpo/data/datasets.py."""
+    section = ConfigDict({
+        # arithmetic (made here), gsm8k, rows (with columns), preferences (rows of pairs)
+        "source": "arithmetic",
+        "train": optional(str),  # files: .jsonl, .csv, .parquet, or owner/name/file of the Hub
+        "validation": optional(str),
+        "test": optional(str),
+        "columns": {"question": "question", "answer": "answer"},  # ours -> the file's
+        "strip_commas": True,  # golds "1,080" are read as "1080" (gsm8k)
+        "max_bad": 0.0,  # share of bad rows that is passed over; more is an error
+        "levels": (2,),  # of the arithmetic world
+        "worked": 1.0,  # share of its solutions that show their working
+        "train_examples": 2000,  # how many are made here
+        "validation_examples": 0,  # made here; or the last of the training file, which is without
+        "test_examples": 200,  # how many are made here
+        "template": "plain",  # a name in grpo/data/templates.py
+        "max_prompt": 64,  # tokens; longer examples are dropped, never cut
+        "min_kept": 0.9,  # smallest share of examples that may be left
+    })  # fmt: skip
+    for name, value in fields.items():
+        section[name] = ConfigDict(value) if isinstance(value, dict) else value
+    return section
 
 
 def optimizer() -> ConfigDict:
@@ -101,6 +118,7 @@ def sft() -> ConfigDict:
     """Supervised training on worked solutions: grpo/stages/sft.py."""
     return ConfigDict({
         "kind": "sft",
+        "data": optional(str),  # a name in datasets; None: data
         # The stage to go on from, or base; None: the one before in the pipeline. The order of the
         # examples begins anew in each stage.
         "start": optional(str),
@@ -121,6 +139,7 @@ def grpo() -> ConfigDict:
     """Group relative policy optimization: grpo/stages/grpo.py."""
     return ConfigDict({
         "kind": "grpo",
+        "data": optional(str),
         "start": optional(str),
         "lora": lora(),
         "iterations": 100,
@@ -185,19 +204,29 @@ def loss() -> ConfigDict:
     })  # fmt: skip
 
 
-def reward(weight: float, low: float, high: float, gate: str | None = None) -> ConfigDict:
-    """An entry of a reward table: its weight, the range of its values, another one as its gate."""
-    entry = ConfigDict({"weight": weight, "low": low, "high": high, "gate": optional(str)})
+def reward(
+    weight: float, low: float, high: float, gate: str | None = None, **options
+) -> ConfigDict:
+    """An entry of a reward table: grpo/rewards/compose.py."""
+    entry = ConfigDict({
+        "weight": weight,  # in the total; 0: only logged, or only a gate
+        "low": low,  # the range of the function's values; one outside of it has failed
+        "high": high,
+        "gate": optional(str),  # the name of another entry that multiplies this one
+        "options": options,  # of the function: its keywords
+    })  # fmt: skip
     entry.gate = gate
     return entry
 
 
 def evaluate() -> ConfigDict:
-    """Accuracy on test examples: grpo/stages/evaluate.py."""
+    """Accuracy on examples: grpo/stages/evaluate.py."""
     return ConfigDict({
         "kind": "evaluate",
+        "data": optional(str),
+        "split": "test",  # or validation, train
         "policies": ("base",),  # the ends of stages to compare; base: the model as loaded
-        "examples": optional(int),  # how many of the test examples; None: all
+        "examples": optional(int),  # how many of the split; None: all
         "batch": 100,  # completions at a time
         "max_new_tokens": 48,
         "greedy": True,

@@ -34,7 +34,7 @@ def get_config(variant: str = ""):
     config.stages.grpo = grpo = base.grpo()
     grpo.update(iterations=50, prompts=16, group=8, max_new_tokens=40, microbatches=4)
     grpo.update(evaluate_every=10, checkpoint_every=25)
-    grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0)
+    grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
     grpo.optimizer.update(learning_rate=1e-4, warmup=0.05)
 
     config.stages.evaluate = evaluate = base.evaluate()

@@ -182,7 +182,10 @@ def signals(stop: Stop) -> Iterator[None]:
 
 def pin_data(run: Run) -> None:
     """Writes down what became of the data, or makes sure that it is what the run began with."""
-    file, here = run.workdir / "data.json", json.loads(json.dumps(run.data.report))
+    file, here = (
+        run.workdir / "data.json",
+        {name: json.loads(json.dumps(dataset.report)) for name, dataset in run.datasets.items()},
+    )
     if file.exists() and json.loads(file.read_text("utf-8")) != here:
         raise RunError(
             f"--workdir={run.workdir}: the data are no longer those in its data.json: name another "

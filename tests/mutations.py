@@ -27,6 +27,7 @@ from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
+from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
@@ -41,6 +42,7 @@ MISTAKES = [
     *IN_DISPLAY,
     *IN_UNITS,
     *IN_STAGES,
+    *IN_WIRING,
     *IN_DEMO,
     *IN_LAUNCH,
     *IN_PEOPLE,

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from grpo.pipeline import run_config
 from grpo.reporting.progress import Progress
+from grpo.rewards.batch import each
 from grpo.rewards.compose import REWARDS
 from grpo.rollout.generate import Sampler
 from grpo.rollout.sampler import row_keys
@@ -83,28 +83,12 @@ def noise(example, completion: str) -> float:
 
 
 @contextlib.contextmanager
-def workshop(folder: pathlib.Path, reward: Callable = noise) -> Iterator[None]:
-    """The reward in place, and programs that were compiled once kept in a folder.
-
-    JAX_COMPILATION_CACHE_DIR names another folder, for running a test again and again.
-    """
-    kept = {
-        "jax_compilation_cache_dir": jax.config.values["jax_compilation_cache_dir"]
-        or str(folder / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in kept}
+def workshop(reward: Callable = noise) -> Iterator[None]:
+    """The reward in place, and a smaller model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(REWARDS, REWARD, reward)
+        patch.setitem(REWARDS, REWARD, each(reward))
         patch.setitem(SIZES, "gemma3_micro", TWO_LAYERS)  # which compile in two thirds of the time
-        for name, value in kept.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
         yield
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
 
 
 def launch(config: base.ConfigDict, workdir: pathlib.Path) -> int:

@@ -12,6 +12,7 @@ from grpo.data.arithmetic import (
     NAMES,
     TEST_SHARE,
     THINGS,
+    VALIDATION_SHARE,
     draw_problem,
     key_of,
     make_examples,
@@ -23,6 +24,8 @@ from grpo.data.templates import TEMPLATES, prompt_ids, target_ids, target_text
 from models.tokenizer import Tokenizer, train_tokenizer
 
 PARTS = ("train", "test")
+VALID = (1.0, VALIDATION_SHARE)
+NAMED = "world", "test", "the training ones"
 WORLD = {
     (level, part): make_examples(0, 600, [level], part, 1.0) for level in LEVELS for part in PARTS
 }
@@ -108,7 +111,7 @@ def test_training_and_test_problems_are_disjoint():
     assert len(problems["test"]) > 500 and not problems["train"] & problems["test"]
     everything = make_examples(1, 3000, list(LEVELS), "train", 1.0)
     assert not {example["problem"] for example in everything} & problems["test"]
-    require_disjoint(everything, [e for level in LEVELS for e in WORLD[level, "test"]], "world")
+    require_disjoint(everything, [e for level in LEVELS for e in WORLD[level, "test"]], *NAMED)
 
 
 def test_exchanged_terms_are_the_same_problem():
@@ -141,6 +144,31 @@ def test_split():
         assert abs(found - share) <= 0.012 * (0 < share < 1)
     small = {key for key in keys if split(key, 0.1) == "test"}
     assert small < {key for key in keys if split(key, 0.2) == "test"}  # a larger part keeps it
+
+
+def test_validation_is_a_part_of_the_test():
+    """And what is for training is for training with and without it."""
+    keys = [f"{a}+{b}" for a in range(100) for b in range(100)]
+    before, after = ([split(key, 0.2, share) for key in keys] for share in (0.0, 0.1))
+    pairs = set(zip(before, after, strict=True))
+    assert pairs == {("train", "train"), ("test", "test"), ("test", "validation")}
+    assert abs(after.count("validation") / len(keys) - 0.1) <= 0.012
+
+
+def test_validation_problems_are_their_own():
+    problems = {
+        part: {e["problem"] for e in make_examples(0, 300, list(LEVELS), part, *VALID)}
+        for part in ("train", "validation", "test")
+    }
+    assert min(map(len, problems.values())) > 100
+    assert not problems["validation"] & (problems["train"] | problems["test"])
+    assert not problems["train"] & problems["test"]
+    levels = list(LEVELS)
+    with_it, without = (make_examples(0, 300, levels, "train", *x) for x in (VALID, (1.0,)))
+    assert with_it == without
+    assert make_examples(0, 300, levels, "test", *VALID) != make_examples(0, 300, levels, "test", 1)
+    (example,) = make_examples(0, 1, [1], "validation", *VALID)
+    assert example["id"] == "arithmetic-0-validation-0"
 
 
 def test_level_1_is_covered():
@@ -239,14 +267,14 @@ def test_a_tokenizer_of_512_pieces_has_every_word():
     ("count", "levels", "part", "message"),
     [
         (5, [1, 6], "train", "level 6: there are 1 to 5"),
-        (5, [], "train", "levels=[], part='train': needs a level, and 'train' or 'test'"),
-        (5, [1], "valid", "levels=[1], part='valid': needs a level, and 'train' or 'test'"),
+        (5, [], "train", "levels=[], part='train': needs a level, and one of train, validation, "),
+        (5, [1], "valid", "levels=[1], part='valid': needs a level, and one of train, validatio"),
     ],
 )
 def test_what_there_is_not(count, levels, part, message):
     with pytest.raises(DataError) as caught:
         make_examples(0, count, levels, part, 1.0)
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
 
 
 @pytest.fixture

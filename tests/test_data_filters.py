@@ -39,9 +39,10 @@ def test_enough_are_kept():
 
 def test_test_questions_among_the_training_ones():
     train = examples("How  many\neggs?", "One?", "Two?")
-    require_disjoint(train, examples("Three?", "How many egg?"), "mine")
+    named = "mine", "test", "the training ones"
+    require_disjoint(train, examples("Three?", "How many egg?"), *named)
     with pytest.raises(DataError) as caught:
-        require_disjoint(train, examples("Three?", "two?", "how many eggs?", part="test"), "mine")
+        require_disjoint(train, examples("Three?", "two?", "how many eggs?", part="test"), *named)
     assert str(caught.value) == (
         "mine: 2 test questions are among the training ones: test:2 is train:3; test:3 is train:1"
     )

@@ -101,7 +101,7 @@ def test_ids_are_the_lines_of_the_file():
 
 
 def test_no_test_question_is_trained_on():
-    require_disjoint(loaded("train")[0], loaded("test")[0], "gsm8k")
+    require_disjoint(loaded("train")[0], loaded("test")[0], "gsm8k", "test", "the training ones")
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo.data.order import batch_at, example_at, permutation
+from grpo.data.order import example_at, permutation
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
@@ -55,16 +55,8 @@ def test_a_run_resumes_anywhere():
     whole = [example_at(7, i, 13) for i in range(200)]
     for step in (19, 0, 11, 3):
         permutation.cache_clear()
-        assert batch_at(7, step, 10, 13) == whole[step * 10 : step * 10 + 10]
-
-
-def test_batches_run_on_over_the_end_of_an_epoch():
-    found = [index for step in range(5) for index in batch_at(3, step, 4, 10)]
-    assert sorted(found[:10]) == sorted(found[10:20]) == list(range(10))
-
-
-def test_a_batch_may_be_larger_than_the_dataset():
-    assert sorted(batch_at(1, 0, 6, 3)) == [0, 0, 1, 1, 2, 2]
+        batch = range(step * 10, step * 10 + 10)
+        assert [example_at(7, i, 13) for i in batch] == whole[batch.start : batch.stop]
 
 
 def test_every_place_is_as_likely():
@@ -84,4 +76,4 @@ def test_no_examples(index, size):
 
 
 def test_indices_are_plain_integers():
-    assert {type(index) for index in batch_at(0, 0, 3, 5)} == {int}
+    assert {type(example_at(0, i, 5)) for i in range(3)} == {int}

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from configs.base import base
-from grpo.data.datasets import Dataset, drop_long, load_dataset
+from configs import base
+from grpo.data.datasets import Dataset, drop_long, has_split, load_dataset, load_datasets
 from grpo.data.examples import DataError
+from grpo.data.templates import TEMPLATES
 
 
 def data_of(**changes):
-    return {**base().to_dict()["data"], **changes}
+    return base.dataset(**changes).to_dict()
 
 
 def written(folder, name, rows):
@@ -70,13 +71,121 @@ def test_rows_of_any_columns(tmp_path):
 def test_test_questions_among_the_training_ones(tmp_path, source):
     train = written(tmp_path, "a.jsonl", solved(("How many?", "1"), ("2?", "2")))
     test = written(tmp_path, "b.jsonl", solved(("3?", "3"), ("how  MANY?", "9")))
-    with pytest.raises(DataError, match=r"b\.jsonl: 1 test questions are among the training ones"):
-        load_dataset(data_of(source=source, train=train, test=test), 0)
+    with pytest.raises(DataError, match=r"b\.jsonl: 1 test questions are among the training ones:"):
+        load_datasets({"data": data_of(source=source, train=train, test=test)}, 0)
 
 
-def dataset(*lengths, test=("ab",)):
-    train = [{"id": f"t{n}", "question": "x" * n} for n in lengths]
-    return Dataset(train, [{"id": q, "question": q} for q in test], {"source": "arithmetic"})
+def test_validation_made_here_changes_nothing_that_is_trained_on():
+    data = data_of(train_examples=300, test_examples=60)
+    plain, told = (
+        load_datasets({"data": {**data, "validation_examples": n}}, seed=4)["data"] for n in (0, 50)
+    )
+    assert told.train == plain.train and plain.validation == [] and len(told.validation) == 50
+    problems = [{e["problem"] for e in part} for part in (told.train, told.validation, told.test)]
+    assert not problems[1] & (problems[0] | problems[2]) and not problems[0] & problems[2]
+    assert len(told.test) == 60 and told.test != plain.test
+
+
+def numbered(folder, name, numbers):
+    return written(folder, name, solved(*((f"{n}?", str(n)) for n in numbers)))
+
+
+def test_validation_in_a_file_of_its_own(tmp_path):
+    train, valid, test = (
+        numbered(tmp_path, f"{name}.jsonl", numbers)
+        for name, numbers in (("a", range(5)), ("b", (5, 6)), ("c", (7,)))
+    )
+    data = data_of(source="gsm8k", train=train, validation=valid, test=test)
+    told = load_datasets({"data": data}, 0)["data"]
+    assert [[e["answer"] for e in part] for part in told[:3]] == [[*"01234"], [*"56"], ["7"]]
+    assert told.report["validation/rows"] == 2
+
+
+def test_validation_held_out_of_the_training_file(tmp_path):
+    """The last ones, so that growing files keep what was trained on; never trained on then."""
+    train, test = numbered(tmp_path, "a.jsonl", range(6)), numbered(tmp_path, "b.jsonl", (9,))
+    data = data_of(source="gsm8k", train=train, test=test, validation_examples=2)
+    told = load_datasets({"data": data}, 0)["data"]
+    assert [[e["answer"] for e in part] for part in told[:3]] == [[*"0123"], [*"45"], ["9"]]
+    assert load_datasets({"data": data}, 7)["data"] == told  # no seed has a say
+    with pytest.raises(DataError, match=r"a\.jsonl: validation_examples=6 of its 6 examples leave"):
+        load_dataset({**data, "validation_examples": 6}, 0)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ("01", "02", "3"),
+            r"b\.jsonl: 1 validation questions are among the training ones: b:1",
+        ),
+        (
+            ("01", "2", "23"),
+            r"c\.jsonl: 1 test questions are among the validation ones: c:1 is",
+        ),
+        (
+            ("01", None, "3", "13", "4"),
+            r"c\.jsonl: 1 test questions are among the training ones of",
+        ),
+        (
+            ("01", None, "3", "4", "51"),
+            r"e\.jsonl: 1 test questions are among the training ones of",
+        ),
+    ],
+)
+def test_what_is_held_out_is_in_no_other_split(tmp_path, files, message):
+    """Nor in the training split of another dataset."""
+    paths = [
+        None if numbers is None else numbered(tmp_path, f"{name}.jsonl", numbers)
+        for name, numbers in zip("abcde", files, strict=False)
+    ]
+    splits = dict(zip(("train", "validation", "test"), paths, strict=False))
+    sections = {"data": data_of(source="gsm8k", **splits)}
+    if len(paths) > 3:
+        sections["more"] = data_of(source="gsm8k", train=paths[3], test=paths[4])
+    with pytest.raises(DataError, match=message):
+        load_datasets(sections, 0)
+
+
+def test_several_datasets_have_templates_and_reports_of_their_own(tmp_path):
+    more = data_of(
+        source="rows", train=numbered(tmp_path, "a.jsonl", range(3)), template="reasoning_tags"
+    )
+    told = load_datasets({"data": data_of(train_examples=5, test_examples=2), "more": more}, 0)
+    assert [len(part) for part in told["more"][:3]] == [3, 0, 0]
+    assert told["more"].template is TEMPLATES["reasoning_tags"]
+    assert told["data"].template is TEMPLATES["plain"]
+    assert told["data"].report == {"source": "arithmetic"}
+    assert told["more"].report == {
+        "source": "rows", "train/rows": 3, "train/duplicates": 0, "train/bad": [],
+    }  # fmt: skip
+
+
+def test_preferences(tmp_path):
+    rows = [{"prompt": "Hi", "chosen": word, "rejected": "no"} for word in ("a", "b", "a")]
+    columns = {"question": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    data = data_of(source="preferences", train=written(tmp_path, "a.jsonl", rows), columns=columns)
+    told = load_dataset(data, 0)
+    assert [(row["question"], row["chosen"]) for row in told.train] == [("Hi", "a"), ("Hi", "b")]
+    assert told.report["train/duplicates"] == 1
+
+
+def test_which_splits_there_are():
+    here, files = data_of(), data_of(source="rows", train="a.csv")
+    splits = ("train", "validation", "test")
+    assert [has_split(here, split) for split in splits] == [True, False, True]
+    assert [has_split(files, split) for split in splits] == [True, False, False]
+    for data in (here, files):
+        assert has_split({**data, "validation_examples": 3}, "validation")
+    assert has_split({**files, "validation": "b.csv"}, "validation")
+
+
+def dataset(*lengths, test=("ab",), validation=()):
+    train, validation, test = (
+        [{"id": text, "question": text} for text in part]
+        for part in (["x" * n for n in lengths], validation, test)
+    )
+    return Dataset(train, validation, test, TEMPLATES["plain"], {"source": "arithmetic"})
 
 
 def length_of(example):
@@ -93,6 +202,16 @@ def test_long_examples_are_dropped_and_counted():
         "source": "arithmetic", "train/kept": 0.6, "train/examples": 3,
         "test/kept": 1.0, "test/examples": 1,
     }  # fmt: skip
+
+
+def test_long_validation_examples_are_dropped_too():
+    two = dataset(3, validation=("ab", "abcde"))
+    told = drop_long(two, length_of, data_of(max_prompt=4, min_kept=0.5))
+    assert told.validation == [{"id": "ab", "question": "ab"}]
+    assert (told.report["validation/kept"], told.report["validation/examples"]) == (0.5, 1)
+    data = data_of(source="rows", train="/x/a.jsonl", test="/x/b.jsonl", max_prompt=4)
+    with pytest.raises(DataError, match=r"^a\.jsonl \(validation, prompts of 4\): 50\.0%"):
+        drop_long(two, length_of, data)
 
 
 def test_too_few_are_left():

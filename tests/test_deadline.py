@@ -1,5 +1,6 @@
 """The time limit of reward functions, on functions that do not end."""
 
+import contextlib
 import re
 import signal
 import threading
@@ -50,6 +51,15 @@ def test_quick_calls_are_left_alone():
         told = 3
     time.sleep(0.3)  # no timer is left behind
     assert told == 3
+
+
+def test_a_deadline_that_is_up_at_once_leaves_nothing_behind():
+    before = signal.getsignal(signal.SIGALRM)
+    for _ in range(2000):
+        with contextlib.suppress(DeadlineError), deadline(1e-6):
+            pass
+        assert signal.getsignal(signal.SIGALRM) is before
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_other_threads_have_no_limit():

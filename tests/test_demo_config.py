@@ -307,17 +307,18 @@ def test_real_data_with_the_real_tokenizer(variant, directory, tmp_path):
     config["data"] |= {part: str(real_path(part)) for part in ("train", "test")}
     assert problems(config, STAGES) == []
     run, policies = set_up(config, tmp_path, Progress(io.StringIO(), every_s=0.0), Stop())
-    report, tok = run.data.report, policies.base.own_tokenizer
+    data = run.datasets["data"]
+    report, tok = data.report, policies.base.own_tokenizer
     assert (report["train/rows"], report["test/rows"]) == (7473, 1319)
     assert report["train/duplicates"] == report["test/duplicates"] == 0
     assert report["train/bad"] == report["test/bad"] == []
-    assert [len(run.data.train), len(run.data.test)] == [7473 - dropped, 1319]
+    assert [len(data.train), len(data.test)] == [7473 - dropped, 1319]
     assert report["train/kept"] == 1 - dropped / 7473 and report["test/kept"] == 1.0
-    assert sum("," in example["answer"] for example in run.data.train) == 79
-    assert sum("," in example["answer"] for example in run.data.test) == 14
+    assert sum("," in example["answer"] for example in data.train) == 79
+    assert sum("," in example["answer"] for example in data.test) == 14
 
-    (maria,) = [e for e in (*run.data.train, *run.data.test) if e["question"].startswith(MARIA)]
-    assert prompt_text(maria, run.template) == prompt
-    ids = prompt_ids(tok, maria, run.template)
+    (maria,) = [e for e in (*data.train, *data.test) if e["question"].startswith(MARIA)]
+    assert prompt_text(maria, data.template) == prompt
+    ids = prompt_ids(tok, maria, data.template)
     assert ids[0] == tok.bos_id == 2 and ids.count(2) == 1 and tok.decode(ids[1:]) == prompt
     assert set(tok.stop_ids) == {1, 106}

@@ -27,6 +27,10 @@ SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 FIVE = EXAMPLES[:5]
 
 
+def setting(run):
+    return run.setting(run.datasets["data"])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return tiny_run.run_of(tmp_path_factory.mktemp("run"))
@@ -41,7 +45,7 @@ def policy():
 def greedily(run, policy):
     """Metrics and rows by the size of the batch, measured once."""
     return functools.cache(
-        lambda batch: evaluate_greedy(policy, FIVE, run.setting, batch=batch, max_new_tokens=NEW)
+        lambda batch: evaluate_greedy(policy, FIVE, setting(run), batch=batch, max_new_tokens=NEW)
     )
 
 
@@ -49,7 +53,7 @@ def greedily(run, policy):
 def sampled(run, policy):
     return functools.cache(
         lambda batch: evaluate_samples(
-            policy, FIVE, run.setting, batch=batch, max_new_tokens=NEW, samples=3,
+            policy, FIVE, setting(run), batch=batch, max_new_tokens=NEW, samples=3,
             sampling=SAMPLING, ks=(1, 3),
         )
     )  # fmt: skip
@@ -66,7 +70,9 @@ def test_batches_change_nothing(greedily, sampled):
 
 
 def prompts(policy, run):
-    return [prompt_ids(policy.tokenizer, example, run.template) for example in FIVE]
+    return [
+        prompt_ids(policy.tokenizer, example, run.datasets["data"].template) for example in FIVE
+    ]
 
 
 def test_greedy_is_the_likeliest_continuation(run, policy, greedily):
@@ -116,7 +122,7 @@ def test_what_is_right_counts(run, policy, monkeypatch):
         lambda rollout, tokenizer: [next(said) for _ in rollout.length_B],
     )
     metrics, rows = evaluate_samples(
-        policy, EXAMPLES[:3], run.setting, batch=6, max_new_tokens=NEW, samples=3,
+        policy, EXAMPLES[:3], setting(run), batch=6, max_new_tokens=NEW, samples=3,
         sampling=SAMPLING, ks=(1, 2, 3),
     )  # fmt: skip
     assert [row["gold"] for row in rows[::3]] == ["2", "6", "12"]
@@ -134,7 +140,7 @@ def test_a_completion_is_that_of_its_place_and_seed(run, policy, sampled):
 
     def texts(examples, run=run):
         _, rows = evaluate_samples(
-            policy, examples, run.setting, batch=6, max_new_tokens=NEW, samples=3,
+            policy, examples, setting(run), batch=6, max_new_tokens=NEW, samples=3,
             sampling=SAMPLING, ks=(1,),
         )  # fmt: skip
         return [row["completion"] for row in rows]
@@ -175,7 +181,7 @@ def test_evaluation_has_keys_of_its_own(run, policy, sampled):
 
 def test_nothing_of_the_policy_moves(run, policy):
     before = jax.tree.map(np.array, policy.params)
-    evaluate_greedy(policy, FIVE, run.setting, batch=5, max_new_tokens=NEW)
+    evaluate_greedy(policy, FIVE, setting(run), batch=5, max_new_tokens=NEW)
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(policy.params), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -183,7 +189,14 @@ def test_nothing_of_the_policy_moves(run, policy):
 def test_mean_log_probs_are_of_the_tokens_there_are(run, policy):
     """Sum over the completion by its length; the part of a filled-up batch is cut off."""
     answers = sample_all(
-        policy, FIVE, run.setting, batch=2, group=3, step=1, sampling=SAMPLING, max_new_tokens=NEW
+        policy,
+        FIVE,
+        setting(run),
+        batch=2,
+        group=3,
+        step=1,
+        sampling=SAMPLING,
+        max_new_tokens=NEW,
     )
     sampler = Sampler(policy, run.config["data"]["buckets"])
     rollout = sampled_by(sampler, policy, run, "evaluate", 1)
@@ -199,4 +212,4 @@ def test_a_wish_to_stop_is_heard_between_batches(tmp_path, policy):
     run = tiny_run.run_of(tmp_path)
     run.stop.reason = "stopped by a test"
     with pytest.raises(StoppedError, match="stopped by a test"):
-        evaluate_greedy(policy, FIVE, run.setting, batch=5, max_new_tokens=NEW)
+        evaluate_greedy(policy, FIVE, setting(run), batch=5, max_new_tokens=NEW)

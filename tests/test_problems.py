@@ -12,13 +12,21 @@ from configs import base
 from grpo.algorithms.presets import GRPO, objective_of
 from grpo.checks import problems as checks
 from grpo.checks.problems import leaves
-from grpo.checks.rules import COMMON, REWARD
+from grpo.checks.rules import COMMON, DATASET, REWARD
 from grpo.pipeline import STAGES
 from tests.refusals import changed
 
 ROOT = pathlib.Path(__file__).parent.parent
 S, G, E = "stages.sft.", "stages.grpo.", "stages.evaluate."
 REWARDS = f"{G}rewards"
+MORE = {"more": base.dataset(source="rows", train="more.csv", max_prompt=40).to_dict()}
+PAIRS = {
+    "pairs": base.dataset(
+        source="preferences", train="pairs.jsonl", max_prompt=40,
+        columns={"question": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    ).to_dict()
+}  # fmt: skip
+STRICT = f"{REWARDS}.correct_answer.options.strict"
 
 
 def problems(config) -> list[str]:
@@ -60,6 +68,13 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (f"{G}loss.preset", "dpo", "; did you mean dppo?"),
     (f"{G}loss.preset", None, "=None: expected one of grpo, dr_grpo, dapo, "),
     (f"{REWARDS}.correct_answer.weight", "1", "='1': expected a number"),
+    (f"{REWARDS}.correct_answer.options", ..., ": is missing; configs/base.py has its default"),
+    (f"{REWARDS}.correct_answer.options", 3, "=3: expected named fields, as in configs/base.py"),
+    (f"{STRICT}", ..., ": is missing; correct_answer needs it"),
+    (f"{STRICT}", "yes", "='yes': expected True or False"),
+    (f"{STRICT}", 1, "=1: expected True or False"),
+    (f"{STRICT}ly", True, ": unknown option; did you mean strict?"),
+    (f"{REWARDS}.correct_answer.options.x", 1, ": unknown option; correct_answer takes strict"),
     (f"{S}steps", -1, "=-1: expected an integer, at least 1"),
     (f"{S}steps", 0, "=0: expected an integer, at least 1"),
     (f"{S}optimizer.learning_rate", float("nan"), "=nan: expected a number, more than 0, at most"),
@@ -76,6 +91,12 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (f"{S}kind", "stf", "='stf': expected one of sft, grpo, evaluate; did you mean sft?"),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
+    ("datasets", 3, "=3: expected named fields, as in configs/base.py"),
+    ("datasets.data", base.dataset().to_dict(), ": expected another name, of letters, digits"),
+    ("datasets.more", base.dataset(max_promt=3).to_dict(), ".max_promt: unknown field; did you m"),
+    ("datasets.more", base.dataset(source="row").to_dict(), ".source='row': expected one of arit"),
+    ("data.validation_examples", -1, "=-1: expected an integer, at least 0"),
+    ("evaluation.split", "valid", "='valid': expected one of train, validation, test; did you me"),
     ("stages.more", 3, ".kind=None: expected one of sft, grpo, evaluate"),
 ]
 
@@ -159,14 +180,14 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         {f"{G}lora.rank": 4, f"{G}lora.targets": "query"},
         f"{G}lora.targets='query': matches none of q, k, v, o, gate, up, down",
     ),
-    ({f"{S}packing": 79}, f"{S}packing=79: an example may have 80 tokens (data.max_prompt + max_"),
+    ({f"{S}packing": 79}, f"{S}packing=79: an example may have 80 tokens (max_prompt of its"),
     ({f"{E}ks": (1, 16)}, f"{E}ks=(1, 16): the largest is more than samples=8"),
     ({f"{E}samples": 0, f"{E}greedy": False}, f"{E}samples=0: with greedy=False there is nothing"),
     ({"data.buckets": (20, 60)}, "data.buckets=(20, 60): the largest must be max_prompt=40"),
-    ({"data.train": "a.jsonl"}, "data.train='a.jsonl': data.source='arithmetic' reads no file: "),
+    ({"data.train": "a.jsonl"}, "data.train='a.jsonl': source='arithmetic' reads no file: "),
     (
         {"data.source": "gsm8k", "data.test": "a.jsonl"},
-        "data.train=None: data.source='gsm8k' needs a file: name one",
+        "data.train=None: source='gsm8k' needs a file: name one",
     ),
     (
         {"data.source": "gsm8k", "data.train": "a.txt", "data.test": "a.csv"},
@@ -178,6 +199,35 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         "data.columns: which one is the answer?",
     ),
     ({"data.columns.answer": 3}, "data.columns.answer=3: expected a text, the name of a column"),
+    ({"data.validation": "a.csv"}, "data.validation='a.csv': source='arithmetic' reads no file"),
+    (
+        {"data.source": "rows", "data.train": "a.csv", "data.validation": "b.csv"}
+        | {"data.test": "c.csv", "data.validation_examples": 9},
+        "data.validation_examples=9: of a file of their own all are taken: set it to 0",
+    ),
+    ({f"{G}data": "more"}, f"{G}data='more': is none of datasets"),
+    ({"datasets": MORE, f"{G}data": "mroe"}, f"{G}data='mroe': is none of datasets; did you mean"),
+    ({"datasets": MORE, f"{E}data": "more"}, f"{E}split='test': more has no test examples"),
+    ({"evaluation.data": "more"}, f"{G}evaluation.data='more': is none of datasets"),
+    ({"evaluation.split": "validation"}, f"{G}evaluation.split='validation': data has no validat"),
+    ({f"{E}split": "validation"}, f"{E}split='validation': data has no validation examples"),
+    (
+        {"datasets": PAIRS, f"{S}data": "pairs"},
+        f"{S}data='pairs': its rows are preferences, this stage reads examples",
+    ),
+    (
+        {"datasets": {"more": MORE["more"] | {"train": None}}},
+        "datasets.more.train=None: source='rows' needs a file: name one",
+    ),
+    (
+        {"datasets": {"more": MORE["more"] | {"columns": {"answer": "b"}}}},
+        "datasets.more.columns: which one is the question?",
+    ),
+    (
+        {"datasets": {"more": MORE["more"] | {"max_prompt": 99}}},
+        "data.buckets=(40,): the largest must be max_prompt=99",
+    ),
+    ({"datasets": MORE, f"{S}data": "more", f"{S}packing": 79}, f"{S}packing=79: an example may"),
 ]
 
 
@@ -214,6 +264,8 @@ def test_everything_at_once():
         "data.buckets", f"{S}packing", f"{S}optimizer.final", f"{G}iteration", f"{G}group",
         f"{E}ks",
     }  # fmt: skip
+    options = {STRICT: ..., f"{STRICT}ly": True, f"{REWARDS}.correct_answer.options.x": 1}
+    assert len(problems(changed(options))) == 3
     two_gates = {
         name: base.reward(1.0, 0.0, 1.0, gate).to_dict()
         for name, gate in (("hybrid", "x"), ("strict_format", "y"))
@@ -246,6 +298,7 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
             # A run's pipeline is the one field without a default that may stay.
             assert rule(section[field]) is None or field == "pipeline"
     assert sorted(base.reward(1.0, 0.0, 1.0)) == sorted(REWARD)
+    assert sorted(base.dataset()) == sorted(DATASET)
 
 
 def test_the_default_loss_is_that_of_the_mission():

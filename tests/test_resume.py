@@ -72,7 +72,7 @@ def kill(run, event):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    with workshop(folder):
+    with workshop():
         yield folder
 
 

@@ -5,15 +5,17 @@ import math
 import numpy as np
 import pytest
 
+from grpo.rewards.batch import each
 from grpo.rewards.compose import REWARDS, Scores, gated, metrics, reward_table, score, shuffled
 
 NAN = float("nan")
 R = "<reasoning>It is so.</reasoning>"
 EXAMPLE = {"question": "How many?", "answer": "72"}
-RIGHT = {"name": "correct_answer", "weight": 1.0, "low": 0.0, "high": 1.0}
-FORM = {"name": "strict_format", "weight": 0.25, "low": 0.0, "high": 1.0}
+PLAIN = {"weight": 1.0, "low": 0.0, "high": 1.0}
+RIGHT = PLAIN | {"name": "correct_answer", "options": {"strict": True}}
+FORM = PLAIN | {"name": "strict_format", "weight": 0.25}
 LOGGED = FORM | {"weight": 0.0}
-ANY_FORM = RIGHT | {"name": "correct_answer_in_any_form"}
+ANY_FORM = RIGHT | {"options": {"strict": False}}
 COMPLETIONS = [
     f"{R}<answer>72</answer>",
     f"{R}<answer>70</answer>",
@@ -33,7 +35,8 @@ def table_of(monkeypatch):
 
     def make(**functions):
         for name, function in functions.items():
-            monkeypatch.setitem(REWARDS, name, lambda _, text, function=function: function(text))
+            reward = each(lambda _, text, function=function: function(text))
+            monkeypatch.setitem(REWARDS, name, reward)
         return [{"name": name, "weight": 1, "low": -1, "high": 9} for name in functions]
 
     return make
@@ -62,13 +65,13 @@ def test_gated_parts_add_up_to_the_total():
     lines = [ANY_FORM | {"gate": "strict_format", "weight": 2.0}, FORM]
     scores, table = scored(lines), reward_table(lines)
     parts = gated(scores.rewards, table)
-    np.testing.assert_array_equal(scores.rewards["correct_answer_in_any_form"], [1, 0, 1, 0])
-    np.testing.assert_array_equal(parts["correct_answer_in_any_form"], [1, 0, 0, 0])
+    np.testing.assert_array_equal(scores.rewards["correct_answer"], [1, 0, 1, 0])
+    np.testing.assert_array_equal(parts["correct_answer"], [1, 0, 0, 0])
     np.testing.assert_array_equal(parts["strict_format"], [1, 1, 0, 0])
     np.testing.assert_array_equal(scores.total, [2.25, 0.25, 0, 0])
-    values = {"correct_answer_in_any_form": [NAN, NAN, 1.0], "strict_format": [0.0, 1.0, NAN]}
+    values = {"correct_answer": [NAN, NAN, 1.0], "strict_format": [0.0, 1.0, NAN]}
     parts = gated({name: np.array(value) for name, value in values.items()}, table)
-    np.testing.assert_array_equal(parts["correct_answer_in_any_form"], [0, NAN, NAN])
+    np.testing.assert_array_equal(parts["correct_answer"], [0, NAN, NAN])
 
 
 def test_shuffled_scores_are_the_same_ones_of_other_completions():
@@ -102,7 +105,7 @@ def raises(text):
         (lambda text: [1.0], "TypeError: returned list, no number"),
         (lambda text: np.ones(1), "TypeError: returned ndarray, no number"),
         (lambda text: 1j, "TypeError: returned complex, no number"),
-        (lambda text: NAN, "ValueError: returned nan, outside [-1.0, 9.0]"),
+        (lambda text: NAN, "ValueError: abstained: returned nan"),
         (lambda text: math.inf, "ValueError: returned inf, outside"),
         (lambda text: -1.01, "ValueError: returned -1.01, outside"),
         (lambda text: np.float32(9.5), "ValueError: returned np.float32(9.5), outside"),
@@ -164,7 +167,7 @@ def test_a_gold_that_is_no_number_abstains():
 
 
 def test_examples_and_completions_go_together():
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="3 examples for 4 completions"):
         scored([RIGHT], COMPLETIONS, [EXAMPLE] * 3)
 
 
@@ -180,20 +183,25 @@ def test_metrics(table_of):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([RIGHT | {"name": "corect_answer"}], "unknown reward 'corect_answer'.*'correct_answer'"),
-        ([RIGHT | {"name": "strict_fromat"}], "did you mean 'strict_format'"),
+        (
+            [RIGHT | {"name": "corect_answer"}],
+            "unknown reward .*did you mean correct_answer",
+        ),
+        ([RIGHT | {"name": "strict_fromat"}], "did you mean strict_format"),
         ([RIGHT | {"name": 3}], "unknown reward 3"),
-        ([RIGHT | {"wieght": 2}], "unknown field 'wieght'; did you mean 'weight'"),
+        ([RIGHT | {"wieght": 2}], "unknown field 'wieght'; did you mean weight"),
         ([{"name": "hybrid", "weight": 1}], "hybrid lacks low, high"),
         ([{"weight": 1}], "an entry lacks name, low, high"),
         ([RIGHT, RIGHT], "correct_answer is listed twice"),
+        ([RIGHT | {"options": {}}], "rewards.correct_answer.options.strict: is missing"),
+        ([FORM | {"options": {"x": 1}}], "options.x: unknown option; strict_format takes none"),
         ([RIGHT | {"weight": NAN}], "weight nan"),
         ([RIGHT | {"weight": math.inf}], "weight inf"),
         ([RIGHT | {"low": 1.0}], "range .1.0, 1.0."),
         ([RIGHT | {"high": NAN}], "range .0.0, nan."),
         ([RIGHT | {"high": math.inf}], "range .0.0, inf."),
         ([RIGHT | {"gate": "strict_format"}], "gate of correct_answer is 'strict_format'"),
-        ([RIGHT | {"gate": "strict_fromat"}, FORM], "did you mean 'strict_format'"),
+        ([RIGHT | {"gate": "strict_fromat"}, FORM], "did you mean strict_format"),
         ([RIGHT | {"gate": "correct_answer"}, FORM], "no other entry"),
         ([RIGHT | {"gate": "strict_format"}, FORM | {"high": 2}], "needs a range in"),
         ([RIGHT | {"gate": "strict_format"}, FORM | {"low": -1}], "needs a range in"),
@@ -219,7 +227,8 @@ def test_refused(lines, message):
 
 
 def test_every_reward_scores():
-    lines = [{"name": name, "weight": 1, "low": -3, "high": 3} for name in REWARDS]
+    table = {"correct_answer": RIGHT}
+    lines = [table.get(name, PLAIN | {"name": name, "low": -3, "high": 3}) for name in REWARDS]
     scores = scored(lines)
     assert not np.isnan(scores.total).any() and sum(scores.failed.values()) == 0
     assert scores.rewards.keys() == REWARDS.keys()

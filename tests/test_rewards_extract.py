@@ -6,7 +6,7 @@ import pytest
 
 from grpo.rewards import extract
 from grpo.rewards.answer import correct_answer
-from grpo.rewards.extract import EXTRACTORS, LIMIT, TAGS, demo_compatible, lenient, strict
+from grpo.rewards.extract import LIMIT, TAGS, demo_compatible, lenient, strict
 from grpo.rewards.format import strict_format, tag_format
 
 R = "<reasoning>It is so.</reasoning>"
@@ -89,14 +89,6 @@ def test_long_completions(monkeypatch):
     assert strict(exact + " ") == "72"
 
 
-def test_extractors_by_name():
-    assert {name: get(f"5 {GOOD} 6") for name, get in EXTRACTORS.items()} == {
-        "strict": None,
-        "lenient": "72",
-        "demo": "72",
-    }
-
-
 @pytest.mark.parametrize(
     ("answer", "gold", "right"),
     [
@@ -117,16 +109,16 @@ def test_extractors_by_name():
     ],
 )
 def test_correct_answer(answer, gold, right):
-    """In form it counts with and without the gate, out of form without it only."""
+    """In form it counts either way, out of form where that is not strict only."""
     example, completion = {"answer": gold}, f"{R}<answer>{answer}</answer>"
-    assert correct_answer(example, completion, gate=True) == right
-    assert correct_answer(example, completion, gate=False) == right
-    assert correct_answer(example, "Okay. " + completion, gate=True) == 0
-    assert correct_answer(example, "Okay. " + completion, gate=False) == right
+    assert correct_answer(example, completion, strict=True) == right
+    assert correct_answer(example, completion, strict=False) == right
+    assert correct_answer(example, "Okay. " + completion, strict=True) == 0
+    assert correct_answer(example, "Okay. " + completion, strict=False) == right
 
 
 @pytest.mark.parametrize("gold", ["", "unknown", "72 or 5"])
 @pytest.mark.parametrize("completion", [GOOD, "", f"{R}<answer></answer>"])
 def test_a_gold_that_is_no_number_is_an_error(gold, completion):
     with pytest.raises(ValueError, match="no number"):
-        correct_answer({"answer": gold}, completion, gate=True)
+        correct_answer({"answer": gold}, completion, strict=True)

@@ -11,12 +11,14 @@ from grpo.rewards import extract
 from grpo.rewards import format as form
 from grpo.rewards.compose import REWARDS, reward_table, score
 from grpo.rewards.demo import cli_formatted_answer
-from grpo.rewards.extract import EXTRACTORS, TAGS
-from grpo.rewards.numbers import numbers_in, parse_number
+from grpo.rewards.extract import TAGS, demo_compatible, lenient, strict
+from grpo.rewards.numbers import parse_number
+from tests.test_rewards_numbers import numbers_in
+
+EXTRACTORS = {"strict": strict, "lenient": lenient, "demo": demo_compatible}
 
 RANGES = {
     "correct_answer": (0, 1),
-    "correct_answer_in_any_form": (0, 1),
     "strict_format": (0, 1),
     "tag_format": (0, 1),
     "demo_exact_format": (0, 3),
@@ -30,8 +32,10 @@ RANGES = {
     "trajectory": (0, 2.1),
     "hybrid": (0, 2.6),
 }
+OPTIONS = {"correct_answer": {"strict": True}}
 TABLE = reward_table(
-    {"name": name, "weight": 1, "low": low, "high": high} for name, (low, high) in RANGES.items()
+    {"name": name, "weight": 1, "low": low, "high": high, "options": OPTIONS.get(name, {})}
+    for name, (low, high) in RANGES.items()
 )
 GOLDS = ["72", "1,080", "-5", "0", "3/4", "0.5", "50%"]
 PIECES = [
@@ -112,7 +116,8 @@ def test_every_reward_has_its_range():
 
 def reward_of(name: str):
     """A reward of the table as a function of the completion."""
-    return lambda text: REWARDS[name]({"answer": "72"}, text)
+    example = {"answer": "72"}
+    return lambda text: score({name: TABLE[name]}, [example], [text], seconds=60.0).total[0]
 
 
 GOOD = "<reasoning>a</reasoning><answer>7</answer>"
@@ -141,8 +146,8 @@ SHAPES = {  # what is repeated, and what stands around it
     "words": ("so ", "<reasoning>", "</reasoning><answer>7</answer>"),
 }
 CORE = {
-    "strict": EXTRACTORS["strict"],
-    "lenient": EXTRACTORS["lenient"],
+    "strict": strict,
+    "lenient": lenient,
     "numbers_in": numbers_in,
     "cli_formatted_answer": cli_formatted_answer,
     **{

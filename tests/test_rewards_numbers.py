@@ -4,7 +4,21 @@ from fractions import Fraction
 
 import pytest
 
-from grpo.rewards.numbers import DIGITS, EXPONENT, LENGTH, numbers_in, parse_number, same_number
+from grpo.rewards.numbers import (
+    DIGITS,
+    EXPONENT,
+    LENGTH,
+    NUMBER,
+    parse_number,
+    same_number,
+    value,
+)
+
+
+def numbers_in(text: str) -> list[Fraction]:
+    """All numbers of a text that have a value, in order."""
+    found = [value(token) for token in NUMBER.finditer(text)]
+    return [number for number in found if number is not None]
 
 
 @pytest.mark.parametrize(

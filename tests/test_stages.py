@@ -8,6 +8,7 @@ import pytest
 
 import grpo.stages.grpo
 from grpo.data.order import example_at
+from grpo.rewards.batch import each
 from grpo.rewards.compose import REWARDS
 from grpo.rollout.generate import Sampler, texts_of
 from tests.helpers import assert_trees_equal
@@ -36,7 +37,7 @@ from tests.small_run import (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    with workshop(folder):
+    with workshop():
         yield folder
 
 
@@ -159,7 +160,7 @@ def launched(config, workdir, reward):
         return batches[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(REWARDS, REWARD, reward)
+        patch.setitem(REWARDS, REWARD, each(reward))
         patch.setattr(Sampler, "sample", seen_sample)
         patch.setattr(grpo.stages.grpo, "minibatch", seen_minibatch)
         assert launch(config, workdir) == 0
@@ -183,7 +184,7 @@ def sampled(told) -> list[bytes]:
 def in_order(config, workdir, count: int) -> list[str]:
     """The first examples of a run's order, each as often as it is completed."""
     run, _ = opened(config, workdir, io.StringIO())
-    train = run.data.train
+    train = run.datasets["data"].train
     return [train[example_at(0, n // G, len(train))]["id"] for n in range(count * G)]
 
 
@@ -239,7 +240,7 @@ def test_refill_takes_new_prompts_from_the_order(folder):
     assert [full[0] + full[1], full[2] + full[3]] == [min(n, P * G) for n in count]
 
     with watched(stop_at("train 1", 2)), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(REWARDS, REWARD, flat)
+        patch.setitem(REWARDS, REWARD, each(flat))
         assert launch(config, folder / "refill and stop") == 75
         assert newest(folder / "refill and stop", "grpo")[1]["iteration"] == 1
         assert launch(config, folder / "refill and stop") == 0

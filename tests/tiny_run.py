@@ -11,6 +11,7 @@ import numpy as np
 
 from configs import base
 from grpo.data.datasets import Dataset
+from grpo.data.templates import TEMPLATES
 from grpo.reporting.progress import Progress
 from grpo.runs.run import Run, Stop
 from models.gemma import init_params
@@ -69,7 +70,7 @@ def run_of(workdir: pathlib.Path, *, seed: int = 0, pipeline=(), stages=None, da
     return Run(
         config=config,
         workdir=workdir,
-        data=data or Dataset(EXAMPLES, EXAMPLES, {}),
+        datasets={"data": data or Dataset(EXAMPLES, [], EXAMPLES, TEMPLATES["plain"], {})},
         progress=Progress(io.StringIO(), every_s=0),
         stop=Stop(),
     )

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from grpo.checks.rules import nearest
+from grpo.data.nearest import nearest
 
 EXAMPLE = "--config=configs/tiny.py"
 NON_BOOLEAN = re.compile(r"\('Non-boolean argument.*\)")  # as absl says it

@@ -12,10 +12,14 @@ from typing import Any, Protocol
 
 import jax
 
-from grpo.checks.rules import COMMON, REWARD, TEXT, Rule, nearest, one_of
-from grpo.data import gsm8k, sources
-from grpo.data.examples import REQUIRED, DataError, check_columns
-from grpo.rewards.compose import REWARDS
+from grpo.checks.rules import COMMON, DATASET, OF_TYPE, REWARD, TEXT, Rule, one_of
+from grpo.checks.sections import about_reading
+from grpo.data.datasets import DEFAULT, FILES, SPLITS, required_splits, sections_of
+from grpo.data.examples import DataError, check_columns
+from grpo.data.nearest import nearest
+from grpo.data.sources import READERS
+from grpo.rewards.batch import options_of
+from grpo.rewards.compose import REWARDS, about_options
 from models.config import SIZES
 
 Lines = Iterator[str]
@@ -31,9 +35,9 @@ class Stage(Protocol):
         ...
 
 
-OPEN = ("data.columns", "stages", "rewards")  # whose fields have names of the experiment's own
+# Whose fields have names of the experiment's own, or of its reward functions.
+OPEN = ("data.columns", "columns", "datasets", "stages", "rewards", "options")
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
-COLUMNS = {"gsm8k": gsm8k.OPTIONAL, "rows": sources.OPTIONAL}
 
 
 def leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,16 +69,22 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
     `stages` are those that there are, by kind.
     """
     found = list(fields(config, COMMON, ""))
+    for name, data in named(config, "datasets"):
+        found.extend(dataset_fields(name, data))
     wrong = {
         name: list(stage_fields(name, stage, stages)) for name, stage in named(config, "stages")
     }
     if not found:
-        found.extend([*about_data(config), *about_devices(config)])
+        for name, data in sections_of(config).items():
+            path = name if name == DEFAULT else f"datasets.{name}"
+            found.extend(f"{path}.{line}" for line in about_data(name, data))
+        found.extend([*about_buckets(config), *about_devices(config)])
         for name in (name for name in wrong if not wrong[name]):
             stage = config["stages"][name]
-            found.extend(
-                f"stages.{name}.{line}" for line in stages[stage["kind"]].check(stage, config)
-            )
+            check = stages[stage["kind"]].check
+            # What a stage reads is there before the rest of it is looked at.
+            lines = list(about_reading(stage, config)) or list(check(stage, config))
+            found.extend(f"stages.{name}.{line}" for line in lines)
         if not any(wrong.values()):
             found.extend(about_pipeline(config))
     return [*found, *itertools.chain(*wrong.values())]
@@ -96,32 +106,64 @@ def stage_fields(name: str, stage: Any, stages: Mapping[str, Stage]) -> Lines:
         return
     yield from fields(stage, {"kind": TEXT, **stages[kind].FIELDS}, prefix)
     for reward, entry in named(stage, "rewards"):
-        if reward not in REWARDS:
-            yield f"{prefix}rewards.{reward}: unknown reward{nearest(reward, REWARDS)}"
-        yield from fields(entry, REWARD, f"{prefix}rewards.{reward}.")
+        yield from (f"{prefix}rewards.{reward}{line}" for line in reward_fields(reward, entry))
 
 
-def about_data(config: Mapping) -> Lines:
-    """Files for what is read, none for what is made; buckets that end at the longest prompt."""
-    data = config["data"]
-    for part in ("train", "test"):
-        path = data[part]
-        if data["source"] == "arithmetic" and path is not None:
-            yield f"data.{part}={path!r}: data.source='arithmetic' reads no file: set it to None"
-        elif data["source"] != "arithmetic" and path is None:
-            yield f"data.{part}=None: data.source={data['source']!r} needs a file: name one"
-        elif path is not None and not path.lower().endswith(tuple(sources.READERS)):
-            yield f"data.{part}={path!r}: expected a file that ends in {', '.join(sources.READERS)}"
-    if max(data["buckets"]) != data["max_prompt"]:
-        yield f"data.buckets={data['buckets']}: the largest must be max_prompt={data['max_prompt']}"
+def reward_fields(name: str, entry: Any) -> Lines:
+    """What is wrong with single fields of a reward, and with its options, by the signature."""
+    yield from fields(entry, REWARD, ".")
+    if name not in REWARDS:
+        yield f": unknown reward{nearest(name, REWARDS)}"
+        return
+    options = entry.get("options") if isinstance(entry, Mapping) else None
+    if not isinstance(options, Mapping):
+        return
+    yield from (f".options.{line}" for line in about_options(name, options))
+    for option, parameter in options_of(REWARDS[name]).items():
+        rule = OF_TYPE.get(parameter.annotation)
+        if option in options and rule and (wrong := rule(options[option])):
+            yield f".options.{option}={options[option]!r}: {wrong}"
+
+
+def dataset_fields(name: str, data: Any) -> Lines:
+    """What is wrong with single fields of a further dataset."""
+    if not STAGE_NAME.fullmatch(name) or name == DEFAULT:
+        yield f"datasets.{name}: expected another name, of letters, digits, _ and -"
+    yield from fields(data, DATASET, f"datasets.{name}.")
+
+
+def about_data(name: str, data: Mapping) -> Lines:
+    """Files for what is read, none for what is made, columns for what a row needs."""
+    source = data["source"]
+    for split in SPLITS:
+        path = data[split]
+        if source == "arithmetic" and path is not None:
+            yield f"{split}={path!r}: source='arithmetic' reads no file: set it to None"
+        elif source != "arithmetic" and path is None and split in required_splits(name):
+            yield f"{split}=None: source={source!r} needs a file: name one"
+        elif path is not None and not path.lower().endswith(tuple(READERS)):
+            yield f"{split}={path!r}: expected a file that ends in {', '.join(READERS)}"
+    if data["validation"] is not None and data["validation_examples"]:
+        yield (
+            f"validation_examples={data['validation_examples']}: of a file of their own all are "
+            "taken: set it to 0, or validation to None"
+        )
     for ours, column in data["columns"].items():
         if wrong := TEXT(column):
-            yield f"data.columns.{ours}={column!r}: {wrong}, the name of a column"
-    if data["source"] in COLUMNS:
+            yield f"columns.{ours}={column!r}: {wrong}, the name of a column"
+    if source in FILES:
         try:
-            check_columns(data["columns"], REQUIRED, COLUMNS[data["source"]])
+            check_columns(data["columns"], FILES[source].required, FILES[source].optional)
         except DataError as error:
-            yield f"data.{error}"
+            yield str(error)
+
+
+def about_buckets(config: Mapping) -> Lines:
+    """Buckets that end at the longest prompt."""
+    buckets = config["data"]["buckets"]
+    longest = max(data["max_prompt"] for data in sections_of(config).values())
+    if max(buckets) != longest:
+        yield f"data.buckets={buckets}: the largest must be max_prompt={longest}"
 
 
 def about_pipeline(config: Mapping) -> Lines:

@@ -6,16 +6,17 @@ problems.py.
 """
 
 import dataclasses
-import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import PRESETS
 from grpo.data.arithmetic import LEVELS
+from grpo.data.datasets import FILES, SPLITS
+from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
 from models.attention import ATTENTION
 from models.config import SIZES
@@ -23,12 +24,6 @@ from models.gemma import REMAT
 
 Rule = Callable[[Any], str | None]
 LARGEST = sys.float_info.max
-
-
-def nearest(name: Any, known: Iterable) -> str:
-    """A hint at the known name that looks most like this one."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def one_of(*choices: Any) -> Rule:
@@ -94,6 +89,23 @@ NAMED = of_type(Mapping, "named fields, as in configs/base.py")
 COUNT, FROM_0 = number(int, 1), number(int, 0)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
+DATASET: dict[str, Rule] = {
+    "source": one_of("arithmetic", *FILES),
+    "train": optional(TEXT),
+    "validation": optional(TEXT),
+    "test": optional(TEXT),
+    "columns": NAMED,
+    "strip_commas": FLAG,
+    "max_bad": SHARE,
+    "levels": several(one_of(*LEVELS)),
+    "worked": SHARE,
+    "train_examples": COUNT,
+    "validation_examples": FROM_0,
+    "test_examples": COUNT,
+    "template": one_of(*TEMPLATES),
+    "max_prompt": COUNT,
+    "min_kept": SHARE,
+}
 COMMON: dict[str, Rule] = {
     "seed": number(int, 0, 2**31 - 1),
     "patience": COUNT,
@@ -107,22 +119,13 @@ COMMON: dict[str, Rule] = {
     "model.remat": one_of(*REMAT),
     "mesh.fsdp": COUNT,
     "mesh.tp": COUNT,
-    "data.source": one_of("arithmetic", "gsm8k", "rows"),
-    "data.train": optional(TEXT),
-    "data.test": optional(TEXT),
-    "data.columns": NAMED,
-    "data.strip_commas": FLAG,
-    "data.max_bad": SHARE,
-    "data.levels": several(one_of(*LEVELS)),
-    "data.worked": SHARE,
-    "data.train_examples": COUNT,
-    "data.test_examples": COUNT,
-    "data.template": one_of(*TEMPLATES),
-    "data.max_prompt": COUNT,
+    **{f"data.{field}": rule for field, rule in DATASET.items()},
     "data.buckets": several(COUNT),
-    "data.min_kept": SHARE,
+    "datasets": NAMED,
     "pipeline": several(TEXT),
     "stages": NAMED,
+    "evaluation.data": optional(TEXT),
+    "evaluation.split": one_of(*SPLITS),
     "evaluation.examples": COUNT,
     "evaluation.batch": COUNT,
     "evaluation.max_new_tokens": COUNT,
@@ -138,6 +141,7 @@ SAMPLING: dict[str, Rule] = {
     "sampling.min_p": SHARE,
 }
 TRAINED: dict[str, Rule] = {
+    "data": optional(TEXT),
     "start": optional(TEXT),
     "lora.rank": optional(COUNT),
     "lora.alpha": POSITIVE,
@@ -158,14 +162,17 @@ TRAINED: dict[str, Rule] = {
     "evaluate_every": FROM_0,
     "checkpoint_every": COUNT,
 }
-# By type, or None: as the preset says. Which values there are, and which go together, an Objective
-# says itself.
+# By annotation: of the fields of an Objective, where None is what the preset says, and which says
+# itself what values there are and what goes together; and of the options of a reward function,
+# where others are not looked at.
 OF_TYPE: dict[Any, Rule] = {
     str: TEXT,
-    str | None: TEXT,
+    str | None: optional(TEXT),
     bool: FLAG,
+    int: number(int),
+    int | None: optional(number(int)),
     float: NUMBER,
-    float | None: NUMBER,
+    float | None: optional(NUMBER),
 }
 LOSS: dict[str, Rule] = {
     "loss.preset": one_of(*PRESETS),
@@ -176,4 +183,5 @@ REWARD: dict[str, Rule] = {
     "low": NUMBER,
     "high": NUMBER,
     "gate": optional(TEXT),
+    "options": NAMED,
 }

@@ -5,7 +5,8 @@
 A problem is a number of things and steps that add, take away or multiply; wording is drawn apart
 from it. Quantities stay above 0. Whether a problem is for training or for testing is decided by a
 hash of its numbers and operations alone: no wording of a test problem is trained on, nor the same
-sum with its terms exchanged.
+sum with its terms exchanged. Validation problems, where there are any, are a part of those for
+testing, which is then without them: what is trained on stays the same.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ import numpy as np
 from grpo.data.examples import DataError, Example
 
 TEST_SHARE = 0.2  # part of the world: another share is another world
+VALIDATION_SHARE = 0.1  # of the world, out of the test's share
+PARTS = ("train", "validation", "test")
 LEVELS = {
     1: {"steps": 1, "operations": "+-", "largest": 20},
     2: {"steps": 3, "operations": "+-", "largest": 6},
@@ -42,11 +45,14 @@ ASKS = ("How many now?", "How many are there?", "How many {things}?", "Count the
 Problem = tuple[int, list[tuple[str, int]]]  # a number, and the operations on it
 
 
-def split(problem_key: str, test_share: float) -> str:
-    """The part that a problem is for: "train" or "test"."""
+def split(problem_key: str, test_share: float, validation_share: float = 0.0) -> str:
+    """The part that a problem is for: "train", "validation" or "test"."""
     # Python's own hash of a text is another one in every process.
     digest = hashlib.sha256(problem_key.encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") < test_share * 2**64 else "train"
+    place = int.from_bytes(digest[:8], "big")
+    if place >= test_share * 2**64:
+        return "train"
+    return "test" if place < (test_share - validation_share) * 2**64 else "validation"
 
 
 def key_of(problem: Problem) -> str:
@@ -104,17 +110,24 @@ def draw_wording(random: np.random.RandomState, problem: Problem) -> str:
 
 
 def make_examples(
-    seed: int, count: int, levels: Sequence[int], part: str, worked: float
+    seed: int,
+    count: int,
+    levels: Sequence[int],
+    part: str,
+    worked: float,
+    validation_share: float = 0.0,
 ) -> list[Example]:
-    """The first `count` different examples of a part, "train" or "test", of some levels.
+    """The first `count` different examples of a part, such as "train", of some levels.
 
     A share `worked` of the solutions shows its working; the others state the result. Which do is
     drawn apart from the problems.
     """
     if unknown := set(levels) - set(LEVELS):
         raise DataError(f"level {min(unknown)}: there are {min(LEVELS)} to {max(LEVELS)}")
-    if not levels or part not in ("train", "test"):
-        raise DataError(f"levels={levels}, part={part!r}: needs a level, and 'train' or 'test'")
+    if not levels or part not in PARTS:
+        raise DataError(
+            f"levels={levels}, part={part!r}: needs a level, and one of {', '.join(PARTS)}"
+        )
     # RandomState, unlike Python's random, promises the same numbers in every version (NEP 19).
     random, examples, questions = np.random.RandomState(seed), [], set()
     shows_working = np.random.RandomState([seed, 1]).random_sample(count) < worked
@@ -124,7 +137,8 @@ def make_examples(
         level = levels[below(random, len(levels))]
         problem = draw_problem(random, level)
         question, equations = draw_wording(random, problem), equations_of(problem)
-        if split(key_of(problem), TEST_SHARE) != part or question in questions:
+        of_part = split(key_of(problem), TEST_SHARE, validation_share) == part
+        if not of_part or question in questions:
             continue
         questions.add(question)
         answer = equations[-1].split("=")[1]

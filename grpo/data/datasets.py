@@ -1,59 +1,170 @@
-"""The training and test examples that a config's `data` names, and what is left of them.
+"""The datasets of a run: what each section of the config names, in splits.
 
-arithmetic   made here                  gsm8k   in that dataset's form (gsm8k.py)
-rows         files with any columns     (sources.py)
+    train        what is learnt from
+    validation   what is measured while a stage runs; a dataset may have none
+    test         what is measured at the end; a further dataset may have none
+
+    arithmetic    made here                      gsm8k   files in that dataset's form (gsm8k.py)
+    rows          files with any columns (sources.py)
+    preferences   the same, of pairs of completions (preferences.py)
+
+Validation examples stand in a file of their own, or are made here of problems of their own, or are
+the last ones of the training file, which is then trained on without them. No question that is held
+out is trained on, in whichever dataset it stands; nor is a validation question in the test.
 """
 
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from grpo.data.arithmetic import make_examples
-from grpo.data.examples import Example
+from grpo.data import gsm8k, preferences, sources
+from grpo.data.arithmetic import VALIDATION_SHARE, make_examples
+from grpo.data.examples import REQUIRED, DataError, Example
 from grpo.data.filters import keep_short, require_disjoint, require_kept
-from grpo.data.gsm8k import load_gsm8k
-from grpo.data.sources import load_examples
+from grpo.data.templates import TEMPLATES, Template
 
+SPLITS = ("train", "validation", "test")
+DEFAULT = "data"  # the dataset of stages that name none: its section of the config, and its name
+Section = Mapping[str, Any]
 Report = dict[str, Any]
+Found = tuple[list[Example], Report]
+
+
+class Source(NamedTuple):
+    """Files of a form: what their rows are, the columns these need and may have, the reader."""
+
+    rows: str
+    required: set[str]
+    optional: set[str]
+    load: Callable[[str, Section], Found]
+
+
+FILES = {
+    "gsm8k": Source(
+        "examples",
+        REQUIRED,
+        gsm8k.OPTIONAL,
+        lambda path, data: gsm8k.load_gsm8k(
+            path, data["columns"], data["strip_commas"], data["max_bad"]
+        ),
+    ),
+    "rows": Source(
+        "examples",
+        REQUIRED,
+        sources.OPTIONAL,
+        lambda path, data: sources.load_examples(path, data["columns"], data["max_bad"]),
+    ),
+    "preferences": Source(
+        "preferences",
+        preferences.REQUIRED,
+        preferences.OPTIONAL,
+        lambda path, data: preferences.load_preferences(path, data["columns"], data["max_bad"]),
+    ),
+}
 
 
 class Dataset(NamedTuple):
-    """Examples, and what was found on the way to them."""
+    """The examples of each split, how they become prompts, and what was found on the way."""
 
     train: list[Example]
+    validation: list[Example]
     test: list[Example]
+    template: Template
     report: Report
 
 
-def load_dataset(data: Mapping[str, Any], seed: int) -> Dataset:
-    """The dataset of a config; test questions are never trained on."""
+def sections_of(config: Mapping[str, Any]) -> dict[str, Section]:
+    """The sections of a config that are datasets, by name."""
+    return {DEFAULT: config[DEFAULT], **config["datasets"]}
+
+
+def section_of(config: Mapping[str, Any], name: str | None) -> Section:
+    """The section of a dataset; None: the default one."""
+    return sections_of(config)[name or DEFAULT]
+
+
+def rows_of(data: Section) -> str:
+    """What the rows of a dataset are: examples or preferences."""
+    return "examples" if data["source"] == "arithmetic" else FILES[data["source"]].rows
+
+
+def required_splits(name: str) -> tuple[str, ...]:
+    """The splits that a dataset of this name must have, whatever reads it."""
+    return ("train", "test") if name == DEFAULT else ("train",)
+
+
+def has_split(data: Section, split: str) -> bool:
+    """Whether a dataset has a split."""
+    if data["source"] == "arithmetic" or (split == "validation" and data["validation"] is None):
+        return data[f"{split}_examples"] > 0
+    return data[split] is not None
+
+
+def load_datasets(sections: Mapping[str, Section], seed: int) -> dict[str, Dataset]:
+    """The datasets of a config; what is held out is never trained on."""
+    loaded = {name: load_dataset(data, seed) for name, data in sections.items()}
+    for name, held in loaded.items():
+        for split in ("validation", "test"):
+            file = file_of(sections[name], split)
+            for other, dataset in loaded.items():
+                among = "the training ones" + (f" of {other}" if other != name else "")
+                require_disjoint(dataset.train, getattr(held, split), file, split, among)
+        file = file_of(sections[name], "test")
+        require_disjoint(held.validation, held.test, file, "test", "the validation ones")
+    return loaded
+
+
+def load_dataset(data: Section, seed: int) -> Dataset:
+    """The dataset of a section."""
     report: Report = {"source": data["source"]}
-    parts: dict[str, list[Example]] = {}
-    for part in ("train", "test"):
-        if data["source"] == "arithmetic":
-            count = data[f"{part}_examples"]
-            parts[part] = make_examples(seed, count, data["levels"], part, data["worked"])
-            continue
-        path, columns, max_bad = data[part], data["columns"], data["max_bad"]
-        if data["source"] == "gsm8k":
-            parts[part], found = load_gsm8k(path, columns, data["strip_commas"], max_bad)
-        else:
-            parts[part], found = load_examples(path, columns, max_bad)
-        report |= {f"{part}/{key}": value for key, value in found.items()}
-    require_disjoint(parts["train"], parts["test"], str(data["test"]))
-    return Dataset(parts["train"], parts["test"], report)
+    load = made if data["source"] == "arithmetic" else read
+    return Dataset(**load(data, seed, report), template=TEMPLATES[data["template"]], report=report)
 
 
-def drop_long(
-    dataset: Dataset, length_of: Callable[[Example], int], data: Mapping[str, Any]
-) -> Dataset:
+def made(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
+    """The splits of the arithmetic world."""
+    share = VALIDATION_SHARE if data["validation_examples"] else 0.0
+    return {
+        split: make_examples(
+            seed, data[f"{split}_examples"], data["levels"], split, data["worked"], share
+        )
+        for split in SPLITS
+    }
+
+
+def read(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
+    """The splits that stand in files; what was found in these goes into the report."""
+    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        if data[split] is not None:
+            splits[split], found = FILES[data["source"]].load(data[split], data)
+            report |= {f"{split}/{key}": value for key, value in found.items()}
+    if held := data["validation_examples"]:
+        train = splits["train"]
+        if held >= len(train):
+            raise DataError(
+                f"{data['train']}: validation_examples={held} of its {len(train)} examples leave "
+                "none to train on"
+            )
+        splits |= {"train": train[:-held], "validation": train[-held:]}
+    return splits
+
+
+def file_of(data: Section, split: str) -> str:
+    """Where a split comes from."""
+    held_out_of = data["train"] if split == "validation" else None
+    return str(data[split] or held_out_of or data["source"])
+
+
+def drop_long(dataset: Dataset, length_of: Callable[[Example], int], data: Section) -> Dataset:
     """The examples whose prompts fit, and their share; too small a share is an error."""
-    kept = {}
-    for part in ("train", "test"):
-        name = pathlib.Path(data[part] or data["source"]).name
-        examples, ratio = keep_short(getattr(dataset, part), length_of, data["max_prompt"])
-        require_kept(ratio, data["min_kept"], f"{name} ({part}, prompts of {data['max_prompt']})")
-        kept[part] = examples
-        dataset.report[f"{part}/kept"] = ratio
-        dataset.report[f"{part}/examples"] = len(examples)
-    return Dataset(**kept, report=dataset.report)
+    kept, report = {}, dict(dataset.report)
+    for split in SPLITS:
+        kept[split] = examples = getattr(dataset, split)
+        if not examples:
+            continue
+        kept[split], ratio = keep_short(examples, length_of, data["max_prompt"])
+        name = pathlib.Path(file_of(data, split)).name
+        require_kept(ratio, data["min_kept"], f"{name} ({split}, prompts of {data['max_prompt']})")
+        report |= {f"{split}/kept": ratio, f"{split}/examples": len(kept[split])}
+    return dataset._replace(**kept, report=report)

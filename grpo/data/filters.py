@@ -24,16 +24,17 @@ def require_kept(ratio: float, threshold: float, name: str) -> None:
         raise DataError(f"{name}: {ratio:.1%} of the examples are kept, {threshold:.1%} are needed")
 
 
-def require_disjoint(train: Sequence[Example], test: Sequence[Example], name: str) -> None:
-    """Refuses a dataset whose test questions are trained on."""
+def require_disjoint(
+    train: Sequence[Example], held: Sequence[Example], name: str, split: str, among: str
+) -> None:
+    """Refuses questions of a held-out split that are trained on, or `among` others."""
     id_of = {question_key(example): example["id"] for example in train}
     pairs = [
         f"{example['id']} is {id_of[question_key(example)]}"
-        for example in test
+        for example in held
         if question_key(example) in id_of
     ]
     if pairs:
         raise DataError(
-            f"{name}: {len(pairs)} test questions are among the training ones: "
-            f"{'; '.join(pairs[:5])}"
+            f"{name}: {len(pairs)} {split} questions are among {among}: {'; '.join(pairs[:5])}"
         )

@@ -23,8 +23,3 @@ def example_at(seed: int, index: int, size: int) -> int:
     if size < 1 or index < 0:
         raise ValueError(f"index={index}, size={size}: needs an index from 0 on and an example")
     return int(permutation(seed, index // size, size)[index % size])
-
-
-def batch_at(seed: int, step: int, batch: int, size: int) -> list[int]:
-    """The examples of a step; batches run on over the end of an epoch, so none is left out."""
-    return [example_at(seed, step * batch + row, size) for row in range(batch)]

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import huggingface_hub
@@ -39,13 +39,20 @@ NOT_UTF8 = "not UTF-8"
 
 
 def load(
-    path: str | pathlib.Path, convert: Callable[[dict[str, Any]], Example], max_bad: float
+    path: str | pathlib.Path,
+    convert: Callable[[dict[str, Any]], Example],
+    max_bad: float,
+    *,
+    key: Callable[[Example], Hashable] = question_key,
 ) -> tuple[list[Example], dict[str, Any]]:
-    """What `convert` makes of each row, and a report: rows, duplicates (left out), bad."""
+    """What `convert` makes of each row, and a report: rows, duplicates (left out), bad.
+
+    A row is a duplicate if it has the `key` of one before it.
+    """
     examples: list[Example] = []
     bad: list[str] = []
     row_of_id: dict[str, int] = {}
-    questions: set[str] = set()
+    keys: set[Hashable] = set()
     rows, duplicates = read_rows(path), 0
     for number, row in rows:
         reason, example = (row, {}) if isinstance(row, str) else ("", {})
@@ -60,10 +67,10 @@ def load(
             bad.append(f"{path}:row {number}: {reason}")
             continue
         row_of_id[example["id"]] = number
-        if question_key(example) in questions:
+        if key(example) in keys:
             duplicates += 1
             continue
-        questions.add(question_key(example))
+        keys.add(key(example))
         examples.append(example)
     shown = f"{len(bad)} of {len(rows)} rows are bad: {'; '.join(bad[:5])}"
     if not rows:

@@ -33,12 +33,12 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
             ]
     curve = workdir / "curve.svg"
     if series := curves(config, rows):
-        title = "Right answers to test problems while training"
+        title = f"Right answers to {config['evaluation']['split']} problems while training"
         svg = curve_svg(series, title=title, x_label="update", y_label="greedy, strict form",
                         percent=True)  # fmt: skip
         curve.write_text(svg, "utf-8")
     places = [
-        ("curve.svg", "accuracy on test problems while training"),
+        ("curve.svg", f"accuracy on {config['evaluation']['split']} problems while training"),
         ("metrics.jsonl", "every update and evaluation"),
         ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
         ("evaluations/", "every completion that was evaluated"),

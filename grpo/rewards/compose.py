@@ -9,52 +9,49 @@ A table is a list of entries, as a config holds it:
     gate     (optional) the name of another entry that multiplies this one; its range: within [0, 1]
     low      the declared range of the function's values, both ends included
     high
+    options  (optional) of the function, by name: `batch` says what a reward function is
 
-A function that raises, or returns what is no number, or one that is not finite or outside its
-range, has failed: its value is NaN, counted, with the first reason kept; the other values are as if
-nothing had happened. A total that needs a NaN is NaN: the completion abstains (`advantages`), it is
-never given a 0. Not needed is what has weight 0, and what stands behind a gate that is 0.
+A function that abstains or fails (`batch`) has the value NaN, counted, with the first reason kept;
+the other values are as if nothing had happened. A total that needs a NaN is NaN: the completion
+abstains (`advantages`), it is never given a 0. Not needed is what has weight 0, and what stands
+behind a gate that is 0.
 """
 
-import difflib
+import functools
 import math
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from grpo.data.nearest import nearest
 from grpo.rewards import demo
 from grpo.rewards.answer import correct_answer
-from grpo.rewards.deadline import deadline
+from grpo.rewards.batch import Reward, each, options_of, values
 from grpo.rewards.format import strict_format, tag_format
 from grpo.rewards.hybrid import hybrid
 from grpo.rewards.trajectory import trajectory
 
-Reward = Callable[[Mapping, str], float]
 REWARDS: dict[str, Reward] = {
-    "correct_answer": partial(correct_answer, gate=True),
-    "correct_answer_in_any_form": partial(correct_answer, gate=False),
-    "strict_format": strict_format,
-    "tag_format": tag_format,
-    "demo_exact_format": demo.exact_format,
-    "demo_approximate_format": demo.approximate_format,
-    "demo_approximate_format_5": demo.approximate_format_5,
-    "demo_answer": demo.answer,
-    "demo_numbers": demo.numbers,
-    "demo_cli_exact_format": demo.cli_exact_format,
-    "demo_cli_answer": demo.cli_answer,
-    "demo_cli_numbers": demo.cli_numbers,
-    "trajectory": trajectory,
-    "hybrid": hybrid,
+    "correct_answer": each(correct_answer),
+    "strict_format": each(strict_format),
+    "tag_format": each(tag_format),
+    "demo_exact_format": each(demo.exact_format),
+    "demo_approximate_format": each(demo.approximate_format),
+    "demo_approximate_format_5": each(demo.approximate_format_5),
+    "demo_answer": each(demo.answer),
+    "demo_numbers": each(demo.numbers),
+    "demo_cli_exact_format": each(demo.cli_exact_format),
+    "demo_cli_answer": each(demo.cli_answer),
+    "demo_cli_numbers": each(demo.cli_numbers),
+    "trajectory": each(trajectory),
+    "hybrid": each(hybrid),
 }
-FIELDS = ("name", "weight", "gate", "low", "high")
-REASON = 200  # characters of a reason that are kept
+REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "options")
 
 
 class Entry(NamedTuple):
-    """A checked line of the table."""
+    """A checked line of the table; the function has its options."""
 
     function: Reward
     weight: float
@@ -72,30 +69,39 @@ class Scores(NamedTuple):
     total: np.ndarray
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that looks most like this one."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def about_options(name: str, options: Mapping) -> Iterator[str]:
+    """What is wrong with the names of a function's options."""
+    known = options_of(REWARDS[name])
+    for option in options:
+        if option not in known:
+            takes = f"; {name} takes {', '.join(known) or 'none'}"
+            yield f"{option}: unknown option{nearest(option, known) or takes}"
+    for option, parameter in known.items():
+        if option not in options and parameter.default is parameter.empty:
+            yield f"{option}: is missing; {name} needs it"
 
 
 def checked(line: Mapping) -> tuple[str, Entry]:
     """A line's name and entry; what is wrong with it is an error that names the field."""
     for field in line:
-        if field not in FIELDS:
-            raise ValueError(f"rewards: unknown field {field!r}{nearest(field, FIELDS)}")
-    missing = [field for field in FIELDS if field not in line and field != "gate"]
-    if missing:
+        if field not in REQUIRED + OPTIONAL:
+            hint = nearest(field, REQUIRED + OPTIONAL)
+            raise ValueError(f"rewards: unknown field {field!r}{hint}")
+    if missing := [field for field in REQUIRED if field not in line]:
         raise ValueError(f"rewards: {line.get('name', 'an entry')} lacks {', '.join(missing)}")
-    name = line["name"]
+    name, options = line["name"], dict(line.get("options", {}))
     if name not in REWARDS:
         raise ValueError(f"rewards: unknown reward {name!r}{nearest(name, REWARDS)}")
+    for wrong in about_options(name, options):
+        raise ValueError(f"rewards.{name}.options.{wrong}")
     weight, low, high = (float(line[field]) for field in ("weight", "low", "high"))
     if not (math.isfinite(weight) and -math.inf < low < high < math.inf):
         raise ValueError(
             f"rewards: {name} has weight {weight} and range [{low}, {high}]: "
             "expected finite numbers, low below high"
         )
-    return name, Entry(REWARDS[name], weight, line.get("gate"), low, high)
+    function = functools.partial(REWARDS[name], **options)
+    return name, Entry(function, weight, line.get("gate"), low, high)
 
 
 def reward_table(lines: Iterable[Mapping]) -> dict[str, Entry]:
@@ -130,22 +136,6 @@ def faults(table: Mapping[str, Entry]) -> Iterator[str]:
         yield "rewards: no entry has a weight: one needs another than 0"
 
 
-def value(entry: Entry, example: Mapping, completion: str) -> float:
-    """The function's value; raises if it is none."""
-    told = entry.function(example, completion)
-    if isinstance(told, bool) or not isinstance(told, int | float | np.integer | np.floating):
-        raise TypeError(f"returned {type(told).__name__}, no number")
-    if not entry.low <= told <= entry.high:  # NaN is in no range
-        raise ValueError(f"returned {told!r}, outside [{entry.low}, {entry.high}]")
-    return float(told)
-
-
-def reason(error: Exception) -> str:
-    """An exception in one short line of ASCII."""
-    line = " ".join("".join(traceback.format_exception_only(error)).split())
-    return line.encode("ascii", "backslashreplace").decode()[:REASON]
-
-
 def gated(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> dict[str, np.ndarray]:
     """gate_f,B · reward_f,B by name: 0 behind a gate that is 0, whatever stands there."""
     parts = {}
@@ -170,18 +160,17 @@ def score(
     *,
     seconds: float,
 ) -> Scores:
-    """Every function's value of every completion, and the total; a call has so many seconds."""
+    """Every function's value of every completion, and the total; a value has so many seconds."""
+    if len(examples) != len(completions):
+        raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
     rewards, failed, reasons = {}, {}, {}
     for name, entry in table.items():
-        reward_B = np.full(len(completions), np.nan)
-        for i, (example, completion) in enumerate(zip(examples, completions, strict=True)):
-            try:
-                with deadline(seconds):
-                    reward_B[i] = value(entry, example, completion)
-            except Exception as error:  # whatever one function does, the others' values stand
-                reasons.setdefault(name, reason(error))
-        rewards[name] = reward_B
-        failed[name] = int(np.isnan(reward_B).sum())
+        rewards[name], why = values(
+            entry.function, examples, completions, low=entry.low, high=entry.high, seconds=seconds
+        )
+        failed[name] = int(np.isnan(rewards[name]).sum())
+        if why is not None:
+            reasons[name] = why
     return Scores(rewards, failed, reasons, total(rewards, table))
 
 

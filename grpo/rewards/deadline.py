@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+AGAIN = 0.1  # seconds at least from one interruption to the next
+
 
 class DeadlineError(Exception):
     """A call took too long."""
@@ -27,10 +29,13 @@ def deadline(seconds: float) -> Iterator[None]:
         raise DeadlineError(f"took more than {seconds:g} seconds")
 
     before = signal.signal(signal.SIGALRM, ring)
-    # Again and again: code that swallows the first exception is asked once more.
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-    try:
-        yield
+    try:  # twice: time may be up while the inner block is left
+        try:
+            # Again and again: code that swallows the first exception is asked once more.
+            signal.setitimer(signal.ITIMER_REAL, seconds, max(seconds, AGAIN))
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

@@ -15,7 +15,6 @@ as the demo does, in one scan.
 
 import re
 from collections import deque
-from collections.abc import Callable
 
 from grpo.rewards.numbers import NUMBER, only_token
 
@@ -97,10 +96,3 @@ def demo_compatible(completion: str) -> str | None:
     # Without a number after the first tag there is none after a later one.
     found = re.search(r"[\d.]+", completion.partition(ANSWER)[2])
     return found and found[0]
-
-
-EXTRACTORS: dict[str, Callable[[str], str | None]] = {
-    "strict": strict,
-    "lenient": lenient,
-    "demo": demo_compatible,
-}

@@ -19,7 +19,6 @@ as graders of word problems do. So equality is not transitive: 50 = 50% = 0.5.
 """
 
 import re
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 
@@ -72,12 +71,6 @@ def value(token: re.Match) -> Fraction | None:
                 return None
             number *= Fraction(10) ** exponent
     return -number if "-" in token["sign"] or "−" in token["sign"] else number
-
-
-def numbers_in(text: str) -> list[Fraction]:
-    """All numbers of a text that have a value, in order."""
-    found: Iterator[Fraction | None] = map(value, NUMBER.finditer(text))
-    return [number for number in found if number is not None]
 
 
 def only_token(text: str) -> re.Match | None:

@@ -1,4 +1,4 @@
-"""What every stage of a run is given: its config, data, devices, and where to write.
+"""What every stage of a run is given: its config, datasets, and where to write.
 
 <workdir>/config.json         the config as resolved; environment.jsonl: what launches ran on
           tokenizer.model     the one in use
@@ -14,8 +14,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from grpo.data.datasets import Dataset
-from grpo.data.templates import TEMPLATES, Template
+from grpo.data.datasets import DEFAULT, Dataset
 from grpo.evaluation.evaluate import Setting
 from grpo.reporting.progress import Progress
 from grpo.storage.checkpoints import Checkpoints
@@ -44,7 +43,7 @@ class Run:
 
     config: Mapping[str, Any]
     workdir: pathlib.Path
-    data: Dataset
+    datasets: Mapping[str, Dataset]
     progress: Progress
     stop: Stop
 
@@ -53,15 +52,14 @@ class Run:
         """The seed of everything."""
         return self.config["seed"]
 
-    @property
-    def template(self) -> Template:
-        """How examples become prompts and targets."""
-        return TEMPLATES[self.config["data"]["template"]]
+    def data_of(self, stage: str) -> Dataset:
+        """The dataset that a stage reads."""
+        return self.datasets[self.config["stages"][stage]["data"] or DEFAULT]
 
-    @property
-    def setting(self) -> Setting:
-        """What its evaluations have in common."""
-        return Setting(self.seed, self.template, self.config["data"]["buckets"], self.stop.check)
+    def setting(self, dataset: Dataset) -> Setting:
+        """What the evaluations on a dataset have in common."""
+        buckets = self.config["data"]["buckets"]
+        return Setting(self.seed, dataset.template, buckets, self.stop.check)
 
     def journal(self, name: str) -> Journal:
         """metrics, rollouts or timing."""

@@ -8,46 +8,66 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grpo.data.datasets import drop_long, load_dataset
-from grpo.data.templates import TEMPLATES, prompt_ids, prompt_text, target_text
+from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, sections_of
+from grpo.data.templates import prompt_ids, prompt_text, target_text
 from grpo.reporting.progress import Progress
 from grpo.runs.open_policy import source_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
 from models.sharding import make_mesh
+from models.tokenizer import Tokenizer
 
-MOST_TEXTS = 2000  # that a tokenizer is trained on
+MOST_TEXTS = 2000  # of each dataset, that a tokenizer is trained on
 
 
 def set_up(
     config: Mapping[str, Any], workdir: pathlib.Path, progress: Progress, stop: Stop
 ) -> tuple[Run, Policies]:
     """The run of a config, and its policies."""
-    data = load_dataset(config["data"], config["seed"])
-    template = TEMPLATES[config["data"]["template"]]
+    sections = sections_of(config)
+    loaded = load_datasets(sections, config["seed"])
     devices = config["mesh"]["fsdp"] * config["mesh"]["tp"]
     mesh = make_mesh(**config["mesh"]) if devices > 1 else None
 
     def texts() -> Sequence[str]:
-        return [
-            prompt_text(e, template) + (target_text(e, template) if e["reasoning"] else "")
-            for e in data.train[:MOST_TEXTS]
-        ]
+        return [text for dataset in loaded.values() for text in texts_of(dataset)]
 
     source = source_of(config, workdir, mesh, texts)
     run = Run(
         config=config,
         workdir=workdir,
-        data=drop_long(
-            data, lambda e: len(prompt_ids(source.tokenizer, e, template)), config["data"]
-        ),
+        datasets={
+            name: fitting(dataset, sections[name], source.tokenizer)
+            for name, dataset in loaded.items()
+        },
         progress=progress,
         stop=stop,
     )
     size = source.config
     progress.say(
         f"{config['model']['path'] or config['model']['size']}: {size.num_layers} layers, "
-        f"width {size.width}, {size.vocab_size} pieces; {len(run.data.train)} training and "
-        f"{len(run.data.test)} test examples; {' -> '.join(config['pipeline'])} in {workdir}"
+        f"width {size.width}, {size.vocab_size} pieces; "
+        f"{'; '.join(f'{name}: {counts(dataset)}' for name, dataset in run.datasets.items())}; "
+        f"{' -> '.join(config['pipeline'])} in {workdir}"
     )
     return run, Policies(config, workdir, source.load)
+
+
+def texts_of(dataset: Dataset) -> list[str]:
+    """Prompts, with their solutions where there are any."""
+    template = dataset.template
+    return [
+        prompt_text(e, template) + (target_text(e, template) if e.get("reasoning") else "")
+        for e in dataset.train[:MOST_TEXTS]
+    ]
+
+
+def fitting(dataset: Dataset, data: Mapping[str, Any], tokenizer: Tokenizer) -> Dataset:
+    """The dataset without the prompts that are too long."""
+    return drop_long(dataset, lambda e: len(prompt_ids(tokenizer, e, dataset.template)), data)
+
+
+def counts(dataset: Dataset) -> str:
+    """How many examples there are."""
+    sizes = {split: len(getattr(dataset, split)) for split in SPLITS}
+    return ", ".join(f"{size} {split}" for split, size in sizes.items() if size)

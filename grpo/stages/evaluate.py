@@ -1,4 +1,4 @@
-"""Evaluation: accuracy of policies of the run on test examples, side by side.
+"""Evaluation: accuracy of policies of the run on the same examples, side by side.
 
 Greedy completions are read in three ways, with Wilson intervals; from several samples of each
 problem come pass@k and maj@k (grpo/evaluation/metrics.py). Results are written policy by policy:
@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from grpo.checks.rules import COUNT, FLAG, FROM_0, SAMPLING, TEXT, optional, several
+from grpo.checks.rules import COUNT, FLAG, FROM_0, SAMPLING, TEXT, one_of, optional, several
+from grpo.data.datasets import SPLITS
 from grpo.data.examples import Example
 from grpo.evaluation.evaluate import (
     Rows,
+    Setting,
     evaluate_greedy,
     evaluate_samples,
     greedy_programs,
@@ -29,6 +31,8 @@ from models.policy import Policy
 Config = Mapping[str, Any]
 FIELDS = {
     **SAMPLING,
+    "data": optional(TEXT),
+    "split": one_of(*SPLITS),
     "policies": several(TEXT),
     "examples": optional(COUNT),
     "batch": COUNT,
@@ -70,7 +74,8 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 def run(run: Run, name: str, policies: Policies) -> None:
     """Measures what is not yet measured."""
     stage = run.config["stages"][name]
-    examples = run.data.test[: stage["examples"]]
+    data = run.data_of(name)
+    examples = getattr(data, stage["split"])[: stage["examples"]]
     file = run.workdir / "evaluations" / f"{name}.json"
     journal, metrics = Journal(file.with_suffix(".jsonl")), run.journal("metrics")
     results = json.loads(file.read_text("utf-8")) if file.exists() else {}
@@ -78,7 +83,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     metrics.keep(lambda row: row["stage"] != name or row["policy"] in results)
     for number, label in enumerate(stage["policies"], start=1):
         if label not in results:
-            found, rows = measured(run, stage, policies.end(label), examples)
+            found, rows = measured(policies.end(label), examples, stage, run.setting(data))
             for row in rows:
                 journal.write({"policy": label, **row})
             metrics.write({"stage": name, "policy": label, **found})
@@ -90,17 +95,17 @@ def run(run: Run, name: str, policies: Policies) -> None:
 
 
 def measured(
-    run: Run, stage: Config, policy: Policy, examples: Sequence[Example]
+    policy: Policy, examples: Sequence[Example], stage: Config, setting: Setting
 ) -> tuple[dict[str, float], Rows]:
     """The metrics of a policy, and a row for each of its completions."""
     common = {"batch": stage["batch"], "max_new_tokens": stage["max_new_tokens"]}
     metrics: dict[str, float] = {}
     rows: Rows = []
     if stage["greedy"]:
-        metrics, rows = evaluate_greedy(policy, examples, run.setting, **common)
+        metrics, rows = evaluate_greedy(policy, examples, setting, **common)
     if stage["samples"]:
         more, sampled = evaluate_samples(
-            policy, examples, run.setting, samples=stage["samples"], sampling=stage["sampling"],
+            policy, examples, setting, samples=stage["samples"], sampling=stage["sampling"],
             ks=stage["ks"], **common,
         )  # fmt: skip
         metrics, rows = {**metrics, **more}, [*rows, *sampled]

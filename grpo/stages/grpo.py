@@ -250,8 +250,9 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     run, stage, P, G = setting.run, setting.stage, setting.stage["prompts"], setting.stage["group"]
 
     # (1) Sample G completions per prompt.
-    examples = examples_from(run.data.train, run.seed, loop.taken + number * P, P)
-    prompts = [prompt_ids(loop.policy.own_tokenizer, example, run.template) for example in examples]
+    data, tokenizer = run.data_of(setting.name), loop.policy.own_tokenizer
+    examples = examples_from(data.train, run.seed, loop.taken + number * P, P)
+    prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
     rows_B = number * P * G + jnp.arange(P * G)
     rollout = sampler.sample(
         prompts, row_keys(run.seed, "train", loop.iteration, rows_B),
@@ -259,7 +260,7 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     )  # fmt: skip
 
     # (2) Score them on the host.
-    texts = texts_of(rollout, loop.policy.own_tokenizer)
+    texts = texts_of(rollout, tokenizer)
     repeated = [example for example in examples for _ in range(G)]
     scores = score(setting.table, repeated, texts, seconds=stage["reward_seconds"])
     if stage["shuffle_rewards"]:
@@ -283,7 +284,7 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     where["round"] = number  # groups are numbered within it
     shown = repeated, texts, rollout, scores, np.asarray(advantage_PG)
     return Collected(
-        groups.each(np.asarray), rollout_metrics(*shown), rollout_rows(where, *shown, run.template)
+        groups.each(np.asarray), rollout_metrics(*shown), rollout_rows(where, *shown, data.template)
     )
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from grpo.checks.rules import COUNT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
+from grpo.data.datasets import section_of
 from grpo.data.examples import Example
 from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
@@ -43,11 +44,11 @@ def check(stage: Config, config: Config) -> Iterator[str]:
     """What is wrong with fields that are fine one by one."""
     yield from about_training(stage)
     yield from about_rows(stage["batch"], stage, config, "batch")
-    longest = config["data"]["max_prompt"] + stage["max_target"]
+    longest = section_of(config, stage["data"])["max_prompt"] + stage["max_target"]
     if stage["packing"] is not None and stage["packing"] < longest:
         yield (
             f"packing={stage['packing']}: an example may have {longest} tokens "
-            "(data.max_prompt + max_target)"
+            "(max_prompt of its data + max_target)"
         )
 
 
@@ -81,12 +82,12 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
     stage, start = run.config["stages"][name], policies.start(name)
-    examples = solutions(run, start.own_tokenizer, stage["examples"], stage["max_target"])
+    examples = solutions(run, name, start.own_tokenizer)
     update_policy = build(run.config, name, start)["update"]
     loop = StageLoop(run, name, start, stage["steps"], updates=1)
     loop.evaluate_at_start()
     while not loop.is_done:
-        rows, count = batch_from(run, stage, start.own_tokenizer, examples, loop.taken)
+        rows, count = batch_from(run, name, start.own_tokenizer, examples, loop.taken)
         state, metrics = update_policy(loop.state, start.frozen, rows)
         loop.keep_update(state, metrics, rows._asdict())
         loop.move_to(loop.iteration + 1, taken=count)
@@ -94,14 +95,15 @@ def run(run: Run, name: str, policies: Policies) -> None:
 
 
 def batch_from(
-    run: Run, stage: Config, tokenizer: Tokenizer, examples: Sequence[Example], first: int
+    run: Run, name: str, tokenizer: Tokenizer, examples: Sequence[Example], first: int
 ) -> tuple[Rows, int]:
     """The rows of an update from example number `first` on, and how many examples they hold."""
+    stage, template = run.config["stages"][name], run.data_of(name).template
 
     def pair(index: int) -> Pair:
         example = examples[example_at(run.seed, index, len(examples))]
-        prompt = prompt_ids(tokenizer, example, run.template)
-        return prompt, target_ids(tokenizer, example, run.template)
+        prompt = prompt_ids(tokenizer, example, template)
+        return prompt, target_ids(tokenizer, example, template)
 
     if stage["packing"] is not None:
         stream = (pair(first + n) for n in range(2**31))
@@ -110,16 +112,15 @@ def batch_from(
     return one_each(pairs, run.config["data"]["buckets"], stage["max_target"]), len(pairs)
 
 
-def solutions(run: Run, tokenizer: Tokenizer, count: int | None, max_target: int) -> list[Example]:
-    """The first `count` training examples, those with too long a solution dropped."""
-    examples = [example for example in run.data.train[:count] if example["reasoning"]]
+def solutions(run: Run, name: str, tokenizer: Tokenizer) -> list[Example]:
+    """The first training examples, as many as are asked for, without too long a solution."""
+    stage, data = run.config["stages"][name], run.data_of(name)
+    limit, found = stage["max_target"], data.train[: stage["examples"]]
+    examples = [example for example in found if example["reasoning"]]
     kept, ratio = keep_short(
-        examples, lambda e: len(target_ids(tokenizer, e, run.template)), max_target
+        examples, lambda e: len(target_ids(tokenizer, e, data.template)), limit
     )
-    require_kept(
-        len(kept) / max(len(run.data.train[:count]), 1),
-        run.config["data"]["min_kept"],
-        f"solutions of at most {max_target} tokens",
-    )
-    run.progress.say(f"{len(kept)} solutions, {ratio:.1%} fit {max_target} tokens")
+    least = section_of(run.config, stage["data"])["min_kept"]
+    require_kept(len(kept) / max(len(found), 1), least, f"solutions of at most {limit} tokens")
+    run.progress.say(f"{len(kept)} solutions, {ratio:.1%} fit {limit} tokens")
     return kept

@@ -96,7 +96,7 @@ MISTAKES = [
             "group, reasons = advantage_PG.shape[0]",
             "tests/test_rollout_metrics.py::test_group_numbers_follow_the_shape"),
     Mistake("test questions are trained on", "grpo/data/datasets.py",
-            '    require_disjoint(parts["train"], parts["test"], str(data["test"]))\n',
+            '                require_disjoint(dataset.train, getattr(held, split), file, split, among)\n',
             "",
             "tests/test_datasets.py::test_test_questions_among_the_training_ones"),
     Mistake("completions as they are on the terminal", "grpo/reporting/summary.py",
