@@ -231,6 +231,9 @@ def rollouts_of(monkeypatch, module, log: list) -> None:
         def lower(self, *args, **kwargs):
             keep(*args, **kwargs)
 
+        def eval_shape(self, *args, **kwargs):
+            return rollout.eval_shape(*args, **kwargs)
+
     monkeypatch.setattr(module, "rollout", Spy())
 
 
