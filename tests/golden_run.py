@@ -201,7 +201,7 @@ def all_stages() -> dict[str, base.ConfigDict]:
             {"picky": (1.0, None), "shy": (0.25, None)},
             start="sft", iterations=4, dynamic_sampling="drop", microbatches=3, entropy=True,
             loss={
-                "kl_coef": 0.0, "mask_truncated": True, "entropy_coef": 0.02,
+                "kl_coef": 0.0, "entropy_coef": 0.02,
                 "off_policy_limit": 0.1, "correction": "cap", "correction_level": "token",
                 "correction_cap": 1.2,
             },
@@ -216,7 +216,7 @@ def all_stages() -> dict[str, base.ConfigDict]:
             loss={
                 "baseline": "leave_one_out", "scale": "none", "eps": None,
                 "surrogate": "reinforce", "clip_low": None, "clip_high": None,
-                "aggregation": "constant", "kl": "k1", "kl_in": "reward", "kl_coef": 0.05,
+                "mask_truncated": True, "aggregation": "constant", "kl": "k1", "kl_in": "reward", "kl_coef": 0.05,
             },
             optimizer={"learning_rate": 0.1},
         ),

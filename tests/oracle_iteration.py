@@ -249,7 +249,7 @@ def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
     if loss["ratio"] == "sequence":
         log_ratio = tape.total(log_ratio, axis=-1) / len(row.completion) + np.zeros(len(old))
     ratio = tape.exp(log_ratio)
-    seen = Counter()
+    seen = Counter(learnt=1)
     if loss["surrogate"] == "clip":
         low, high = 1 - loss["clip_low"], 1 + loss["clip_high"]
         below, above = (ratio.value < low) & (A < 0), (ratio.value > high) & (A > 0)

@@ -53,8 +53,8 @@ MET = {  # what a stage must have met, or its test would show less than it says
     "adapter": {"clipped below", "abstained"},
     "again": {"clipped below"},
     "merged": {"clipped below", "clipped above", "refilled"},
-    "left_out": {"left out", "truncated", "capped", "off policy", "abstained"},
-    "another": set(),
+    "left_out": {"left out", "learnt", "capped", "off policy", "abstained"},
+    "another": {"truncated", "learnt"},
 }
 
 

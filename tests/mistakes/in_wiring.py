@@ -191,7 +191,7 @@ MISTAKES = [
     Mistake("spreads change places within the batch", "grpo/stages/grpo.py",
             '"spread_B": jnp.repeat(spread_P1, G),',
             '"spread_B": jnp.tile(spread_P1.reshape(-1), G),',
-            iterations("left_out")),
+            iterations("merged")),
     # Which rows an update learns from, and how many updates there are
     Mistake("groups that teach nothing come first", "grpo/rollout/collect.py",
             'np.argsort(~spread_P, kind="stable")',
