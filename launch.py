@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from grpo.checks.arguments import parse, run_name
 from grpo.checks.problems import problems
 from grpo.pipeline import STAGES, print_errors, run_config
+from grpo.runs.compile_cache import keep_programs
 from grpo.tools.evaluate import only_evaluation
 from grpo.tools.preflight import preflight, pretend
 
@@ -50,4 +51,5 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     # Which backends a machine does not have is no news; warnings and errors are.
     logging.getLogger("jax").setLevel(logging.WARNING)
+    keep_programs()
     app.run(lambda _: sys.exit(main(sys.argv)), flags_parser=parse)

@@ -8,7 +8,8 @@ same text back (but for "▁", sentencepiece's own sign for a space).
 import io
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import SupportsInt
 
 import sentencepiece
 
@@ -87,7 +88,7 @@ class Tokenizer:
                 start = match.start() + 1
         yield text[start:]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of some ids; <pad>, <bos> and <eos> have none."""
         ids = [int(token) for token in ids]
         for token in ids:

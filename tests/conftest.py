@@ -1,6 +1,12 @@
-"""Eight virtual CPU devices, set before JAX starts; implicit broadcasting is an error."""
+"""Eight virtual CPU devices, set before JAX starts; implicit broadcasting is an error.
+
+All workers, and the commands that tests start, keep compiled programs in one folder, so that each
+is compiled once; JAX_COMPILATION_CACHE_DIR names one that outlives the tests.
+"""
 
 import os
+import shutil
+import tempfile
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
@@ -9,11 +15,39 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+OWN_PROGRAMS = None  # the folder, where it is these tests' own
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    OWN_PROGRAMS = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="programs-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Modules that run whole stages, compile large programs or start other processes.
+SLOW = {
+    "test_additions", "test_data_in_a_run", "test_debugging", "test_demo_config", "test_distribution",
+    "test_evaluate", "test_gemma", "test_golden_iteration", "test_launch", "test_logprobs",
+    "test_policies", "test_preflight", "test_presets", "test_readme", "test_resume",
+    "test_rewards_diff", "test_rewards_hostile", "test_sampler", "test_sharding", "test_stages",
+    "test_train_step", "test_transformers", "test_trouble", "test_tunix", "test_tunix_losses",
+    "test_tunix_rollout",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """`-m fast`: every test of the other modules."""
+    for item in items:
+        if item.path.stem not in SLOW and "parity" not in item.path.parts:
+            item.add_marker(pytest.mark.fast)
+
+
+def pytest_unconfigure():
+    """The programs go with the tests that made their folder."""
+    if OWN_PROGRAMS:
+        shutil.rmtree(OWN_PROGRAMS, ignore_errors=True)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
+from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
@@ -41,16 +42,17 @@ MISTAKES = [
     *IN_DISPLAY,
     *IN_UNITS,
     *IN_STAGES,
+    *IN_WIRING,
     *IN_DEMO,
     *IN_LAUNCH,
     *IN_PEOPLE,
 ]
 
 
-def left_out(folder: str, names: list[str]) -> set[str]:
-    """What a copy of the tree does without: `runs` is of runs at the top, and code in grpo/."""
-    always = {".git", "__pycache__", ".venv"}
-    return set(names) & (always | {"runs"} if pathlib.Path(folder) == ROOT else always)
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What the copy does not need; of runs/ only what the root has: grpo/runs is code."""
+    of_root = ["runs"] if pathlib.Path(folder) == ROOT else []
+    return [name for name in names if name in (".git", "__pycache__", ".venv", *of_root)]
 
 
 def run(mistake: Mistake, tree: pathlib.Path) -> tuple[bool, str]:

@@ -5,11 +5,11 @@ import dataclasses
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from grpo.pipeline import run_config
@@ -83,28 +83,12 @@ def noise(example, completion: str) -> float:
 
 
 @contextlib.contextmanager
-def workshop(folder: pathlib.Path, reward: Callable = noise) -> Iterator[None]:
-    """The reward in place, and programs that were compiled once kept in a folder.
-
-    JAX_COMPILATION_CACHE_DIR names another folder, for running a test again and again.
-    """
-    kept = {
-        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir
-        or str(folder / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in kept}
+def workshop(reward: Callable = noise) -> Iterator[None]:
+    """The reward in place, and a smaller model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(REWARDS, REWARD, each(reward))
         patch.setitem(SIZES, "gemma3_micro", TWO_LAYERS)  # which compile in two thirds of the time
-        for name, value in kept.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
         yield
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
 
 
 def launch(config: base.ConfigDict, workdir: pathlib.Path) -> int:
@@ -190,7 +174,8 @@ def arrays(step: pathlib.Path) -> dict[str, bytes]:
     for part in ("trainable", "optimizer"):
         folder = step / "arrays" / part
         with checkpointer() as orbax:
-            there = orbax.metadata(folder.absolute()).item_metadata.tree
+            metadata: Any = orbax.metadata(folder.absolute()).item_metadata
+        there = metadata.tree
         like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in there.items()}
         for name, x in read_arrays(folder, like).items():
             told[f"{part}/{name}"] = f"{x.dtype}{x.shape}".encode() + np.asarray(x).tobytes()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 
 from models.attention import ATTENTION, einsum_attention, softcap, visible
 
@@ -90,15 +91,15 @@ def test_kernels_against_loops(kernel, cap, kv_heads):
 
 def test_kernels_agree_in_value_and_gradient():
     q, k, v, seen = inputs()
-    weight = (
-        np.random.RandomState(1).standard_normal(q.shape)
-        * np.asarray(seen).any(-1)[..., None, None]
-    )
+    live = np.any(np.asarray(seen), axis=-1, keepdims=True)[..., None]
+    weight = np.random.RandomState(1).standard_normal(q.shape) * live
 
     def score(name):
-        return jax.value_and_grad(lambda qkv: jnp.sum(ATTENTION[name](*qkv, seen, None) * weight))(
-            (q, k, v)
-        )
+        def total(qkv):
+            q, k, v = qkv
+            return jnp.sum(ATTENTION[name](q, k, v, seen, None) * weight)
+
+        return jax.value_and_grad(total)((q, k, v))
 
     (value, grads), (other, others) = score("einsum"), score("fused")
     np.testing.assert_allclose(value, other, rtol=1e-5)
@@ -109,17 +110,20 @@ def test_kernels_agree_in_value_and_gradient():
 @pytest.mark.parametrize("kernel", ATTENTION)
 def test_a_row_that_sees_nothing_is_finite_and_so_are_its_gradients(kernel):
     q, k, v, seen = inputs()
-    value, grads = jax.value_and_grad(
-        lambda qkv: jnp.sum(ATTENTION[kernel](*qkv, jnp.zeros_like(seen), None) ** 2)
-    )((q, k, v))
+
+    def total(qkv):
+        q, k, v = qkv
+        return jnp.sum(ATTENTION[kernel](q, k, v, jnp.zeros_like(seen), None) ** 2)
+
+    value, grads = jax.value_and_grad(total)((q, k, v))
     assert all(np.isfinite(x).all() for x in (value, *grads))
 
 
 def test_values_of_unseen_keys_do_not_matter():
     q, k, v, seen = inputs()
-    hidden = ~np.asarray(seen).any(1)  # keys that no query sees
+    hidden = ~np.any(np.asarray(seen), axis=1, keepdims=True)  # keys that no query sees
     assert hidden.any()
-    other = jnp.where(hidden[..., None, None], 1e6, v)
+    other = jnp.where(rearrange(hidden, "B 1 S -> B S 1 1"), 1e6, v)
     live = np.asarray(seen).any(-1)
     got = np.asarray(einsum_attention(q, k, other, seen, None))[live]
     np.testing.assert_array_equal(got, np.asarray(einsum_attention(q, k, v, seen, None))[live])
@@ -127,7 +131,7 @@ def test_values_of_unseen_keys_do_not_matter():
 
 def test_bfloat16_softmax_is_float32():
     q, k, v, seen = inputs(jnp.bfloat16)
-    graph = jax.make_jaxpr(lambda *qkv: einsum_attention(*qkv, seen, None))(q, k, v)
+    graph = jax.make_jaxpr(lambda q, k, v: einsum_attention(q, k, v, seen, None))(q, k, v)
     exponentials = re.findall(r"(\w+)\[[\d,]*\] = exp", str(graph))
     assert exponentials == ["f32"]
     got, want = (

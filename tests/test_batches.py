@@ -1,6 +1,7 @@
 """Groups between sampling and update: which are kept, how an iteration is cut into minibatches."""
 
 import io
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,8 @@ def test_nothing_has_a_spread():
 
 
 def test_stored_and_read_again():
-    for more in ({}, {"old_logprob_BC": np.float32([[-1.5, 2, 3]] * 4)}):
+    more: dict[str, Any]
+    for more in ({}, {"old_logprob_BC": np.array([[-1.5, 2, 3]] * 4, np.float32)}):
         groups, file = groups_of([1, -1, 0, 0], **more), io.BytesIO()
         np.savez(file, **groups.stored())
         file.seek(0)
@@ -197,10 +199,10 @@ def test_an_emptied_group_is_as_if_it_were_not_there():
     random = np.random.RandomState(0)
 
     def draw(rows):
-        return np.float32(-1.5 + random.standard_normal((rows, C)) * 0.4)
+        return np.asarray(-1.5 + random.standard_normal((rows, C)) * 0.4, np.float32)
 
     names = ("sample_logprob_BC", "old_logprob_BC", "ref_logprob_BC")
-    told = {name: draw(8) for name in names}
+    told: dict[str, Any] = {name: draw(8) for name in names}
     groups = groups_of([0, 0, 1, -1, 0, 0, 0.4, -2], **told)
     chosen, logprob = choose([groups], G), draw(8)
     emptied = losses_of(chosen, logprob)

@@ -15,10 +15,10 @@ from tests import oracle_losses
 
 NAN = float("nan")
 LIMIT = 10
-REWARD = np.float32([[1, 0, 0.5, 0.25], [0, 0, 3, 1]])
+REWARD = np.array([[1, 0, 0.5, 0.25], [0, 0, 3, 1]], np.float32)
 LENGTH = np.array([[4, 10, 9, 2], [8, 9, 3, 10]])
-PENALTY = np.float32([[0.1, 0.4, 0, 0.2], [0, 0.3, 0.3, 0.6]])
-PARTS = {"right": np.float32([[1, 0, 0, 1], [0, 1, 0, 0]]), "form": REWARD}
+PENALTY = np.array([[0.1, 0.4, 0, 0.2], [0, 0.3, 0.3, 0.6]], np.float32)
+PARTS = {"right": np.array([[1, 0, 0, 1], [0, 1, 0, 0]], np.float32), "form": REWARD}
 WEIGHTS = {"right": 2.0, "form": 0.5}
 LONG = dataclasses.replace(GRPO, overlong_buffer=0.4, overlong_penalty=2.0)
 
@@ -77,7 +77,7 @@ def test_the_batch_and_the_mean_as_the_papers_have_them():
 def test_every_preset_is_its_own_baseline_and_scale(name):
     objective = PRESETS[name]
     reward = jnp.asarray(REWARD - PENALTY)
-    if objective.overlong_buffer is not None:
+    if objective.overlong_buffer is not None and objective.overlong_penalty is not None:
         reward = reward - overlong_penalty(
             jnp.asarray(LENGTH), limit=LIMIT, buffer=objective.overlong_buffer,
             penalty=objective.overlong_penalty,
@@ -109,14 +109,14 @@ def test_decoupled_normalises_each_reward_apart():
 
 def test_decoupled_a_reward_without_weight_has_no_say():
     """It is only logged, or only a gate: not even a rounding error of it reaches an advantage."""
-    logged = {**PARTS, "logged": np.float32([[0.3, 0.1, 0.7, 0.9], [0.1, 0.2, 0.3, 0.7]])}
+    logged = {**PARTS, "logged": np.array([[0.3, 0.1, 0.7, 0.9], [0.1, 0.2, 0.3, 0.7]], np.float32)}
     weights = {**WEIGHTS, "logged": 0.0}
     told = compared(DECOUPLED, parts=logged, weights=weights)
     np.testing.assert_array_equal(told, compared(DECOUPLED))
 
     # A group in which the weighted rewards are equal has nothing to teach.
     parts = {
-        "right": np.float32([[1, 1, 1, 1], [0, 1, 0.3, 0.7]]),
+        "right": np.array([[1, 1, 1, 1], [0, 1, 0.3, 0.7]], np.float32),
         "logged": logged["logged"],
     }
     told = compared(DECOUPLED, parts=parts, weights={"right": 1.0, "logged": 0.0})
@@ -124,7 +124,7 @@ def test_decoupled_a_reward_without_weight_has_no_say():
     assert told[1].any()
 
     # A completion of which no weighted reward is known abstains.
-    parts["right"] = np.float32([[1, 1, 0, NAN], [0, 1, 0.3, 0.7]])
+    parts["right"] = np.array([[1, 1, 0, NAN], [0, 1, 0.3, 0.7]], np.float32)
     told = compared(DECOUPLED, parts=parts, weights={"right": 1.0, "logged": 0.0})
     assert told[0, 3] == 0
     alone = {"right": parts["right"]}

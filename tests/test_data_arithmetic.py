@@ -61,10 +61,10 @@ def test_every_trace_is_right(level):
             assert len(example["checkpoints"]) == LEVELS[level]["steps"]
             value = None
             for equation in example["checkpoints"]:
-                left, sign, right, result = re.fullmatch(
-                    r"(\d+)([-+*])(\d+)=(\d+)", equation
-                ).groups()
-                left, right, result = int(left), int(right), int(result)
+                parts = re.fullmatch(r"(\d+)([-+*])(\d+)=(\d+)", equation)
+                assert parts
+                sign = parts[2]
+                left, right, result = int(parts[1]), int(parts[3]), int(parts[4])
                 assert result == {"+": left + right, "-": left - right, "*": left * right}[sign]
                 assert value in (None, left) and right >= 2 and result >= 1
                 assert right <= (9 if sign == "*" else LEVELS[level]["largest"])

@@ -62,7 +62,7 @@ def run(tmp_path_factory):
         measured.append(([e["id"] for e in examples], setting.template["instruction"]))
         return evaluate(policy, examples, setting, **sizes)
 
-    with workshop(folder), pytest.MonkeyPatch.context() as patch:
+    with workshop(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(grpo.stages.sft, "prompt_ids", seen_prompt)
         patch.setattr(grpo.runs.stage_loop, "evaluate_greedy", seen_evaluation)
         assert launch(config_of(folder), folder / "run") == 0

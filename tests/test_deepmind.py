@@ -1,6 +1,7 @@
 """DeepMind's orbax layout, written here as their code names it and read back."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -140,12 +141,11 @@ def test_the_tokenizer_may_lie_beside_or_above(tmp_path):
             load_model(path, config=TINY3)
 
 
-class Shapes:
+class Shapes(deepmind.Tree):
     """A stand-in for an orbax tree: the shapes of a published size without its arrays."""
 
-    directory = "kaggle"
-
     def __init__(self, size, rows):
+        self.directory = pathlib.Path("kaggle")
         config = SIZES[size]
         leaves = {
             name: x.shape
@@ -168,7 +168,9 @@ class Shapes:
             if "layers/attention/q_norm/scale" in leaves:
                 own |= {"attn/_query_norm/scale": (h,), "attn/_key_norm/scale": (h,)}
             shapes |= {f"layer_{i}/{name}": shape for name, shape in own.items()}
-        self.infos = {n: TensorInfo("kaggle", n, shape, "bfloat16") for n, shape in shapes.items()}
+        self.infos = {
+            n: TensorInfo(self.directory, n, shape, "bfloat16") for n, shape in shapes.items()
+        }
 
 
 def flat(tree):

@@ -156,7 +156,7 @@ def test_kaggle_stops_at_half_the_schedule():
         total_updates=optimizer["schedule_updates"],
         **{name: optimizer[name] for name in ("schedule", "warmup", "final")},
     )
-    rates = [float(rate(n)) for n in range(stage["iterations"])]
+    rates = [np.asarray(rate(n)).item() for n in range(stage["iterations"])]
     assert np.argmax(rates) == 373 and max(rates) == pytest.approx(3e-6)
     # cos at (1868 - 374) / 3364 of its way
     assert rates[-1] == pytest.approx(3e-6 * (1 + np.cos(np.pi * 1494 / 3364)) / 2, rel=1e-4)

@@ -219,6 +219,6 @@ def test_too_many_subsets_is_one_line_that_says_what_to_do():
         subsets(10_000, 5000)
     assert maj_at_k(np.arange(30), **told, k=30) == 0.0
     with pytest.raises(ValueError, match="k=3, n=2"):
-        pass_at_k([True, False], 3)
+        pass_at_k(np.array([True, False]), 3)
     with pytest.raises(ValueError, match="k=0, n=2"):
-        pass_at_k([True, False], 0)
+        pass_at_k(np.array([True, False]), 0)

@@ -129,7 +129,7 @@ def test_pass_and_maj_at_k_are_the_means_over_subsets_and_problems():
     ways = {3: ("3", "3.0", "$3"), 4: ("4", "8/2"), 1000: ("1,000", "1000"), None: ("",)}
     problems = []
     for _ in range(12):
-        values = random.choice([3, 3, 4, 1000, None], 6)
+        values = random.choice(np.array([3, 3, 4, 1000, None]), 6)
         logprob = -random.randint(1, 4, 6) / 2
         problems.append([(v, v == 3, x) for v, x in zip(values, logprob, strict=True)])
     texts = [[told(random.choice(ways[v])) for v, _, _ in samples] for samples in problems]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-import grpo.pipeline
 from grpo.reporting.failure import failure, reason_of, without_secrets
+from grpo.stages import sft
 from tests.small_run import launch, small, small_sft
 
 CANARY = "canary"
@@ -81,7 +81,7 @@ def test_a_run_that_fails(tmp_path, monkeypatch):
         raise KeyError(f"{CANARY}-0123 \udcff")
 
     monkeypatch.setenv("WANDB_API_KEY", f"{CANARY}-0123")
-    monkeypatch.setitem(grpo.pipeline.STAGES, "sft", broken)
+    monkeypatch.setattr(sft, "run", broken)
     config = small()
     config.stages.sft, config.pipeline = small_sft(), ("sft",)
     with pytest.raises(KeyError):
@@ -97,7 +97,7 @@ def test_a_full_disk_does_not_hide_why_a_run_failed(tmp_path, monkeypatch):
         (run.workdir / "FAILED").mkdir()  # so that it cannot be written
         raise KeyError("the reason")
 
-    monkeypatch.setitem(grpo.pipeline.STAGES, "sft", broken)
+    monkeypatch.setattr(sft, "run", broken)
     config = small()
     config.stages.sft, config.pipeline = small_sft(), ("sft",)
     with pytest.raises(KeyError, match="the reason") as error:

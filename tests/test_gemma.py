@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -202,7 +203,8 @@ def test_embedding_scale_is_rounded_to_the_weights(width):
 
     def scale(dtype):
         table = {"params": {"table": jnp.ones((2, width), dtype)}}
-        return float(Embedder(config, dtype, dtype).apply(table, jnp.array([[1]]))[0, 0, 0])
+        embedded: Any = Embedder(config, dtype, dtype).apply(table, jnp.array([[1]]))
+        return float(embedded[0, 0, 0])
 
     assert scale(jnp.bfloat16) == ROUNDED[width]
     assert scale(jnp.float32) == np.float32(width**0.5)

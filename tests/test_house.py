@@ -28,7 +28,7 @@ def broken(module: str, imported: set[str]) -> list[str]:
     wrong = []
     for name in imported:
         room = room_of(name)
-        if room is not None and room not in may_import(own):
+        if room is not None and own is not None and room not in may_import(own):
             wrong.append(name)
         if room == own == "grpo.stages" and name.split(".")[2:3] != module.split(".")[2:3]:
             wrong.append(name)
@@ -119,8 +119,9 @@ def test_every_planted_mistake_has_its_place():
 
 def test_dependencies_are_the_chosen_ones():
     text = (ROOT / "pyproject.toml").read_text()
-    listed = re.search(r"\ndependencies = \[(.*?)\]", text, re.DOTALL)[1]
-    names = set(re.findall(r'"([a-z-]+)', listed))
+    listed = re.search(r"\ndependencies = \[(.*?)\]", text, re.DOTALL)
+    assert listed
+    names = set(re.findall(r'"([a-z-]+)', listed[1]))
     assert names == {
         "jax", "flax", "optax", "orbax-checkpoint", "chex", "einops", "sentencepiece",
         "huggingface-hub", "absl-py", "ml-collections", "safetensors",

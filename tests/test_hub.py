@@ -17,7 +17,7 @@ REPO, TOKEN = "owner/some-name_1.0", "hf_canaryCanaryCanaryCanaryCanary"
 MAIN, OTHER = "a" * 40, "b" * 40
 NOT_CACHED = "it is not in the cache and the Hub did not answer: connect, or pass a local directory"
 FAILED = "the download failed ({}); run again to resume it"
-httpx = importlib.import_module(errors.HTTPError.__module__.split(".")[0])  # or its successor
+httpx = importlib.import_module(errors.HfHubHTTPError.__mro__[1].__module__.split(".")[0])
 
 
 @pytest.fixture(autouse=True)

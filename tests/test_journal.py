@@ -205,6 +205,7 @@ def test_kill_9_loses_no_row(path):
     )
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
         for _ in range(20):
             told = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)

@@ -113,7 +113,7 @@ def descend(kl: str, kl_in: str, steps: int = 300) -> tuple[float, float]:
     """
     z_V, ref_V = policies(1)
     objective = objective_of(kl, kl_in, 1.0)
-    mask_V1 = np.ones((V, 1), np.int32)
+    mask_V1 = jnp.ones((V, 1), jnp.int32)
 
     def loss(z_V):
         logprob_V1 = jax.nn.log_softmax(z_V)[:, None]

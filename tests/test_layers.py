@@ -1,5 +1,7 @@
 """The pieces of a layer, on numbers worked by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from models.layers import MLP, Linear, RMSNorm, rope, rope_angles
 from tests.helpers import TINY3
 
 
-def apply(module, params, x):
+def apply(module, params, x) -> Any:
     return module.apply({"params": params}, jnp.asarray(x))
 
 

@@ -36,7 +36,7 @@ def test_merged_directory_and_adapter_directory(tmp_path):
     loaded = load_model(tmp_path / "base", adapter=save_adapter(model, tmp_path / "adapter"))
     assert_trees_equal(loaded.params, model.params)
     assert_trees_equal(loaded.adapter, model.adapter)
-    assert loaded.lora.scale == LORA.scale
+    assert loaded.scale == LORA.scale
 
 
 def test_what_an_exported_directory_holds(tmp_path):

@@ -108,7 +108,9 @@ def temporary(chunked: bool, positions: int, vocab: int, wrt: tuple[int, ...]) -
         return jnp.sum(logprob)
 
     compiled = jax.jit(jax.value_and_grad(loss, wrt)).lower(*shapes).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    memory = compiled.memory_analysis()
+    assert memory
+    return memory.temp_size_in_bytes
 
 
 @pytest.mark.parametrize("wrt", [(1,), (0, 1)], ids=["hidden", "hidden and table"])

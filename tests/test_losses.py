@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -374,7 +375,7 @@ def test_an_option_without_what_it_needs_is_an_error(change, missing):
 def test_at_the_first_update_stale_is_against_the_sampler():
     """The policy is its own old one; what the sampler was may still be far behind."""
     objective = dataclasses.replace(GRPO, off_policy_limit=0.5)
-    batch = batch_of() | {"old": None}
+    batch: dict[str, Any] = batch_of() | {"old": None}
     assert value_and_grad(batch, objective)[1]["off_policy/masked"] == 0
     batch["sample"] = batch["logprob"] + 0.6
     told = value_and_grad(batch, objective)[1]["off_policy/masked"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 
 import jax
 import ml_dtypes
@@ -102,7 +103,7 @@ def assert_merges_alike(lora, adapter, factors, scale, **naming):
         np.testing.assert_allclose(found[slot], matrix, rtol=1e-6, atol=1e-6, err_msg=str(slot))
 
 
-def only(*targets, layers=LAYERS):
+def only(*targets, layers: Iterable[int] = LAYERS):
     """The modules of some targets in some layers."""
     return [(target, layer) for target in targets for layer in layers]
 

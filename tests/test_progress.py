@@ -186,8 +186,9 @@ def test_the_width_is_never_reached(clock, columns, columns_count):
         clock.set(second)
         facts = {"reward": 0.123456, "text": "数学" * 9, "accents": "e\u0301" * 9, "kl": 1e-9}
         progress.update("grpo", done, 1200, facts)
-        line = re.fullmatch("\r(.*)\x1b\\[K", said(stream))[1]
-        assert len(line) + len(re.findall("[数学]", line)) < columns_count
+        line = re.fullmatch("\r(.*)\x1b\\[K", said(stream))
+        assert line
+        assert len(line[1]) + len(re.findall("[数学]", line[1])) < columns_count
 
 
 def test_what_does_not_fit_goes_from_the_last_fact_on(clock, columns):

@@ -72,7 +72,7 @@ def kill(run, event):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    with workshop(folder):
+    with workshop():
         yield folder
 
 
@@ -238,7 +238,7 @@ def test_signals_stop_a_process_that_goes_on_later(folder, tmp_path):
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"],
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,12 +15,13 @@ NAN = float("nan")
 FORM = "<reasoning>r</reasoning><answer>{}</answer>"
 EXAMPLES = [{"id": f"e{n}", "question": f"{n}?", "answer": str(n)} for n in (1, 1, 2, 2)]
 TEXTS = [FORM.format(1), FORM.format(2), FORM.format(2), FORM.format("2.0")]
+UNREAD = jnp.zeros(0)
 ROLLOUT = Rollout(
-    ids_BT=None,
-    mask_BT=None,
-    completion_mask_BC=np.arange(9)[None, :] < np.array([4, 6, 5, 9])[:, None],
-    truncated_B=np.array([False, False, False, True]),
-    sample_logprob_BC=None,
+    ids_BT=UNREAD,
+    mask_BT=UNREAD,
+    completion_mask_BC=jnp.arange(9)[None, :] < jnp.array([4, 6, 5, 9])[:, None],
+    truncated_B=jnp.array([False, False, False, True]),
+    sample_logprob_BC=UNREAD,
 )
 SCORES = Scores(
     rewards={"right": np.array([1.0, 0.0, 1.0, NAN]), "short": np.array([0.5, 0.25, 0.0, 0.25])},
@@ -27,7 +29,7 @@ SCORES = Scores(
     reasons={"right": "ValueError"},
     total=np.array([1.5, 0.25, 1.0, NAN]),
 )
-ADVANTAGE = np.float32([[1, -1], [0, 0]])
+ADVANTAGE = np.array([[1, -1], [0, 0]], np.float32)
 
 
 def test_metrics_by_hand():

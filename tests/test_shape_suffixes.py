@@ -5,6 +5,7 @@ letters must be the number of axes, and a letter must have one size within a fun
 """
 
 import contextlib
+import inspect
 import pathlib
 import re
 import sys
@@ -117,7 +118,7 @@ def test_rollout_and_scores():
     def run(params):
         keys = row_keys(0, "train", 0, jnp.arange(6))
         sampling = Sampling(1.0, 5, 0.9, 0.1)
-        told = rollout.__wrapped__(
+        told = inspect.unwrap(rollout)(
             module, {"params": params}, ids, ids, keys, sampling, jnp.arange(2),
             group=2, max_new_tokens=7,
         )  # fmt: skip

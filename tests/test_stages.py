@@ -37,7 +37,7 @@ from tests.small_run import (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    with workshop(folder):
+    with workshop():
         yield folder
 
 

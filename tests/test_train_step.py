@@ -59,7 +59,7 @@ def rollout_like():
 
     return {
         "ids": ids, "mask": masks, "completion": mask, "truncated": lengths == C,
-        "advantage": np.float32([1, -1, -0.5, -0.8, 1.2, -0.3, -1.1, 0.7]),
+        "advantage": np.array([1, -1, -0.5, -0.8, 1.2, -0.3, -1.1, 0.7], np.float32),
         "old": noise(), "ref": noise(), "sample": noise(),
     }  # fmt: skip
 
@@ -100,7 +100,7 @@ def all_modes_loss(scorer: Scorer):
         variables = variables_of(trainable, frozen)
         completion = groups.completion_mask_BC.shape[1]
         logprob, entropy = scorer(variables, groups.ids_BT, groups.mask_BT, completion)
-        total, metrics = 0.0, Metrics({}, {})
+        total, metrics = jnp.float32(0.0), Metrics({}, {})
         for i, (name, objective) in enumerate(VARIANTS.items()):
             weighed_groups = groups._replace(weight_BC=weights[name])
             # The coefficient of a mode stands in every row: the first is as good as any.

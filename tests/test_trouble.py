@@ -30,7 +30,7 @@ def given_up(folder):
     config.stages.grpo = small_grpo()
     config.stages.grpo.update(checkpoint_every=1, evaluate_every=0, iterations=9)
     config.pipeline = ("grpo",)
-    with workshop(folder, failing), pytest.raises(TroubleError) as error:
+    with workshop(failing), pytest.raises(TroubleError) as error:
         launch(config, folder / "rewards")
     return folder / "rewards", error
 
@@ -67,7 +67,7 @@ def test_updates_that_are_not_finite_end_the_run(folder, monkeypatch):
     config.stages.sft = small_sft()
     config.stages.sft.update(steps=9, checkpoint_every=2)
     config.pipeline = ("sft",)
-    with workshop(folder), pytest.raises(TroubleError, match="not finite, 3 times in a row"):
+    with workshop(), pytest.raises(TroubleError, match="not finite, 3 times in a row"):
         launch(config, folder / "updates")
     assert [row["skipped"] for row in rows(folder / "updates", "metrics")] == [1.0, 2.0, 3.0]
     assert [path.name for path in (folder / "updates/checkpoints/sft").glob("0*")] == ["00000002"]

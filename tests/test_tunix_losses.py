@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import json
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -88,7 +90,7 @@ def fixture() -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def scorer_of(model: str, temperature: float):
+def scorer_of(model: str, temperature: float) -> Any:
     """Our scorer, compiled for itself: once for all the losses that are put on top of it."""
     scorer = Scorer(module=small(model)[0], temperature=temperature, with_entropy=True)
     return jax.jit(scorer, static_argnums=3)
@@ -140,7 +142,7 @@ def check_metrics(name: str, arrays: dict[str, np.ndarray]) -> float:
         pairs["entropy"] = (metrics["entropy"], arrays["entropy"])
     gaps = {key: abs(a - b) / max(1.0, abs(b)) for key, (a, b) in pairs.items()}
     assert max(gaps.values()) <= BOUND, gaps
-    return max(gaps.values())
+    return float(max(gaps.values()))
 
 
 def leaf_gaps(mine, theirs) -> dict[str, float]:
@@ -206,5 +208,5 @@ def test_the_cases_reach_what_they_are_about():
 
 @pytest.mark.parametrize("name", tunix_losses.ESTIMATORS)
 def test_advantages(name):
-    got = advantages(np.float32(tunix_losses.REWARDS), **ADVANTAGE[name])
+    got = advantages(jnp.asarray(tunix_losses.REWARDS, jnp.float32), **ADVANTAGE[name])
     np.testing.assert_allclose(got, fixture()[f"advantages/{name}"], atol=1e-6, rtol=0)

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from grpo.reporting.axis import Axis, apart, axis
 from grpo.reporting.svg import (
     BOLD,
@@ -34,7 +36,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 NAME_GAP = 17  # between the names of two lines
 NAME_CELLS = 24
 MOST_MARKERS = 40  # of more points only the line is drawn
-Numbers = Sequence[float | None]  # None is what a journal has for NaN
+Numbers = Sequence[float | None] | np.ndarray  # None is what a journal has for NaN
 
 
 class Series(NamedTuple):

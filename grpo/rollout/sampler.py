@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from grpo.algorithms.distribution import Sampling, sample
 from models.cache import Cache, init_cache
@@ -63,7 +64,7 @@ class Decoding(NamedTuple):
     logprob_BC: Array
 
 
-def row_keys(seed: int, purpose: str, step: int, rows: Array) -> Array:
+def row_keys(seed: int, purpose: str, step: int, rows: ArrayLike) -> Array:
     """key_B: one key per row, from the run's seed, the step and the row's number in the batch.
 
     What training draws at a step is none of what an evaluation draws there.

@@ -15,10 +15,11 @@ directory.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
 from grpo.runs.run import Run, StoppedError
@@ -26,6 +27,7 @@ from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.program import Program
 from grpo.training.train_step import TrainState, init_state
 from models.policy import Policy
+from models.sharding import shardings
 
 Arrays = Mapping[str, Any]
 SHOWN = {  # metric -> its name in the line of progress
@@ -42,6 +44,15 @@ class TroubleError(RuntimeError):
     """A stage that cannot go on as it is; one line."""
 
 
+class Late(NamedTuple):
+    """Metrics of an update that are still on the device."""
+
+    step: int
+    iteration: int
+    metrics: Arrays
+    batch: Arrays
+
+
 class StageLoop:
     """A training stage on its way, from its newest checkpoint if there is one."""
 
@@ -56,9 +67,8 @@ class StageLoop:
         self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
         self._rate = rate_of(self.config["optimizer"], iterations * updates)
-        self.state: TrainState = init_state(
-            start.trainable, optimizer_of(self.config["optimizer"], iterations * updates)
-        )
+        optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
+        self.state = committed(init_state(start.trainable, optimizer), start.mesh)
         self.cursor = {
             "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
             "bad_updates": 0, "bad_rewards": 0,
@@ -68,6 +78,7 @@ class StageLoop:
         self._metric: float | None = None
         self._since = time.monotonic()
         self._facts: dict[str, float] = {}
+        self._late: Late | None = None
         self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
         self._rollouts = run.journal("rollouts")
         self._checkpoints = run.checkpoints(stage)
@@ -100,11 +111,6 @@ class StageLoop:
         """Whether nothing is left to do."""
         return self.iteration >= self.total
 
-    @property
-    def step(self) -> int:
-        """The number of updates done."""
-        return int(self.state.step)
-
     # What a stage tells it.
 
     def keep_groups(
@@ -117,20 +123,32 @@ class StageLoop:
             self._rollouts.write(row)
         is_bad = abstained > self.config["max_abstained"]
         reason = f"{abstained:.0%} of the completions have no reward"
-        self._count_bad("bad_rewards", is_bad, reason, groups)
+        self._count_bad("bad_rewards", is_bad, reason, groups, self.step)
 
     def keep_update(self, state: TrainState, metrics: Arrays, batch: Arrays) -> None:
-        """Keeps the state after an update, and writes and shows its metrics."""
-        self.state = state
-        row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
-        row["learning_rate"] = float(np.asarray(self._rate(self.step - 1 - self._skipped)))
-        where = {"stage": self.stage, "step": self.step, "iteration": self.iteration}
+        """Keeps the state after an update; its metrics are written with the next one.
+
+        To look at them now would have the device wait for the host, once per update.
+        """
+        self.write_metrics()
+        self.state, self.step = state, self.step + 1
+        self._late = Late(self.step, self.iteration, metrics, batch)
+
+    def write_metrics(self) -> None:
+        """Writes and shows the metrics of the last update, if they are not yet written."""
+        late, self._late = self._late, None
+        if late is None:
+            return
+        row = {name: float(value) for name, value in jax.device_get(dict(late.metrics)).items()}
+        row["learning_rate"] = float(np.asarray(self._rate(late.step - 1 - self._skipped)))
+        where = {"stage": self.stage, "step": late.step, "iteration": late.iteration}
         self._metrics.write({**where, **row})
         self._timing.write({**where, "seconds": round(self._elapsed(), 3)})
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
-        self.run.progress.update(self.stage, self.iteration + 1, self.total, self._facts)
+        self.run.progress.update(self.stage, late.iteration + 1, self.total, self._facts)
         is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
-        self._count_bad("bad_updates", is_bad, "loss or gradient is not finite", batch)
+        reason = "loss or gradient is not finite"
+        self._count_bad("bad_updates", is_bad, reason, late.batch, late.step)
 
     def move_to(self, iteration: int, update: int = 0, taken: int = 0) -> None:
         """Moves the cursor; the groups of an iteration that is done are forgotten."""
@@ -174,6 +192,7 @@ class StageLoop:
         is_due = every and (self.iteration % every == 0 or self.is_done)
         if not is_due or self.cursor["evaluated"] == self.iteration:
             return False
+        self.write_metrics()
         evaluation = self.run.config["evaluation"]
         name, split = evaluation["data"], evaluation["split"]
         dataset = self.run.datasets[name] if name else self.run.data_of(self.stage)
@@ -197,6 +216,7 @@ class StageLoop:
 
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything."""
+        self.write_metrics()
         # The accuracy is that of the parameters between two iterations.
         is_measured = self.cursor["evaluated"] == self.iteration and self.update == 0
         self._metric = self._metric if is_measured else None
@@ -219,16 +239,16 @@ class StageLoop:
             return False  # before anything is read from the disk
         return self._checkpoints.beats_best(self._metric)
 
-    def _count_bad(self, what: str, is_bad: bool, reason: str, batch: Arrays) -> None:
+    def _count_bad(self, what: str, is_bad: bool, reason: str, batch: Arrays, step: int) -> None:
         """Counts bad ones in a row; too many end the run."""
         self.cursor[what] = self.cursor[what] + 1 if is_bad else 0
         patience = self.run.config["patience"]
         if self.cursor[what] < patience:
             return
-        file = self.run.workdir / f"{self.stage}-{self.step:08d}-bad.npz"
+        file = self.run.workdir / f"{self.stage}-{step:08d}-bad.npz"
         np.savez(file, **batch)
         raise TroubleError(
-            f"stage {self.stage}, update {self.step}: {reason}, {patience} times in a row; "
+            f"stage {self.stage}, update {step}: {reason}, {patience} times in a row; "
             f"the batch is in {file}"
         )
 
@@ -249,7 +269,7 @@ class StageLoop:
             self.cursor, self.seconds = extra["cursor"], extra["seconds"]
             self._metric = extra["metric"]
             self.run.progress.say(f"{self.stage} goes on from update {newest}")
-        self._skipped = float(self.state.skipped)
+        self._skipped, self.step = float(self.state.skipped), int(self.state.step)
         step, evaluated = self.step, self.cursor["evaluated"]
 
         def is_kept(row: dict[str, Any]) -> bool:
@@ -271,6 +291,15 @@ def running_evaluation(config: Mapping[str, Any], policy: Policy) -> dict[str, P
     sizes = {name: config["evaluation"][name] for name in ("examples", "batch", "max_new_tokens")}
     programs = greedy_programs(policy, config["data"]["buckets"], **sizes)
     return {f"running evaluation, {name}": program for name, program in programs.items()}
+
+
+def committed(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """The state with every array where it is to stay.
+
+    One that is committed in parts (restored parameters, fresh counters) has another signature than
+    the one that an update returns, and would compile the update twice.
+    """
+    return jax.device_put(state, jax.devices()[0] if mesh is None else shardings(state, mesh))
 
 
 def shapes_of(tree: Any) -> Any:

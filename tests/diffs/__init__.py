@@ -28,7 +28,7 @@ def changes(diff: str) -> dict[str, list[tuple[str, str]]]:
     """Of every file of a diff: what is there before and after each hunk."""
     told = {}
     for part in re.split(r"^--- .*\n\+\+\+ b/", (HERE / diff).read_text(), flags=re.M)[1:]:
-        name, *hunks = re.split(r"\n@@.*@@\n", part)
+        name, *hunks = re.split(r"\n@@.*@@.*\n", part)
         told[name] = [(side(hunk, " -"), side(hunk, " +")) for hunk in hunks]
     return told
 

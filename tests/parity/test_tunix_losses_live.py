@@ -6,6 +6,7 @@ and compared in every number; `pytest -s` prints the largest difference of every
     pip install -e '.[test,parity]' && pytest tests/parity -s -n 0     (an environment of its own)
 """
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,7 +39,7 @@ def test_losses_metrics_and_whole_gradients(name):
 
 def test_advantages():
     for name, theirs in tunix_losses.run_advantages().items():
-        mine = advantages(np.float32(tunix_losses.REWARDS), **ADVANTAGE[name])
+        mine = advantages(jnp.asarray(tunix_losses.REWARDS, jnp.float32), **ADVANTAGE[name])
         gap = np.abs(mine - theirs).max()
         print(f"advantages {name}: {gap:.1e}")
         assert gap <= 1e-6

@@ -175,11 +175,11 @@ def main() -> None:
             text = render(template, messages, reply)
             if render(ours, messages, reply) != text:
                 raise SystemExit(f"{family} {name}: jinja_template renders something else")
-            plain = text is not None and name not in WITH_CONTROL_TEXT
+            ids = None
+            if text is not None and name not in WITH_CONTROL_TEXT:
+                ids = ids_of(family, text)
             case = {"family": family, "name": name, "messages": messages, "reply": reply}
-            golden["chats"].append(
-                {**case, "text": text, "ids": ids_of(family, text) if plain else None}
-            )
+            golden["chats"].append({**case, "text": text, "ids": ids})
         golden["strings"] += [
             {"family": family, "text": text, "ids": raw(family).encode(text)} for text in STRINGS
         ]

@@ -22,7 +22,7 @@ import peft
 import torch
 import transformers
 
-from models import Model, load_model, logits, save_adapter, save_hf
+from models import Policy, load_model, logits, save_adapter, save_hf
 from models.chat import encode_chat
 from models.gemma import init_params
 from models.tokenizer import Tokenizer, train_tokenizer
@@ -50,7 +50,7 @@ def run(model, ids=IDS) -> torch.Tensor:
 def exports(folder: pathlib.Path) -> None:
     """Merged directories in transformers, adapters in peft."""
     for family in TINY:
-        model = Model(
+        model = Policy(
             config=TINY[family],
             params=tiny_params(family),
             lora=LORA,
@@ -85,7 +85,7 @@ def tokenizers(folder: pathlib.Path) -> None:
         )
         params = init_params(config, jax.random.key(0), jnp.bfloat16)
         out = save_hf(
-            Model(config=config, params=params, tokenizer=tokenizer), folder / f"{family}-tok"
+            Policy(config=config, params=params, tokenizer=tokenizer), folder / f"{family}-tok"
         )
         theirs = transformers.AutoTokenizer.from_pretrained(out)
         ids = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)

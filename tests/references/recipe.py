@@ -10,7 +10,9 @@ def draw(shapes: dict[str, list[int]], seed: int, scale: float) -> dict[str, np.
     """A float32 array per name, in order: vectors of spread 0.1, the rest of spread `scale`."""
     random = np.random.RandomState(seed)
     return {
-        name: np.float32(random.standard_normal(shape) * (0.1 if len(shape) == 1 else scale))
+        name: np.asarray(
+            random.standard_normal(shape) * (0.1 if len(shape) == 1 else scale), np.float32
+        )
         for name, shape in shapes.items()
     }
 

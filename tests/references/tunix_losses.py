@@ -9,6 +9,7 @@ tests/parity/test_tunix_losses_live.py runs `run_case` again. Weights, ids and n
 
 import functools
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,9 @@ ROWS, PROMPT, NEW = 6, 10, 12
 TEMPERATURE = 0.9
 PROMPT_LENGTHS = (10, 7, 3, 10, 5, 8)
 LENGTHS = (12, 7, 1, 9, 12, 0)  # of completions: two full ones, one of a token, an empty one
-DRIFT = np.float32([0.1, -0.2, 0.0, 0.15, 0.05, 0.0])[:, None]  # of the old policy, by row
-ADVANTAGES = np.float32([0.7, -1.3, 1.1, -0.4, -1.6, 0.9])
+# Of the old policy, by row.
+DRIFT = np.array([0.1, -0.2, 0.0, 0.15, 0.05, 0.0], np.float32)[:, None]
+ADVANTAGES = np.array([0.7, -1.3, 1.1, -0.4, -1.6, 0.9], np.float32)
 CAP = 1.5  # of sampler weights
 DIRECTIONS = 8  # projections per leaf
 # In Tunix's words. `old`: the policy as it is, or given. `epsilon_high` and `epsilon_c` are no
@@ -92,7 +94,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 def noise(seed: int, spread: float) -> np.ndarray:
     """What the log-probabilities of another policy differ by, padding included."""
-    return np.float32(np.random.RandomState(seed).standard_normal((ROWS, NEW)) * spread)
+    return np.asarray(np.random.RandomState(seed).standard_normal((ROWS, NEW)) * spread, np.float32)
 
 
 def project(grads) -> np.ndarray:
@@ -104,7 +106,7 @@ def project(grads) -> np.ndarray:
         seed = zlib.crc32(jax.tree_util.keystr(path).encode())
         directions = np.random.RandomState(seed).standard_normal((DIRECTIONS, leaf.size))
         found.append(directions @ np.asarray(leaf, np.float64).ravel())
-    return np.float32(found)
+    return np.array(found, np.float32)
 
 
 @functools.cache
@@ -127,7 +129,7 @@ def policy(model: str, temperature: float):
     return module, np.asarray(logprob)
 
 
-def told(name: str, logprob: np.ndarray) -> dict[str, np.ndarray | None]:
+def told(name: str, logprob: np.ndarray) -> dict[str, Any]:
     """The log-probabilities that a case is given: of the old policy, the reference, the sampler."""
     case = case_of(name)
     old = logprob + DRIFT + noise(4, 0.3)
@@ -213,7 +215,7 @@ def main() -> None:
     """Writes the fixture."""
     import jax
 
-    stored = {f"advantages/{key}": value for key, value in run_advantages().items()}
+    stored: dict[str, Any] = {f"advantages/{key}": value for key, value in run_advantages().items()}
     for name in CASES:
         arrays, grads = run_case(name)
         stored[logprob_key(name)] = arrays.pop("logprob")

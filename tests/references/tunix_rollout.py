@@ -81,10 +81,10 @@ def run_case(name: str) -> dict[str, np.ndarray]:
     greedy_ids, sampled_ids = (np.stack(out.tokens).astype(np.int32) for out in (greedy, sampled))
     return {
         "greedy": greedy_ids,
-        "greedy_logprob": np.float32(greedy.logprobs),
+        "greedy_logprob": np.asarray(greedy.logprobs, np.float32),
         "greedy_forced": teacher_forced(model, greedy_ids, 1.0),
         "sampled": sampled_ids,
-        "sampled_logprob": np.float32(sampled.logprobs),
+        "sampled_logprob": np.asarray(sampled.logprobs, np.float32),
         "sampled_forced": teacher_forced(model, sampled_ids, TEMPERATURE),
         "stopped_lengths": np.array([len(row) for row in stopped.tokens]),
     }
