@@ -28,11 +28,9 @@ def base() -> ConfigDict:
             "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
         },
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
-        "data": {  # what stages read that name no other dataset
-            **dataset(),
-            "buckets": (64,),  # tokens of the prompts that are compiled for all datasets; the last
-                               # one is the largest max_prompt
-        },
+        # What stages read that name no other dataset. The buckets are the prompt lengths, in
+        # tokens, that are compiled for all datasets; the last one is the largest max_prompt.
+        "data": dataset(buckets=(64,)),
         "datasets": {},  # further ones: name -> dataset()
         "pipeline": (),  # names of stages, in order
         "stages": {},

@@ -96,7 +96,13 @@ BAD_FLAGS = {
     "--config=configs/base.py": "--config=configs/base.py: module 'config_config' has no attribute "
     "'get_config'",
 }
-FINE = (f"{TINY} --config.stages.sft.optimizer.clip_norm=None", f"{TINY} --config.seed=None")
+FINE = (
+    f"{TINY} --config.stages.sft.optimizer.clip_norm=None",
+    f"{TINY} --config.seed=None",
+    f"{TINY} --config.data.train=a.jsonl --config.data.validation=b.csv --config.data.source=rows",
+    f"{TINY} --config.stages.grpo.data=more --config.evaluation.data=data",
+    f"{TINY} --config.stages.grpo.rewards.correct_answer.options.strict=false",
+)
 BAD_CONFIG_FILES = {
     "raise RuntimeError('no\\nway')": "line 1: RuntimeError: no way",
     "def get_config(": "line 1: SyntaxError: '(' was never closed",
@@ -133,7 +139,8 @@ def test_a_bad_command_line(parsed, command):
 
 
 @pytest.mark.parametrize("command", FINE)
-def test_none_on_the_command_line(parsed, command):
+def test_a_good_command_line(parsed, command):
+    """None, a field that is None, an option."""
     assert parsed[command] == "['launch.py']"
 
 

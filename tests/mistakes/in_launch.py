@@ -74,7 +74,7 @@ MISTAKES = [
             "tests/test_launch.py::test_a_bad_config_file"),
     Mistake("None is no value on the command line", ARGUMENTS,
             'if argument in (None, "None"):', "if argument is None:",
-            "tests/test_launch.py::test_none_on_the_command_line"),
+            "tests/test_launch.py::test_a_good_command_line"),
     Mistake("a bad data file ends a run with a traceback", RUN,
             "except (ValueError, OSError) as error:  # of data", "except OSError as error:  # of data",
             "tests/test_bad_files.py::test_a_bad_data_file"),
