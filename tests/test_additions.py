@@ -54,7 +54,7 @@ def python(tree, *words: str) -> str:
 def test_a_stage_is_one_file_its_defaults_and_its_name():
     lines = added("stage.diff")
     assert list(lines) == ["configs/base.py", "grpo/pipeline.py", "grpo/stages/reverse.py"]
-    assert lines["grpo/pipeline.py"] == 2 and lines["configs/base.py"] == 16
+    assert lines["grpo/pipeline.py"] == 2 and lines["configs/base.py"] == 17
 
 
 def test_the_stage_is_checked_lowered_and_run(tmp_path):

@@ -146,12 +146,12 @@ def test_split():
     assert small < {key for key in keys if split(key, 0.2) == "test"}  # a larger part keeps it
 
 
-def test_validation_is_a_part_of_the_test():
-    """And what is for training is for training with and without it."""
+def test_validation_is_a_part_of_the_training():
+    """And what is for testing is for testing with and without it."""
     keys = [f"{a}+{b}" for a in range(100) for b in range(100)]
     before, after = ([split(key, 0.2, share) for key in keys] for share in (0.0, 0.1))
     pairs = set(zip(before, after, strict=True))
-    assert pairs == {("train", "train"), ("test", "test"), ("test", "validation")}
+    assert pairs == {("train", "train"), ("test", "test"), ("train", "validation")}
     assert abs(after.count("validation") / len(keys) - 0.1) <= 0.012
 
 
@@ -164,9 +164,9 @@ def test_validation_problems_are_their_own():
     assert not problems["validation"] & (problems["train"] | problems["test"])
     assert not problems["train"] & problems["test"]
     levels = list(LEVELS)
-    with_it, without = (make_examples(0, 300, levels, "train", *x) for x in (VALID, (1.0,)))
-    assert with_it == without
-    assert make_examples(0, 300, levels, "test", *VALID) != make_examples(0, 300, levels, "test", 1)
+    for part in ("train", "test"):
+        with_it, without = (make_examples(0, 300, levels, part, *x) for x in (VALID, (1.0,)))
+        assert (with_it == without) == (part == "test")
     (example,) = make_examples(0, 1, [1], "validation", *VALID)
     assert example["id"] == "arithmetic-0-validation-0"
 

@@ -75,15 +75,15 @@ def test_test_questions_among_the_training_ones(tmp_path, source):
         load_datasets({"data": data_of(source=source, train=train, test=test)}, 0)
 
 
-def test_validation_made_here_changes_nothing_that_is_trained_on():
+def test_validation_made_here_changes_nothing_that_is_tested():
     data = data_of(train_examples=300, test_examples=60)
     plain, told = (
         load_datasets({"data": {**data, "validation_examples": n}}, seed=4)["data"] for n in (0, 50)
     )
-    assert told.train == plain.train and plain.validation == [] and len(told.validation) == 50
+    assert told.test == plain.test and plain.validation == [] and len(told.validation) == 50
     problems = [{e["problem"] for e in part} for part in (told.train, told.validation, told.test)]
     assert not problems[1] & (problems[0] | problems[2]) and not problems[0] & problems[2]
-    assert len(told.test) == 60 and told.test != plain.test
+    assert len(told.train) == 300 and told.train != plain.train
 
 
 def numbered(folder, name, numbers):

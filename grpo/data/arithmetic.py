@@ -6,7 +6,7 @@ A problem is a number of things and steps that add, take away or multiply; wordi
 from it. Quantities stay above 0. Whether a problem is for training or for testing is decided by a
 hash of its numbers and operations alone: no wording of a test problem is trained on, nor the same
 sum with its terms exchanged. Validation problems, where there are any, are a part of those for
-testing, which is then without them: what is trained on stays the same.
+training, which is then without them: what is tested stays the same.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import numpy as np
 from grpo.data.examples import DataError, Example
 
 TEST_SHARE = 0.2  # part of the world: another share is another world
-VALIDATION_SHARE = 0.1  # of the world, out of the test's share
+VALIDATION_SHARE = 0.1  # of the world
 PARTS = ("train", "validation", "test")
 LEVELS = {
     1: {"steps": 1, "operations": "+-", "largest": 20},
@@ -50,9 +50,9 @@ def split(problem_key: str, test_share: float, validation_share: float = 0.0) ->
     # Python's own hash of a text is another one in every process.
     digest = hashlib.sha256(problem_key.encode()).digest()
     place = int.from_bytes(digest[:8], "big")
-    if place >= test_share * 2**64:
-        return "train"
-    return "test" if place < (test_share - validation_share) * 2**64 else "validation"
+    if place < test_share * 2**64:
+        return "test"
+    return "validation" if place < (test_share + validation_share) * 2**64 else "train"
 
 
 def key_of(problem: Problem) -> str:
