@@ -27,11 +27,12 @@ import jax
 import numpy as np
 import pytest
 
-import grpo.rollout.generate
 from configs import base
 from configs.base import sampling
 from grpo.data.templates import prompt_ids, target_ids
+from grpo.rewards.batch import each
 from grpo.rewards.compose import REWARDS
+from grpo.rollout.generate import Sampler
 from grpo.storage.arrays import checkpointer, read_arrays
 from tests.small_run import launch, opened, rows, small, small_sft
 
@@ -216,7 +217,8 @@ def all_stages() -> dict[str, base.ConfigDict]:
             loss={
                 "baseline": "leave_one_out", "scale": "none", "eps": None,
                 "surrogate": "reinforce", "clip_low": None, "clip_high": None,
-                "mask_truncated": True, "aggregation": "constant", "kl": "k1", "kl_in": "reward", "kl_coef": 0.05,
+                "mask_truncated": True, "aggregation": "constant",
+                "kl": "k1", "kl_in": "reward", "kl_coef": 0.05,
             },
             optimizer={"learning_rate": 0.1},
         ),
@@ -284,13 +286,15 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
     With exact ones a correction of the sampler would be of 1.0, and nothing would show that it was
     made, nor that they were taken for the trainer's own.
     """
-    rollout = grpo.rollout.generate.rollout
+    sample = Sampler.sample
 
-    def seen(module, variables, ids_PI, mask_PI, key_B, sampling, stop_ids, **named):
-        told = rollout(module, variables, ids_PI, mask_PI, key_B, sampling, stop_ids, **named)
+    def seen(self, prompts, key_B, *, sampling, group, max_new_tokens):
+        told = sample(
+            self, prompts, key_B, sampling=sampling, group=group, max_new_tokens=max_new_tokens
+        )
         told = jax.tree.map(np.asarray, told)
-        I = ids_PI.shape[1]  # noqa: E741
-        ids_BC = told.ids_BT[:, I:]
+        I = told.ids_BT.shape[1] - max_new_tokens  # noqa: E741
+        ids_BC, stop_ids = told.ids_BT[:, I:], self._stop_ids
         rows = zip(told.ids_BT, told.mask_BT, strict=True)
         stops = [[c for c, token in enumerate(ids) if token in stop_ids] for ids in ids_BC]
         ends = [at[0] + 1 if at else None for at in stops]
@@ -302,7 +306,7 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
                 np.float64(x[:end]) for x, end in zip(told.sample_logprob_BC, ends, strict=True)
             ],
             keys=[key.tobytes() for key in np.asarray(jax.random.key_data(key_B))],
-            temperature=round(float(sampling.temperature), 6),
+            temperature=sampling["temperature"],
         )
         if here.temperature in (0.0, EVALUATED_AT):
             evaluated.append(here)
@@ -312,9 +316,9 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
         return told._replace(sample_logprob_BC=np.where(told.completion_mask_BC, stale, 0.0))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grpo.rollout.generate, "rollout", seen)
+        patch.setattr(Sampler, "sample", seen)
         for name, formula in FORMULAS.items():
-            patch.setitem(REWARDS, name, functools.partial(reward, formula))
+            patch.setitem(REWARDS, name, each(functools.partial(reward, formula)))
         yield
 
 
@@ -331,7 +335,7 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
     with watched(trained, evaluated):
         assert launch(config, workdir) == 0
         run, policies = opened(config, workdir, io.StringIO())
-        tokenizer = policies.base.own_tokenizer
+    data, tokenizer = run.data_of("sft"), policies.base.own_tokenizer
 
     def folder(stage: str, update: int) -> pathlib.Path:
         return workdir / "checkpoints" / stage / f"{update:08d}"
@@ -352,9 +356,9 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
     return Left(
         config=config.to_dict(),
         size=policies.base.config,
-        examples={"train": run.data.train, "test": run.data.test},
-        prompt=lambda example: prompt_ids(tokenizer, example, run.template),
-        target=lambda example: target_ids(tokenizer, example, run.template),
+        examples={"train": data.train, "test": data.test},
+        prompt=lambda example: prompt_ids(tokenizer, example, data.template),
+        target=lambda example: target_ids(tokenizer, example, data.template),
         decode=tokenizer.decode,
         stops=tokenizer.stop_ids,
         trained=trained,
