@@ -1,4 +1,4 @@
-"""From a config to what a run needs: its data, tokenizer, sizes and mesh, and where its weights are.
+"""From a config to what a run needs: data, tokenizer, sizes and mesh, and where its weights are.
 
 What is wrong with a file shows here, before anything is compiled: the data first, then the model's
 directory. Random weights, and those of another run, are made when they are asked for.
