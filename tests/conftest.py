@@ -28,7 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules that run whole stages, compile large programs or start other processes.
 SLOW = {
-    "test_additions", "test_data_in_a_run", "test_debugging", "test_demo_config", "test_distribution",
+    "test_additions", "test_data_in_a_run", "test_demo_config", "test_distribution",
     "test_evaluate", "test_gemma", "test_golden_iteration", "test_launch", "test_logprobs",
     "test_policies", "test_preflight", "test_presets", "test_readme", "test_resume",
     "test_rewards_diff", "test_rewards_hostile", "test_sampler", "test_sharding", "test_stages",
