@@ -163,7 +163,9 @@ def test_truncated_weights(tmp_path, capsys):
 
 
 def test_a_workdir_of_another_config(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps(with_losses(changed({"seed": 1, "log.every_s": 5.0}))))
+    (tmp_path / "config.json").write_text(
+        json.dumps(with_losses(changed({"seed": 1, "log.every_s": 5.0})))
+    )
     line = refused(changed({}), tmp_path, capsys)
     assert "began with another config: seed was 1, is 0: name another directory" in line
     (tmp_path / "config.json").write_text("{")
