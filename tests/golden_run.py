@@ -303,7 +303,8 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
             completions=[ids[:end].tolist() for ids, end in zip(ids_BC, ends, strict=True)],
             truncated=[end is None for end in ends],
             sample_logprob=[
-                np.float64(x[:end]) for x, end in zip(told.sample_logprob_BC, ends, strict=True)
+                np.asarray(x[:end], np.float64)
+                for x, end in zip(told.sample_logprob_BC, ends, strict=True)
             ],
             keys=[key.tobytes() for key in np.asarray(jax.random.key_data(key_B))],
             temperature=sampling["temperature"],
@@ -343,7 +344,8 @@ def record(names: Collection[str], workdir: pathlib.Path) -> Left:
     def trainable(stage: str, update: int) -> dict[str, np.ndarray]:
         path = folder(stage, update) / "arrays" / "trainable"
         with checkpointer() as orbax:
-            there = orbax.metadata(path.absolute()).item_metadata.tree
+            metadata: Any = orbax.metadata(path.absolute())
+        there = metadata.item_metadata.tree
         return flat(
             read_arrays(path, {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in there.items()})
         )

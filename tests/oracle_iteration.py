@@ -42,9 +42,10 @@ class Weights(NamedTuple):
     def merged(self) -> "Weights":
         """Parameters alone: W + scale · a b."""
         params = dict(self.params)
-        for path in self.adapter or ():
+        adapter = self.adapter or {}
+        for path in adapter:
             if path.endswith("/a"):
-                a, b = (self.adapter[path[:-1] + ab] for ab in "ab")
+                a, b = (adapter[path[:-1] + ab] for ab in "ab")
                 delta = [np.tensordot(a[i], b[i], axes=1) for i in range(len(a))]
                 params[path[:-1] + "w"] = params[path[:-1] + "w"] + self.scale * np.array(delta)
         return Weights(params)
@@ -105,8 +106,9 @@ def scores_of(size, weights: Weights, ids, first: int):
 
         def linear(name, x, inputs, outputs, w=w, layer=layer):
             y = tape.einsum(f"t{inputs},{inputs}{outputs}->t{outputs}", x, w(f"{name}/w"))
-            if f"layers/{name}/a" in (weights.adapter or ()):
-                a, b = (weights.adapter[f"layers/{name}/{ab}"][layer] for ab in "ab")
+            adapter = weights.adapter or {}
+            if f"layers/{name}/a" in adapter:
+                a, b = (adapter[f"layers/{name}/{ab}"][layer] for ab in "ab")
                 low = tape.einsum(f"t{inputs},{inputs}r->tr", x, a)
                 y = y + tape.einsum(f"tr,r{outputs}->t{outputs}", low, b) * weights.scale
             return y
