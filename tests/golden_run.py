@@ -293,13 +293,13 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
             self, prompts, key_B, sampling=sampling, group=group, max_new_tokens=max_new_tokens
         )
         told = jax.tree.map(np.asarray, told)
-        I = told.ids_BT.shape[1] - max_new_tokens  # noqa: E741
-        ids_BC, stop_ids = told.ids_BT[:, I:], self._stop_ids
+        width = told.ids_BT.shape[1] - max_new_tokens  # of the prompts
+        ids_BC, stop_ids = told.ids_BT[:, width:], self._stop_ids
         rows = zip(told.ids_BT, told.mask_BT, strict=True)
         stops = [[c for c, token in enumerate(ids) if token in stop_ids] for ids in ids_BC]
         ends = [at[0] + 1 if at else None for at in stops]
         here = Sampled(
-            prompts=[ids[:I][mask[:I] != 0].tolist() for ids, mask in rows],
+            prompts=[ids[:width][mask[:width] != 0].tolist() for ids, mask in rows],
             completions=[ids[:end].tolist() for ids, end in zip(ids_BC, ends, strict=True)],
             truncated=[end is None for end in ends],
             sample_logprob=[

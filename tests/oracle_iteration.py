@@ -260,7 +260,7 @@ def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
     elif loss["surrogate"] == "reinforce":
         gain = logprob * A
     else:
-        raise NotImplementedError(loss["surrogate"])
+        raise ValueError(f"surrogate={loss['surrogate']!r}: this oracle knows clip and reinforce")
     if loss["correction"] == "cap":
         gap = old - row.sample_logprob
         gap = np.full_like(gap, gap.sum()) if loss["correction_level"] == "sequence" else gap

@@ -56,10 +56,7 @@ class Policies:
 
     def end(self, stage: str) -> Policy:
         """What a stage has left, or the base."""
-        if stage == "base":
-            return self.base
-        start = self.start(stage)
-        return start.with_trained(restore_part(self.final(stage), "trainable", start.trainable))
+        return self.base if stage == "base" else self.at(stage, self.final(stage))
 
     def at(self, stage: str, checkpoint: pathlib.Path) -> Policy:
         """What a stage had at one of its checkpoints."""
