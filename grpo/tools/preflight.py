@@ -63,7 +63,7 @@ def about(programs: Mapping[str, Program], policy: Policy) -> Lines:
         if "loss" in program.facts:
             yield trained(program, policy)
         yield f"{name}: {needed(program, policy)}; lowered in {seconds:.1f} s"
-        if name == "rollout" and policy.mesh is not None:
+        if "group" in program.static and policy.mesh is not None:
             yield from describe({}, policy.mesh, batch=program.cases[0][4].shape[0])
 
 
