@@ -99,7 +99,7 @@ def more(runs: dict[int, pathlib.Path]) -> str:
 
 
 def picture(runs: dict[int, pathlib.Path]) -> str:
-    """Accuracy on test problems over the time of each stage: every seed, and the mean."""
+    """Accuracy on validation problems over the time of each stage: every seed, and the mean."""
     series = []
     for stage, label in STAGES.items():
         every = [evaluations(workdir, stage) for workdir in runs.values()]
@@ -110,8 +110,8 @@ def picture(runs: dict[int, pathlib.Path]) -> str:
         series.append(Series(label, x, [statistics.mean(y) for y in zip(*lines, strict=True)]))
     return curve_svg(
         series,
-        title="Right answers to test problems, from the end of supervised training on",
-        x_label="% of the time (a minute)",
+        title="Right answers to validation problems, from the end of supervised training on",
+        x_label="% of the time (half a minute)",
         y_label=f"greedy, strict form; {len(runs)} seeds and their mean",
         percent=True,
     )

@@ -20,12 +20,14 @@ def base() -> ConfigDict:
             "revision": optional(str),  # of a Hub repository, best a commit
             "size": "gemma3_tiny",  # of random weights and of --preflight: models/config.py
             "vocab": 512,  # pieces of the tokenizer that is trained for random weights
+            "whole": (),  # texts, such as tags, that are one piece of it wherever they occur
             "dtype": "float32",  # of activations and cache: float32, bfloat16
             # Of the weights; adapters are always float32. Where all parameters are trained,
             # bfloat16 rounds most small updates away.
             "param_dtype": "float32",
             "attention": "einsum",  # how scores are computed: models/attention.py
             "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
+            "unroll": 1,  # layers in one step of the scan over depth; all: no loop
         },
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
         # What stages read that name no other dataset. The buckets are the prompt lengths, in

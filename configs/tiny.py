@@ -19,26 +19,27 @@ def get_config(variant: str = ""):
     if variant not in ("", "controls"):
         raise ValueError(f"variant {variant!r} of configs/tiny.py: expected controls, or none")
     config = base.base()
-    config.model.size = "gemma3_micro"
+    config.model.update(size="gemma3_micro", unroll=3)
+    config.model.whole = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
     config.data.update(
-        levels=(2,), worked=0.35, train_examples=6000, test_examples=400, template="plain",
-        max_prompt=40, buckets=(40,),
+        levels=(2,), worked=0.35, train_examples=6000, validation_examples=200,
+        test_examples=400, template="plain", max_prompt=38, buckets=(38,),
     )  # fmt: skip
-    config.evaluation.update(examples=200, batch=200, max_new_tokens=40)
+    config.evaluation.update(split="validation", examples=200, batch=128, max_new_tokens=32)
 
     sft = base.sft()
-    sft.update(steps=400, batch=64, max_target=40, microbatches=4)
+    sft.update(steps=340, batch=64, max_target=31, microbatches=4)
     sft.optimizer.update(learning_rate=3e-3, schedule="cosine", final=0.1)
     config.stages.sft = sft
 
     config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=50, prompts=16, group=8, max_new_tokens=40, microbatches=4)
+    grpo.update(iterations=50, prompts=16, group=8, max_new_tokens=32, microbatches=8)
     grpo.update(evaluate_every=10, checkpoint_every=25)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
     grpo.optimizer.update(learning_rate=1e-4, warmup=0.05)
 
     config.stages.evaluate = evaluate = base.evaluate()
-    evaluate.update(policies=("sft", "grpo"), batch=200, max_new_tokens=40, samples=8, ks=(1, 8))
+    evaluate.update(policies=("sft", "grpo"), batch=128, max_new_tokens=32, samples=8, ks=(1, 8))
     config.pipeline = ("sft", "grpo", "evaluate")
 
     if variant == "controls":

@@ -50,15 +50,21 @@ def einsum_attention(
 ) -> Array:
     """softmax(mask(softcap(q·k))) v in plain einsums; query head n reads key head n // Q.
 
-    Heads go in front first: as one matrix product per head the einsums are a third faster on CPUs.
+        out = Σ_s exp(z_s - max z) v_s / Σ_s exp(z_s - max z)
+
+    Divided after the sum over s, and masked by a sum: so the backward pass has the fewest arrays of
+    T x S. Heads go in front: one matrix product per head is a third faster on CPUs.
     """
-    q_BKQTH = rearrange(q_BTNH, "B T (K Q) H -> B K Q T H", K=k_BSKH.shape[2])
+    q_BKTQH = rearrange(q_BTNH, "B T (K Q) H -> B K T Q H", K=k_BSKH.shape[2])
     k_BKSH, v_BKSH = (rearrange(x, "B S K H -> B K S H") for x in (k_BSKH, v_BSKH))
-    score_BKQTS = softcap(contract("BKQTH,BKSH->BKQTS", q_BKQTH, k_BKSH), cap)
-    score_BKQTS = jnp.where(visible_BTS[:, None, None, :, :], score_BKQTS, UNSEEN)
-    weight_BKQTS = jax.nn.softmax(score_BKQTS, axis=-1).astype(q_BTNH.dtype)
-    out_BKQTH = contract("BKQTS,BKSH->BKQTH", weight_BKQTS, v_BKSH)
-    return rearrange(out_BKQTH, "B K Q T H -> B T (K Q) H").astype(q_BTNH.dtype)
+    score_BKTQS = softcap(contract("BKTQH,BKSH->BKTQS", q_BKTQH, k_BKSH), cap)
+    score_BKTQS += jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :]
+    # The result does not depend on what is subtracted, so no gradient goes through it.
+    largest_BKTQ1 = jax.lax.stop_gradient(jnp.max(score_BKTQS, axis=-1, keepdims=True))
+    weight_BKTQS = jnp.exp(score_BKTQS - largest_BKTQ1)
+    total_BKTQ1 = jnp.sum(weight_BKTQS, axis=-1, keepdims=True)
+    out_BKTQH = contract("BKTQS,BKSH->BKTQH", weight_BKTQS.astype(q_BTNH.dtype), v_BKSH)
+    return rearrange(out_BKTQH / total_BKTQ1, "B K T Q H -> B T (K Q) H").astype(q_BTNH.dtype)
 
 
 def fused_attention(

@@ -98,6 +98,7 @@ class Gemma(nn.Module):
     lora_scale: float = 0.0
     attention: str = "einsum"
     remat: str = "none"
+    unroll: int = 1  # layers in one step of the scan
     mesh: jax.sharding.Mesh | None = None
 
     @nn.compact
@@ -132,7 +133,7 @@ class Gemma(nn.Module):
 
         if cache is None and not isinstance(layers["params"], tuple):
             is_local_L = jnp.array([kind == LOCAL for kind in config.kinds])
-            x_BTD, _ = jax.lax.scan(scan_layer, x_BTD, (layers, is_local_L))
+            x_BTD, _ = jax.lax.scan(scan_layer, x_BTD, (layers, is_local_L), unroll=self.unroll)
         else:
             old = (None,) * config.num_layers if cache is None else cache.layers
             new = []

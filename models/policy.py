@@ -25,6 +25,7 @@ from models.tokenizer import Tokenizer
 
 Array = jax.Array
 Params = Any
+APPLIED = ("dtype", "attention", "remat", "unroll")  # fields of how a module computes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +41,7 @@ class Policy:
     dtype: Any = None  # of activations and cache; None: that of the parameters
     attention: str = "einsum"  # models/attention.py
     remat: str = "none"  # models/gemma.py
+    unroll: int = 1
 
     def __post_init__(self):
         if (self.lora is None) != (self.adapter is None):
@@ -70,6 +72,7 @@ class Policy:
             self.scale,
             attention=self.attention,
             remat=self.remat,
+            unroll=self.unroll,
             mesh=self.mesh,
         )
 

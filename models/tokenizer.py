@@ -97,8 +97,11 @@ class Tokenizer:
         return self._pieces.decode(ids)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
-    """A Gemma-like tokenizer (BPE, single digits, byte fallback) of up to `vocab_size` pieces."""
+def train_tokenizer(texts: Iterable[str], vocab_size: int, whole: Iterable[str] = ()) -> bytes:
+    """A Gemma-like tokenizer (BPE, single digits, byte fallback) of up to `vocab_size` pieces.
+
+    Each text of `whole` is one of them wherever it occurs.
+    """
     texts, proto = list(texts), io.BytesIO()
     options = {
         "model_type": "bpe",
@@ -111,7 +114,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
         "add_dummy_prefix": False,
         "remove_extra_whitespaces": False,
         "allow_whitespace_only_pieces": True,
-        "user_defined_symbols": [START_OF_TURN, END_OF_TURN, "\n", "\n\n"],
+        "user_defined_symbols": [START_OF_TURN, END_OF_TURN, "\n", "\n\n", *whole],
         "num_threads": 1,
         "minloglevel": 2,
     }

@@ -89,6 +89,14 @@ def test_kernels_against_loops(kernel, cap, kv_heads):
     np.testing.assert_allclose(got[live], loop(q, k, v, seen, cap)[live], atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", ATTENTION)
+def test_large_scores_stay_finite(kernel):
+    q, k, v, seen = inputs()
+    live = np.asarray(seen).any(-1)
+    got = np.asarray(ATTENTION[kernel](q * 1e3, k, v, seen, None))
+    np.testing.assert_allclose(got[live], loop(q * 1e3, k, v, seen, None)[live], atol=1e-3)
+
+
 def test_kernels_agree_in_value_and_gradient():
     q, k, v, seen = inputs()
     live = np.any(np.asarray(seen), axis=-1, keepdims=True)[..., None]

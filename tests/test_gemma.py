@@ -153,6 +153,25 @@ def test_remat_changes_nothing():
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
 
 
+def test_unrolled_depth_has_no_loop():
+    ids = tiny_ids(2, 9)
+
+    def apply(unroll):
+        return functools.partial(
+            Gemma(TINY3, unroll=unroll).apply, {"params": tiny_params("gemma3")}
+        )
+
+    scan, loop = apply(1), apply(TINY3.num_layers)
+    for function, loops in ((scan, 1), (loop, 0)):
+        text = jax.jit(function).lower(ids, np.ones_like(ids)).as_text()
+        assert text.count("stablehlo.while") == loops
+    np.testing.assert_allclose(
+        jax.jit(loop)(ids, np.ones_like(ids))[0],
+        jax.jit(scan)(ids, np.ones_like(ids))[0],
+        atol=1e-5,
+    )
+
+
 def test_remat_is_in_the_graph():
     ids = jnp.zeros((1, 4), jnp.int32)
 

@@ -14,6 +14,7 @@ from grpo.checks import problems as checks
 from grpo.checks.problems import leaves
 from grpo.checks.rules import COMMON, DATASET, REWARD
 from grpo.pipeline import STAGES
+from models.policy import APPLIED
 from tests.refusals import changed
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -325,7 +326,7 @@ def test_every_field_is_read():
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 words.add(node.target.id)  # a field of a dataclass that is made from a section
     # Of these the section goes to models/ as a whole: LoraConfig(**lora), make_mesh(**mesh).
-    whole = {"rank", "alpha", "targets", "rslora", "fsdp", "tp"}
+    whole = {"rank", "alpha", "targets", "rslora", "fsdp", "tp", *APPLIED}
     fields = {path.rpartition(".")[2] for section in defaults().values() for path in section}
     unread = fields - words - whole - {part + "_examples" for part in ("train", "test")}
     assert unread == set()

@@ -253,6 +253,16 @@ def test_trained_pieces():
     assert len(tokenizer("trained").encode("數", bos=False)) == 3  # its bytes
 
 
+def test_a_whole_text_is_one_piece_wherever_it_occurs():
+    tag = "</reasoning>"
+    without = tokenizer("trained")
+    assert len(without.encode(tag, bos=False)) > 1
+    tok = Tokenizer(train_tokenizer(CORPUS, TRAINED_SIZE, whole=[tag]))
+    ids = tok.encode(f"4{tag}<x> {tag}{tag}", bos=False)
+    assert ids.count(tok.encode(tag, bos=False)[0]) == 3 and tok.vocab_size == TRAINED_SIZE
+    assert tok.decode(ids) == f"4{tag}<x> {tag}{tag}"
+
+
 def test_long_texts_are_learned_from_too():
     tokenizer = Tokenizer(train_tokenizer(["zebra " * 2000], 400))
     assert len(tokenizer.encode("zebra", bos=False)) == 1

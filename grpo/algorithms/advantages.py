@@ -113,6 +113,7 @@ def overlong_penalty(length_PG: Array, *, limit: int, buffer: float, penalty: fl
     return penalty * jnp.clip(excess_PG, 0.0, 1.0)
 
 
+@jax.jit
 def group_metrics(reward_PG: Array, solved_PG: Array) -> dict[str, Array]:
     """How much the groups have to teach; `solved_PG` says which completions are right.
 
@@ -127,6 +128,7 @@ def group_metrics(reward_PG: Array, solved_PG: Array) -> dict[str, Array]:
     }
 
 
+@jax.jit
 def advantage_metrics(advantage_PG: Array) -> dict[str, Array]:
     """The spread of the advantages over the batch."""
     return {

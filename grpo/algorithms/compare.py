@@ -4,7 +4,8 @@ r <- r - overlong_penalty(length) - kl_coef · Σ_t KL_t      where the objectiv
 A  = advantages(r)   or, decoupled,   z(Σ_f w_f advantages(r_f)) over the f with a weight
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,3 +60,17 @@ def compare(
     if penalty_PG is not None:
         reward_PG = reward_PG - penalty_PG
     return advantages(reward_PG, **how)
+
+
+def compiled_comparison(
+    weights: Mapping[str, float], *, limit: int, objective: Objective
+) -> Callable[..., tuple[Array, Array]]:
+    """(reward_PG, parts, length_PG, penalty_PG) -> (advantage_PG, spread_P1), as one program."""
+
+    def both(reward_PG: Array, parts: Mapping[str, Array], length_PG: Array, penalty_PG: Any):
+        advantage_PG = compare(
+            reward_PG, parts, weights, length_PG, penalty_PG, limit=limit, objective=objective
+        )
+        return advantage_PG, spread(reward_PG, parts, weights, objective=objective)
+
+    return jax.jit(both)

@@ -47,14 +47,6 @@ def token_logprobs(
     with_entropy: bool,
 ) -> tuple[Array, Array | None]:
     """logprob_BC and entropy_BC (None unless asked for), differentiable in params and hidden."""
-    length = target_BC.shape[1]
-    chunk = min(chunk, length)
-    padding = ((0, 0), (0, -length % chunk))
-    hidden_BCD = jnp.pad(hidden_BCD, (*padding, (0, 0)))
-    chunks = (
-        rearrange(hidden_BCD, "B (chunks C) D -> chunks B C D", C=chunk),
-        rearrange(jnp.pad(target_BC, padding), "B (chunks C) -> chunks B C", C=chunk),
-    )
 
     def scores(operands: tuple[Params, Array], hidden_BCD: Array, target_BC: Array):
         params, temperature = operands
@@ -63,6 +55,17 @@ def token_logprobs(
         return (logprob_of(z_BCV, target_BC), *entropy)
 
     operands = (params, jnp.asarray(temperature, jnp.float32))
+    length = target_BC.shape[1]
+    if chunk >= length:  # all logits may be there at once: nothing has to be computed again
+        values = scores(operands, hidden_BCD, target_BC)
+        return values[0], values[1] if with_entropy else None
+    padding = ((0, 0), (0, -length % chunk))
+    chunks = (
+        rearrange(
+            jnp.pad(hidden_BCD, (*padding, (0, 0))), "B (chunks C) D -> chunks B C D", C=chunk
+        ),
+        rearrange(jnp.pad(target_BC, padding), "B (chunks C) -> chunks B C", C=chunk),
+    )
     values: Any = _by_chunk(scores, operands, *chunks)
     values = [rearrange(value, "chunks B C -> B (chunks C)")[:, :length] for value in values]
     return values[0], values[1] if with_entropy else None

@@ -73,11 +73,13 @@ def regex(value: Any) -> str | None:
     return None
 
 
-def several(rule: Rule) -> Rule:
-    """A tuple of what the rule allows, one at least."""
+def several(rule: Rule, least: int = 1) -> Rule:
+    """A tuple of what the rule allows, of so many at least."""
 
     def check(value: Any) -> str | None:
-        if not isinstance(value, tuple | list) or not value:
+        if not isinstance(value, tuple | list):
+            return "expected a tuple, such as (x,)"
+        if len(value) < least:
             return "expected a tuple that is not empty, such as (x,)"
         return next((wrong for wrong in map(rule, value) if wrong), None)
 
@@ -113,10 +115,12 @@ COMMON: dict[str, Rule] = {
     "model.revision": optional(TEXT),
     "model.size": one_of(*SIZES),
     "model.vocab": number(int, 300, 2**20),  # 256 bytes, the signs of a chat, and some words
+    "model.whole": several(TEXT, least=0),
     "model.dtype": one_of("float32", "bfloat16"),
     "model.param_dtype": one_of("float32", "bfloat16"),
     "model.attention": one_of(*ATTENTION),
     "model.remat": one_of(*REMAT),
+    "model.unroll": COUNT,
     "mesh.fsdp": COUNT,
     "mesh.tp": COUNT,
     **{f"data.{field}": rule for field, rule in DATASET.items()},

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from grpo.algorithms.advantages import advantage_metrics, group_metrics
@@ -27,9 +26,8 @@ def rollout_metrics(
     pairs = zip(examples, texts, strict=True)
     correct_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
     length_B = np.asarray(rollout.length_B)
-    of_groups = group_metrics(
-        jnp.asarray(scores.total).reshape(shape), jnp.asarray(correct_B).reshape(shape)
-    ) | advantage_metrics(jnp.asarray(advantage_PG))
+    of_groups = group_metrics(scores.total.reshape(shape), correct_B.reshape(shape))
+    of_groups |= advantage_metrics(advantage_PG)
     valid_B = scores.total[np.isfinite(scores.total)]
     return {
         "reward/mean": float(valid_B.mean()) if valid_B.size else float("nan"),

@@ -27,7 +27,7 @@ from models.checkpoints.files import CheckpointError
 from models.config import SIZES, GemmaConfig
 from models.gemma import init_params
 from models.loading import load_model
-from models.policy import Policy
+from models.policy import APPLIED, Policy
 from models.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -62,7 +62,7 @@ def source_of(
 ) -> Source:
     """The base of a run's config; `texts` are those that a tokenizer may be trained on."""
     model = config["model"]
-    applied = {name: model[name] for name in ("dtype", "attention", "remat")}
+    applied = {name: model[name] for name in APPLIED}
 
     def as_configured(load: Callable[[], Policy]) -> Callable[[], Policy]:
         return lambda: dataclasses.replace(load(), **applied)
@@ -135,7 +135,7 @@ def trained_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of the run's directory, trained the first time."""
     if not file.is_file():
-        proto = train_tokenizer(texts(), model["vocab"])
+        proto = train_tokenizer(texts(), model["vocab"], model["whole"])
         draft = file.with_suffix(".tmp")
         draft.write_bytes(proto)
         draft.replace(file)

@@ -13,6 +13,7 @@ stage fails: the last good checkpoint stays the newest, and the batch is written
 directory.
 """
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -66,9 +67,10 @@ class StageLoop:
     ):
         self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
-        self._rate = rate_of(self.config["optimizer"], iterations * updates)
+        self._rate = jax.jit(rate_of(self.config["optimizer"], iterations * updates))
         optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
-        self.state = committed(init_state(start.trainable, optimizer), start.mesh)
+        state = jax.jit(functools.partial(init_state, optimizer=optimizer))(start.trainable)
+        self.state = committed(state, start.mesh)
         self.cursor = {
             "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
             "bad_updates": 0, "bad_rewards": 0,

@@ -12,14 +12,14 @@ iteration is said in grpo/rollout/collect.py.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grpo.algorithms.compare import compare, spread
+from grpo.algorithms.compare import compiled_comparison
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import kl_penalty, with_token_weights
 from grpo.algorithms.objective import Objective
@@ -179,6 +179,7 @@ class Setting(NamedTuple):
     stage: Config
     needs: Needs
     table: dict[str, Entry]
+    compare: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_comparison
     reference: Policy | None
     programs: dict[str, Program]
 
@@ -187,12 +188,18 @@ def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
+    table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
     setting = Setting(
         run=run,
         name=name,
         stage=stage,
         needs=needs,
-        table=reward_table({"name": f, **entry} for f, entry in stage["rewards"].items()),
+        table=table,
+        compare=compiled_comparison(
+            {f: entry.weight for f, entry in table.items()},
+            limit=stage["max_new_tokens"],
+            objective=needs.objective,
+        ),
         reference=policies.reference(name, start) if needs.reference else None,
         programs=build(run.config, name, start),
     )
@@ -304,23 +311,13 @@ def compared(
     """advantage_PG, and spread_P1: whether the rewards of a group differ."""
     stage, objective, table = setting.stage, setting.needs.objective, setting.table
 
-    def by_group(x_B: Any) -> jax.Array:
-        return jnp.asarray(x_B).reshape(stage["prompts"], stage["group"])
+    def by_group(x_B: Any) -> np.ndarray:
+        return np.asarray(x_B).reshape(stage["prompts"], stage["group"])
 
     parts = {f: by_group(part_B) for f, part_B in gated(scores.rewards, table).items()}
-    weights = {f: entry.weight for f, entry in table.items()}
     penalty_PG = None
     if setting.needs.penalty:
         mask_BC = rollout.completion_mask_BC
         penalty_PG = by_group(kl_penalty(old_BC, ref_BC, mask_BC, objective=objective))
-    reward_PG = by_group(scores.total)
-    advantage_PG = compare(
-        reward_PG,
-        parts,
-        weights,
-        by_group(np.asarray(rollout.length_B)),
-        penalty_PG,
-        limit=stage["max_new_tokens"],
-        objective=objective,
-    )
-    return advantage_PG, spread(reward_PG, parts, weights, objective=objective)
+    length_PG = by_group(np.asarray(rollout.length_B))
+    return setting.compare(by_group(scores.total), parts, length_PG, penalty_PG)

@@ -16,7 +16,7 @@ from models.checkpoints import hf
 from models.config import SIZES
 from models.gemma import param_shapes
 from models.lora import init_adapter
-from models.policy import Policy
+from models.policy import APPLIED, Policy
 from models.sharding import make_mesh
 
 Tree = Any
@@ -35,7 +35,7 @@ def base_of(config: Mapping[str, Any]) -> Policy:
         config=size,
         params=shapes_on(devices, param_shapes(size, jnp.dtype(model["param_dtype"]))),
         mesh=devices,
-        **{name: model[name] for name in ("dtype", "attention", "remat")},
+        **{name: model[name] for name in APPLIED},
     )
 
 
