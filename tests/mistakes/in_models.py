@@ -20,19 +20,19 @@ MISTAKES = [
             "UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)", "UNSEEN = -jnp.inf",
             "tests/test_attention.py::test_a_row_that_sees_nothing_is_finite_and_so_are_its_gradients"),
     Mistake("soft-cap after the mask", "models/attention.py",
-            "softcap(contract(\"BKQTH,BKSH->BKQTS\", q_BKQTH, k_BKSH), cap)\n"
-            "    score_BKQTS += jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, None, :, :]",
-            "contract(\"BKQTH,BKSH->BKQTS\", q_BKQTH, k_BKSH)\n"
-            "    score_BKQTS = softcap(\n"
-            "        score_BKQTS + jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, None, :, :], cap\n"
+            "softcap(contract(\"BKTQH,BKSH->BKTQS\", q_BKTQH, k_BKSH), cap)\n"
+            "    score_BKTQS += jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :]",
+            "contract(\"BKTQH,BKSH->BKTQS\", q_BKTQH, k_BKSH)\n"
+            "    score_BKTQS = softcap(\n"
+            "        score_BKTQS + jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :], cap\n"
             "    )",
             "tests/test_attention.py::test_kernels_against_loops"),
     Mistake("key/value heads tiled, not repeated", "models/attention.py",
-            '"B T (K Q) H -> B K Q T H", K=', '"B T (Q K) H -> B K Q T H", K=',
+            '"B T (K Q) H -> B K T Q H", K=', '"B T (Q K) H -> B K T Q H", K=',
             "tests/test_attention.py::test_kernels_against_loops"),
     Mistake("attention weights in bfloat16 before the softmax", "models/attention.py",
-            "jnp.exp(score_BKQTS - largest_BKQT1)",
-            "jnp.exp((score_BKQTS - largest_BKQT1).astype(q_BTNH.dtype)).astype(jnp.float32)",
+            "jnp.exp(score_BKTQS - largest_BKTQ1)",
+            "jnp.exp((score_BKTQS - largest_BKTQ1).astype(q_BTNH.dtype)).astype(jnp.float32)",
             "tests/test_attention.py::test_bfloat16_softmax_is_float32"),
     Mistake("(1 + w) dropped", "models/layers.py",
             "1.0 + scale.astype(jnp.float32)", "scale.astype(jnp.float32)",
@@ -93,7 +93,7 @@ MISTAKES = [
             "pattern[layer % len(pattern)] for", "pattern[(layer + 1) % len(pattern)] for",
             "tests/test_config.py::test_global_layers"),
     Mistake("the largest score not taken off: overflow", "models/attention.py",
-            "jnp.exp(score_BKQTS - largest_BKQT1)", "jnp.exp(score_BKQTS)",
+            "jnp.exp(score_BKTQS - largest_BKTQ1)", "jnp.exp(score_BKTQS)",
             "tests/test_attention.py::test_large_scores_stay_finite"),
     Mistake("depth never unrolled", "models/gemma.py",
             "unroll=self.unroll", "unroll=1",
