@@ -99,26 +99,26 @@ LOSS = {
 
 def stage(rewards: dict[str, tuple[float, str | None]], **fields) -> base.ConfigDict:
     """A GRPO stage; a field that is a dict changes fields below it."""
-    told = base.grpo()
-    told.update(iterations=2, prompts=P, group=G, max_new_tokens=C, max_abstained=1.0)
-    told.update(evaluate_every=0, checkpoint_every=1, entropy=False)
-    told.optimizer.update(OPTIMIZER)
-    told.loss.update(LOSS)
+    got = base.grpo()
+    got.update(iterations=2, prompts=P, group=G, max_new_tokens=C, max_abstained=1.0)
+    got.update(evaluate_every=0, checkpoint_every=1, entropy=False)
+    got.optimizer.update(OPTIMIZER)
+    got.loss.update(LOSS)
     for name, value in fields.items():
-        told[name].update(value) if isinstance(value, dict) else told.update({name: value})
+        got[name].update(value) if isinstance(value, dict) else got.update({name: value})
     for name, (weight, gate) in rewards.items():
-        told.rewards[name] = base.reward(weight, 0.0, 1.0, gate)
-    return told
+        got.rewards[name] = base.reward(weight, 0.0, 1.0, gate)
+    return got
 
 
 def supervised(**fields) -> base.ConfigDict:
     """An SFT stage."""
-    told = small_sft()
-    told.update(evaluate_every=0, checkpoint_every=1)
-    told.optimizer.update(OPTIMIZER)
+    got = small_sft()
+    got.update(evaluate_every=0, checkpoint_every=1)
+    got.optimizer.update(OPTIMIZER)
     for name, value in fields.items():
-        told[name].update(value) if isinstance(value, dict) else told.update({name: value})
-    return told
+        got[name].update(value) if isinstance(value, dict) else got.update({name: value})
+    return got
 
 
 def golden(names: Collection[str]) -> base.ConfigDict:
@@ -289,13 +289,13 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
     sample = Sampler.sample
 
     def seen(self, prompts, key_B, *, sampling, group, max_new_tokens):
-        told = sample(
+        got = sample(
             self, prompts, key_B, sampling=sampling, group=group, max_new_tokens=max_new_tokens
         )
-        told = jax.tree.map(np.asarray, told)
-        width = told.ids_BT.shape[1] - max_new_tokens  # of the prompts
-        ids_BC, stop_ids = told.ids_BT[:, width:], self._stop_ids
-        rows = zip(told.ids_BT, told.mask_BT, strict=True)
+        got = jax.tree.map(np.asarray, got)
+        width = got.ids_BT.shape[1] - max_new_tokens  # of the prompts
+        ids_BC, stop_ids = got.ids_BT[:, width:], self._stop_ids
+        rows = zip(got.ids_BT, got.mask_BT, strict=True)
         stops = [[c for c, token in enumerate(ids) if token in stop_ids] for ids in ids_BC]
         ends = [at[0] + 1 if at else None for at in stops]
         here = Sampled(
@@ -304,17 +304,17 @@ def watched(trained: list[Sampled], evaluated: list[Sampled]):
             truncated=[end is None for end in ends],
             sample_logprob=[
                 np.asarray(x[:end], np.float64)
-                for x, end in zip(told.sample_logprob_BC, ends, strict=True)
+                for x, end in zip(got.sample_logprob_BC, ends, strict=True)
             ],
             keys=[key.tobytes() for key in np.asarray(jax.random.key_data(key_B))],
             temperature=sampling["temperature"],
         )
         if here.temperature in (0.0, EVALUATED_AT):
             evaluated.append(here)
-            return told
+            return got
         trained.append(here)
-        stale = told.sample_logprob_BC + staleness(told.sample_logprob_BC.shape)
-        return told._replace(sample_logprob_BC=np.where(told.completion_mask_BC, stale, 0.0))
+        stale = got.sample_logprob_BC + staleness(got.sample_logprob_BC.shape)
+        return got._replace(sample_logprob_BC=np.where(got.completion_mask_BC, stale, 0.0))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "sample", seen)

@@ -203,11 +203,11 @@ def compare(rows_PG, penalty_PG, stage) -> tuple[np.ndarray, np.ndarray]:
     """advantage_PG, and which groups have something to teach."""
     loss, table = stage["loss"], stage["rewards"]
     how = loss["baseline"], loss["scale"], loss["eps"]
-    told = [[total_reward(row.rewards, table) for row in group] for group in rows_PG]
-    reward_PG = np.array([[total for total, _ in group] for group in told])
+    got = [[total_reward(row.rewards, table) for row in group] for group in rows_PG]
+    reward_PG = np.array([[total for total, _ in group] for group in got])
     if loss["decoupled"]:
         part = {
-            name: np.array([[parts[name] for _, parts in group] for group in told])
+            name: np.array([[parts[name] for _, parts in group] for group in got])
             for name, entry in table.items()
             if entry["weight"]
         }

@@ -96,8 +96,8 @@ def loss(o, live, frozen, batch, limit):
         old = then if batch["old"] is None else [float(batch["old"][b, c]) for c in at]
         ratios = row_ratios(o, now, old, advantage)
         fixed = row_ratios(o, then, old, advantage)
-        told = old if batch["sample"] is None else [float(batch["sample"][b, c]) for c in at]
-        drift = sum(x - y for x, y in zip(told, then, strict=True)) / len(at)
+        got = old if batch["sample"] is None else [float(batch["sample"][b, c]) for c in at]
+        drift = sum(x - y for x, y in zip(got, then, strict=True)) / len(at)
         stale = o.off_policy_limit is not None and advantage < 0 and drift > o.off_policy_limit
         if o.correction is not None:
             gaps = [x - float(batch["sample"][b, c]) for x, c in zip(old, at, strict=True)]

@@ -170,7 +170,7 @@ def about(workdir: pathlib.Path, stage: str, step: int) -> About:
 
 def arrays(step: pathlib.Path) -> dict[str, bytes]:
     """Every array of a checkpoint, by part and path."""
-    told = {}
+    got = {}
     for part in ("trainable", "optimizer"):
         folder = step / "arrays" / part
         with checkpointer() as orbax:
@@ -178,8 +178,8 @@ def arrays(step: pathlib.Path) -> dict[str, bytes]:
         there = metadata.tree
         like = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in there.items()}
         for name, x in read_arrays(folder, like).items():
-            told[f"{part}/{name}"] = f"{x.dtype}{x.shape}".encode() + np.asarray(x).tobytes()
-    return told
+            got[f"{part}/{name}"] = f"{x.dtype}{x.shape}".encode() + np.asarray(x).tobytes()
+    return got
 
 
 def final(workdir: pathlib.Path, stage: str) -> pathlib.Path:
@@ -210,6 +210,6 @@ def evaluations(workdir: pathlib.Path) -> list[str]:
 
 def trimmed(step: pathlib.Path) -> dict:
     """What a checkpoint says beside its arrays, without seconds."""
-    told = read_about(step)._asdict()
-    told["extra"] = {name: x for name, x in told["extra"].items() if name != "seconds"}
-    return told
+    got = read_about(step)._asdict()
+    got["extra"] = {name: x for name, x in got["extra"].items() if name != "seconds"}
+    return got

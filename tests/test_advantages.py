@@ -25,7 +25,7 @@ ALL = [
 ]  # fmt: skip
 
 
-def told(reward, **options):
+def advantages_of(reward, **options):
     return np.asarray(advantages(jnp.array(reward, jnp.float32), **options))
 
 
@@ -43,24 +43,24 @@ def told(reward, **options):
 )
 def test_by_hand(options, expected):
     np.testing.assert_allclose(
-        told([[1, 2, 3, 6], [0, 0, 0, 4]], **options), np.array(expected), atol=2e-6
+        advantages_of([[1, 2, 3, 6], [0, 0, 0, 4]], **options), np.array(expected), atol=2e-6
     )
 
 
 def test_eps_is_added_to_the_deviation():
-    assert told([[0, 1]], baseline="group", scale="group", eps=0.5)[0, 1] == pytest.approx(
+    assert advantages_of([[0, 1]], baseline="group", scale="group", eps=0.5)[0, 1] == pytest.approx(
         0.5 / (0.5**0.5 + 0.5)
     )
 
 
 def test_a_row_belongs_to_its_prompts_group():
     """Rewards 0 0 1 1 | 5 5 6 6: both groups say the same of their completions."""
-    advantage_PG = told([[0, 0, 1, 1], [5, 5, 6, 6]], **GROUP)
+    advantage_PG = advantages_of([[0, 0, 1, 1], [5, 5, 6, 6]], **GROUP)
     np.testing.assert_allclose(advantage_PG[0], advantage_PG[1], atol=1e-5)
     order = [2, 0, 3, 1]
     np.testing.assert_array_equal(
-        told([[0, 0, 1, 1], [6, 5, 6, 5]], **GROUP)[1],
-        told([[0, 0, 1, 1], [5, 5, 6, 6]], **GROUP)[1][order],
+        advantages_of([[0, 0, 1, 1], [6, 5, 6, 5]], **GROUP)[1],
+        advantages_of([[0, 0, 1, 1], [5, 5, 6, 6]], **GROUP)[1][order],
     )
 
 
@@ -70,19 +70,23 @@ EQUAL = [[0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2], [7.6, NEXT, 7.6, 7.6], [0] * 4, [-3] 
 
 @pytest.mark.parametrize("options", ALL[:3] + ALL[4:])
 def test_a_group_without_variance_is_exactly_zero(options):
-    advantage_PG = told([*EQUAL, [0, 1, 0, 1]], **options)
+    advantage_PG = advantages_of([*EQUAL, [0, 1, 0, 1]], **options)
     assert not advantage_PG[:4].any() and advantage_PG[4].all()
 
 
 def test_a_batch_without_variance_is_exactly_zero():
-    assert not told([[7.6, NEXT], [7.6, 7.6]], **BATCH).any()
-    assert told([[1, 1], [0, 0]], **BATCH).all()  # equal groups still differ from the batch
+    assert not advantages_of([[7.6, NEXT], [7.6, 7.6]], **BATCH).any()
+    assert advantages_of(
+        [[1, 1], [0, 0]], **BATCH
+    ).all()  # equal groups still differ from the batch
 
 
 @pytest.mark.parametrize("options", ALL)
 def test_a_reward_that_is_not_finite_abstains(options):
     """The others are compared as if it were not there."""
-    advantage_PG = told([[1, NAN, 2, 6], [float("inf"), 0, NAN, NAN], [0, 1, 2, 4]], **options)
+    advantage_PG = advantages_of(
+        [[1, NAN, 2, 6], [float("inf"), 0, NAN, NAN], [0, 1, 2, 4]], **options
+    )
     assert (
         np.isfinite(advantage_PG).all()
         and not advantage_PG[
@@ -92,17 +96,19 @@ def test_a_reward_that_is_not_finite_abstains(options):
     if options["baseline"] != "batch":
         assert advantage_PG[1, 1] == 0  # alone: nothing to compare with
     if not {"batch", "advantages"} & set(options.values()):
-        np.testing.assert_allclose(advantage_PG[0, [0, 2, 3]], told([[1, 2, 6]], **options)[0])
+        np.testing.assert_allclose(
+            advantage_PG[0, [0, 2, 3]], advantages_of([[1, 2, 6]], **options)[0]
+        )
 
 
 @pytest.mark.parametrize("options", ALL)
 def test_a_group_of_one_is_never_its_raw_reward(options):
-    assert not told([[5.0]], **options).any()
+    assert not advantages_of([[5.0]], **options).any()
 
 
 def test_maxrl_by_hand():
     """One right of four counts thrice, two of four once; none and all teach nothing, exactly."""
-    advantage_PG = told([[1, 0, 0, 0], [1, 1, 0, 0], [0] * 4, [1] * 4], **OVER_MEAN)
+    advantage_PG = advantages_of([[1, 0, 0, 0], [1, 1, 0, 0], [0] * 4, [1] * 4], **OVER_MEAN)
     expected = np.array([[3, -1, -1, -1], [1, 1, -1, -1], [0] * 4, [0] * 4])
     np.testing.assert_allclose(advantage_PG, expected, rtol=1e-5)
     assert not advantage_PG[2:].any()
@@ -110,7 +116,7 @@ def test_maxrl_by_hand():
 
 def test_a_mean_that_is_not_above_0_divides_nothing():
     """(-1, 0.5) has mean -0.25: over it the better one would have a negative advantage."""
-    advantage_PG = told([[-1, 0.5], [-1, 1], [0, 1]], **OVER_MEAN)
+    advantage_PG = advantages_of([[-1, 0.5], [-1, 1], [0, 1]], **OVER_MEAN)
     np.testing.assert_array_equal(advantage_PG[:2], 0)
     np.testing.assert_allclose(advantage_PG[2], [-1, 1], rtol=1e-5)
 
@@ -126,16 +132,18 @@ def test_against_the_oracle(options, paper):
     random = np.random.RandomState(0)
     for reward_PG in (random.rand(5, 6), (random.rand(6, 8) < 0.3) * 1.0):
         expected = paper(reward_PG.tolist())
-        np.testing.assert_allclose(told(reward_PG, **options), expected, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(
+            advantages_of(reward_PG, **options), expected, rtol=2e-5, atol=2e-6
+        )
 
 
 def test_the_deviation_of_advantages_is_not_that_of_rewards():
     """Groups that lie far apart: within them nothing differs by more than 1."""
     far = [[0, 1], [100, 101]]
     np.testing.assert_allclose(
-        told(far, **OVER_ADVANTAGES), np.array([[-1, 1]] * 2) * 0.75**0.5, rtol=1e-4
+        advantages_of(far, **OVER_ADVANTAGES), np.array([[-1, 1]] * 2) * 0.75**0.5, rtol=1e-4
     )
-    assert np.abs(told(far, baseline="group", scale="batch", eps=1e-6)).max() < 0.01
+    assert np.abs(advantages_of(far, baseline="group", scale="batch", eps=1e-6)).max() < 0.01
 
 
 def test_decoupled_by_hand():
@@ -165,8 +173,8 @@ def test_overlong_penalty_counts_tokens():
 
 def test_group_metrics():
     reward_PG = jnp.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [NAN, 0.5]])
-    told = group_metrics(reward_PG, reward_PG == 1)
-    assert {name: float(x) for name, x in told.items()} == {
+    got = group_metrics(reward_PG, reward_PG == 1)
+    assert {name: float(x) for name, x in got.items()} == {
         "group/zero_variance": 0.75,
         "group/solved_all": 0.25,
         "group/solved_none": 0.5,

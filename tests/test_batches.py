@@ -24,7 +24,7 @@ def groups_of(advantages, first=0, **changes) -> Groups:
     """Groups of two; every row's tokens are its number, counted from `first`."""
     rows = len(advantages)
     number = np.arange(first, first + rows)
-    told = {
+    got = {
         "ids_BT": np.repeat(number[:, None], 5, 1),
         "mask_BT": np.ones((rows, 5), np.int32),
         "completion_mask_BC": np.array(FULL * (rows // G), bool),
@@ -33,7 +33,7 @@ def groups_of(advantages, first=0, **changes) -> Groups:
         "spread_B": np.repeat(np.any(np.reshape(advantages, (-1, G)) != 0, axis=1), G),
         "sample_logprob_BC": -np.repeat(number[:, None] + 1.0, C, 1),
     }
-    return Groups(**{**told, **changes})
+    return Groups(**{**got, **changes})
 
 
 def test_has_spread():
@@ -140,21 +140,21 @@ def test_everything_of_a_row_goes_with_it():
     logprob = np.arange(36.0).reshape(12, 3)
     groups = groups_of(np.arange(12), old_logprob_BC=logprob, ref_logprob_BC=logprob + 100)
     batch = cut(1, 3, groups=groups)
-    rows, told = rows_of(batch), batch
+    rows, got = rows_of(batch), batch
     assert rows != sorted(rows) or rows[0] != 4
-    np.testing.assert_array_equal(told.advantage_B, rows)
-    np.testing.assert_array_equal(told.old_logprob_BC, logprob[rows])
-    np.testing.assert_array_equal(told.ref_logprob_BC, logprob[rows] + 100)
-    np.testing.assert_array_equal(told.sample_logprob_BC[:, 0], -np.array(rows) - 1)
-    np.testing.assert_array_equal(told.completion_mask_BC, np.array(FULL * 2, bool))
+    np.testing.assert_array_equal(got.advantage_B, rows)
+    np.testing.assert_array_equal(got.old_logprob_BC, logprob[rows])
+    np.testing.assert_array_equal(got.ref_logprob_BC, logprob[rows] + 100)
+    np.testing.assert_array_equal(got.sample_logprob_BC[:, 0], -np.array(rows) - 1)
+    np.testing.assert_array_equal(got.completion_mask_BC, np.array(FULL * 2, bool))
 
 
 def test_a_minibatch_is_weighed_by_itself():
     """Two groups of 3 + 2 tokens: every token 1/10 of the metrics; in the loss rows count alike."""
-    told = cut(0, 3)
-    np.testing.assert_allclose(told.share_BC, np.array(FULL * 2) / 10, rtol=1e-6)
+    got = cut(0, 3)
+    np.testing.assert_allclose(got.share_BC, np.array(FULL * 2) / 10, rtol=1e-6)
     np.testing.assert_allclose(
-        told.weight_BC, np.array([[1 / 12] * 3, [1 / 8, 1 / 8, 0]] * 2), rtol=1e-6
+        got.weight_BC, np.array([[1 / 12] * 3, [1 / 8, 1 / 8, 0]] * 2), rtol=1e-6
     )
     limited = cut(0, 3, objective=PRESETS["dr_grpo"])  # 4 rows, 4 tokens at most
     np.testing.assert_allclose(limited.weight_BC, np.array(FULL * 2) / 16, rtol=1e-6)
@@ -202,8 +202,8 @@ def test_an_emptied_group_is_as_if_it_were_not_there():
         return np.asarray(-1.5 + random.standard_normal((rows, C)) * 0.4, np.float32)
 
     names = ("sample_logprob_BC", "old_logprob_BC", "ref_logprob_BC")
-    told: dict[str, Any] = {name: draw(8) for name in names}
-    groups = groups_of([0, 0, 1, -1, 0, 0, 0.4, -2], **told)
+    got: dict[str, Any] = {name: draw(8) for name in names}
+    groups = groups_of([0, 0, 1, -1, 0, 0, 0.4, -2], **got)
     chosen, logprob = choose([groups], G), draw(8)
     emptied = losses_of(chosen, logprob)
     without = losses_of(chosen.rows(np.arange(4)), logprob[:4])

@@ -462,8 +462,8 @@ def test_a_full_disk(root):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert "\n" not in str(caught.value)
         start = rf"{root}/00000011: not saved; its arrays need (\d+) bytes"
-        told = re.match(start, str(caught.value))
-        assert told and needed < int(told[1]) < needed + 10_000
+        got = re.match(start, str(caught.value))
+        assert got and needed < int(got[1]) < needed + 10_000
         assert fingerprint(root) == before
     assert opened(root).newest() == 10
 

@@ -25,11 +25,11 @@ LONG = dataclasses.replace(GRPO, overlong_buffer=0.4, overlong_penalty=2.0)
 
 def compared(objective, reward=REWARD, penalty=None, parts=PARTS, weights=WEIGHTS):
     given = None if penalty is None else jnp.asarray(penalty)
-    told = compare(
+    got = compare(
         jnp.asarray(reward), {name: jnp.asarray(r) for name, r in parts.items()}, weights,
         jnp.asarray(LENGTH), given, limit=LIMIT, objective=objective,
     )  # fmt: skip
-    return np.asarray(told)
+    return np.asarray(got)
 
 
 def in_groups(reward_PG, eps=1e-6):
@@ -42,18 +42,16 @@ def in_groups(reward_PG, eps=1e-6):
 
 def test_plain():
     np.testing.assert_allclose(compared(GRPO), in_groups(REWARD), rtol=1e-5)
-    told = compared(PRESETS["dr_grpo"])
-    np.testing.assert_allclose(
-        told, [[0.5625, -0.4375, 0.0625, -0.1875], [-1, -1, 2, 0]], rtol=1e-6
-    )
+    got = compared(PRESETS["dr_grpo"])
+    np.testing.assert_allclose(got, [[0.5625, -0.4375, 0.0625, -0.1875], [-1, -1, 2, 0]], rtol=1e-6)
 
 
 def test_long_completions_lose_reward_before_they_are_compared():
     """Of 10 tokens the last 4 cost: 8 is half the way to 2.0, 9 three quarters, 10 all of it."""
     lost = np.array([[0, 2.0, 1.5, 0], [1.0, 1.5, 0, 2.0]])
     np.testing.assert_allclose(compared(LONG), in_groups(REWARD - lost), rtol=1e-5)
-    told = overlong_penalty(jnp.asarray(LENGTH), limit=LIMIT, buffer=0.4, penalty=2.0)
-    np.testing.assert_allclose(told, lost, rtol=1e-5)
+    got = overlong_penalty(jnp.asarray(LENGTH), limit=LIMIT, buffer=0.4, penalty=2.0)
+    np.testing.assert_allclose(got, lost, rtol=1e-5)
 
 
 def test_kl_in_the_reward_is_taken_off_before_they_are_compared():
@@ -96,14 +94,14 @@ def test_decoupled_normalises_each_reward_apart():
         {name: jnp.asarray(r) for name, r in PARTS.items()}, WEIGHTS,
         baseline="group", scale="group", eps=1e-6,
     )  # fmt: skip
-    told = compared(DECOUPLED)
-    np.testing.assert_allclose(told, wanted, rtol=1e-6)
+    got = compared(DECOUPLED)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
     right, form = in_groups(PARTS["right"]), in_groups(PARTS["form"])
     pairs = zip(itertools.chain(*right), itertools.chain(*form), strict=True)
     total = [2.0 * a + 0.5 * b for a, b in pairs]
     mean, std = statistics.mean(total), statistics.stdev(total)
     np.testing.assert_allclose(
-        told.reshape(-1), [(t - mean) / (std + 1e-6) for t in total], rtol=1e-4, atol=1e-6
+        got.reshape(-1), [(t - mean) / (std + 1e-6) for t in total], rtol=1e-4, atol=1e-6
     )
 
 
@@ -111,24 +109,24 @@ def test_decoupled_a_reward_without_weight_has_no_say():
     """It is only logged, or only a gate: not even a rounding error of it reaches an advantage."""
     logged = {**PARTS, "logged": np.array([[0.3, 0.1, 0.7, 0.9], [0.1, 0.2, 0.3, 0.7]], np.float32)}
     weights = {**WEIGHTS, "logged": 0.0}
-    told = compared(DECOUPLED, parts=logged, weights=weights)
-    np.testing.assert_array_equal(told, compared(DECOUPLED))
+    got = compared(DECOUPLED, parts=logged, weights=weights)
+    np.testing.assert_array_equal(got, compared(DECOUPLED))
 
     # A group in which the weighted rewards are equal has nothing to teach.
     parts = {
         "right": np.array([[1, 1, 1, 1], [0, 1, 0.3, 0.7]], np.float32),
         "logged": logged["logged"],
     }
-    told = compared(DECOUPLED, parts=parts, weights={"right": 1.0, "logged": 0.0})
-    np.testing.assert_array_equal(told[0], 0)
-    assert told[1].any()
+    got = compared(DECOUPLED, parts=parts, weights={"right": 1.0, "logged": 0.0})
+    np.testing.assert_array_equal(got[0], 0)
+    assert got[1].any()
 
     # A completion of which no weighted reward is known abstains.
     parts["right"] = np.array([[1, 1, 0, NAN], [0, 1, 0.3, 0.7]], np.float32)
-    told = compared(DECOUPLED, parts=parts, weights={"right": 1.0, "logged": 0.0})
-    assert told[0, 3] == 0
+    got = compared(DECOUPLED, parts=parts, weights={"right": 1.0, "logged": 0.0})
+    assert got[0, 3] == 0
     alone = {"right": parts["right"]}
-    np.testing.assert_array_equal(told, compared(DECOUPLED, parts=alone, weights={"right": 1.0}))
+    np.testing.assert_array_equal(got, compared(DECOUPLED, parts=alone, weights={"right": 1.0}))
 
 
 @pytest.mark.parametrize("objective", [GRPO, LONG, PRESETS["rloo"]], ids=["grpo", "long", "rloo"])
@@ -136,22 +134,22 @@ def test_what_has_no_reward_abstains(objective):
     """It gets 0, and the others are compared as if it were not there."""
     reward = REWARD.copy()
     reward[0, 1] = NAN
-    told = compared(objective, reward=reward, penalty=PENALTY)
-    assert told[0, 1] == 0 and np.isfinite(told).all() and told.any(axis=1).all()
-    np.testing.assert_array_equal(told[1], compared(objective, penalty=PENALTY)[1])
+    got = compared(objective, reward=reward, penalty=PENALTY)
+    assert got[0, 1] == 0 and np.isfinite(got).all() and got.any(axis=1).all()
+    np.testing.assert_array_equal(got[1], compared(objective, penalty=PENALTY)[1])
     if objective is GRPO:
         rest = np.delete(REWARD[0] - PENALTY[0], 1)
-        np.testing.assert_allclose(np.delete(told[0], 1), in_groups([rest])[0], rtol=1e-5)
+        np.testing.assert_allclose(np.delete(got[0], 1), in_groups([rest])[0], rtol=1e-5)
 
 
 def test_a_spread_is_of_the_rewards_and_not_of_the_penalties():
     """Group 0 is solved by all, group 1 by some, group 2 has one reward only."""
     reward_PG = jnp.array([[1.0, 1.0], [1.0, 0.0], [1.0, jnp.nan]])
     parts = {"a": reward_PG, "b": jnp.array([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])}
-    told = spread(reward_PG, parts, {"a": 1.0, "b": 0.0}, objective=PRESETS["grpo"])
-    assert told.tolist() == [[False], [True], [False]]
+    got = spread(reward_PG, parts, {"a": 1.0, "b": 0.0}, objective=PRESETS["grpo"])
+    assert got.tolist() == [[False], [True], [False]]
     apart = dataclasses.replace(PRESETS["grpo"], decoupled=True)
-    told = spread(reward_PG, parts, {"a": 1.0, "b": 0.0}, objective=apart)
-    assert told.tolist() == [[False], [True], [False]]
-    told = spread(reward_PG, parts, {"a": 1.0, "b": 0.1}, objective=apart)
-    assert told.tolist() == [[True], [True], [False]]
+    got = spread(reward_PG, parts, {"a": 1.0, "b": 0.0}, objective=apart)
+    assert got.tolist() == [[False], [True], [False]]
+    got = spread(reward_PG, parts, {"a": 1.0, "b": 0.1}, objective=apart)
+    assert got.tolist() == [[True], [True], [False]]

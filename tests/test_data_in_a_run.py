@@ -106,12 +106,12 @@ def test_evaluations_are_on_the_split_they_name(run):
 
 
 def test_every_dataset_is_reported_by_name(run):
-    told = json.loads((run[0] / "data.json").read_text())
-    assert list(told) == ["data", "more"]
-    assert [told["data"][f"{part}/examples"] for part in ("train", "validation", "test")] == [
+    got = json.loads((run[0] / "data.json").read_text())
+    assert list(got) == ["data", "more"]
+    assert [got["data"][f"{part}/examples"] for part in ("train", "validation", "test")] == [
         24, 3, 4,
     ]  # fmt: skip
-    assert told["more"] == {
+    assert got["more"] == {
         "source": "rows", "train/rows": 9, "train/duplicates": 0, "train/bad": [],
         "train/kept": 1.0, "train/examples": 7, "validation/kept": 1.0, "validation/examples": 2,
     }  # fmt: skip

@@ -26,25 +26,25 @@ def solved(*pairs):
 
 def test_arithmetic_is_made_here():
     data = data_of(levels=(1, 2), train_examples=30, test_examples=7, worked=0.0)
-    told = load_dataset(data, seed=4)
-    assert (len(told.train), len(told.test)) == (30, 7)
-    assert told.report == {"source": "arithmetic"}
-    assert {e["level"] for e in told.train} == {1, 2}
-    assert all(e["reasoning"] == f"so {e['answer']}" for e in told.train)
-    assert not {e["problem"] for e in told.train} & {e["problem"] for e in told.test}
-    assert load_dataset(data, seed=4) == told and load_dataset(data, seed=5).train != told.train
+    got = load_dataset(data, seed=4)
+    assert (len(got.train), len(got.test)) == (30, 7)
+    assert got.report == {"source": "arithmetic"}
+    assert {e["level"] for e in got.train} == {1, 2}
+    assert all(e["reasoning"] == f"so {e['answer']}" for e in got.train)
+    assert not {e["problem"] for e in got.train} & {e["problem"] for e in got.test}
+    assert load_dataset(data, seed=4) == got and load_dataset(data, seed=5).train != got.train
 
 
 def test_gsm8k(tmp_path):
     train = written(tmp_path, "a.jsonl", [*solved(("1?", "1,080"), ("2?", "2"), ("2?", "2")), {}])
     test = written(tmp_path, "b.jsonl", solved(("3?", "1,003")))
     data = data_of(source="gsm8k", train=train, test=test, max_bad=0.3)
-    told = load_dataset(data, seed=0)
-    assert [e["answer"] for e in told.train] == ["1080", "2"]
-    assert [e["reasoning"] for e in told.test] == ["so 2"]
-    bad = told.report.pop("train/bad")
+    got = load_dataset(data, seed=0)
+    assert [e["answer"] for e in got.train] == ["1080", "2"]
+    assert [e["reasoning"] for e in got.test] == ["so 2"]
+    bad = got.report.pop("train/bad")
     assert len(bad) == 1 and "a.jsonl:row 4" in bad[0]
-    assert told.report == {
+    assert got.report == {
         "source": "gsm8k", "train/rows": 4, "train/duplicates": 1,
         "test/rows": 1, "test/duplicates": 0, "test/bad": [],
     }  # fmt: skip
@@ -59,12 +59,12 @@ def test_rows_of_any_columns(tmp_path):
     train.write_text("Task,Result,Why\n1+1?,2,it is\n2+2?,4,so it is\n")
     test = written(tmp_path, "b.jsonl", [{"Task": "3+3?", "Result": "6", "Why": "so"}])
     columns = {"question": "Task", "answer": "Result", "reasoning": "Why"}
-    told = load_dataset(data_of(source="rows", train=str(train), test=test, columns=columns), 0)
-    assert [(e["question"], e["answer"], e["reasoning"]) for e in told.train] == [
+    got = load_dataset(data_of(source="rows", train=str(train), test=test, columns=columns), 0)
+    assert [(e["question"], e["answer"], e["reasoning"]) for e in got.train] == [
         ("1+1?", "2", "it is"),
         ("2+2?", "4", "so it is"),
     ]
-    assert told.test[0]["question"] == "3+3?" and told.report["train/rows"] == 2
+    assert got.test[0]["question"] == "3+3?" and got.report["train/rows"] == 2
 
 
 @pytest.mark.parametrize("source", ["gsm8k", "rows"])
@@ -77,13 +77,13 @@ def test_test_questions_among_the_training_ones(tmp_path, source):
 
 def test_validation_made_here_changes_nothing_that_is_tested():
     data = data_of(train_examples=300, test_examples=60)
-    plain, told = (
+    plain, got = (
         load_datasets({"data": {**data, "validation_examples": n}}, seed=4)["data"] for n in (0, 50)
     )
-    assert told.test == plain.test and plain.validation == [] and len(told.validation) == 50
-    problems = [{e["problem"] for e in part} for part in (told.train, told.validation, told.test)]
+    assert got.test == plain.test and plain.validation == [] and len(got.validation) == 50
+    problems = [{e["problem"] for e in part} for part in (got.train, got.validation, got.test)]
     assert not problems[1] & (problems[0] | problems[2]) and not problems[0] & problems[2]
-    assert len(told.train) == 300 and told.train != plain.train
+    assert len(got.train) == 300 and got.train != plain.train
 
 
 def numbered(folder, name, numbers):
@@ -96,18 +96,18 @@ def test_validation_in_a_file_of_its_own(tmp_path):
         for name, numbers in (("a", range(5)), ("b", (5, 6)), ("c", (7,)))
     )
     data = data_of(source="gsm8k", train=train, validation=valid, test=test)
-    told = load_datasets({"data": data}, 0)["data"]
-    assert [[e["answer"] for e in part] for part in told[:3]] == [[*"01234"], [*"56"], ["7"]]
-    assert told.report["validation/rows"] == 2
+    got = load_datasets({"data": data}, 0)["data"]
+    assert [[e["answer"] for e in part] for part in got[:3]] == [[*"01234"], [*"56"], ["7"]]
+    assert got.report["validation/rows"] == 2
 
 
 def test_validation_held_out_of_the_training_file(tmp_path):
     """The last ones, so that growing files keep what was trained on; never trained on then."""
     train, test = numbered(tmp_path, "a.jsonl", range(6)), numbered(tmp_path, "b.jsonl", (9,))
     data = data_of(source="gsm8k", train=train, test=test, validation_examples=2)
-    told = load_datasets({"data": data}, 0)["data"]
-    assert [[e["answer"] for e in part] for part in told[:3]] == [[*"0123"], [*"45"], ["9"]]
-    assert load_datasets({"data": data}, 7)["data"] == told  # no seed has a say
+    got = load_datasets({"data": data}, 0)["data"]
+    assert [[e["answer"] for e in part] for part in got[:3]] == [[*"0123"], [*"45"], ["9"]]
+    assert load_datasets({"data": data}, 7)["data"] == got  # no seed has a say
     with pytest.raises(DataError, match=r"a\.jsonl: validation_examples=6 of its 6 examples leave"):
         load_dataset({**data, "validation_examples": 6}, 0)
 
@@ -151,12 +151,12 @@ def test_several_datasets_have_templates_and_reports_of_their_own(tmp_path):
     more = data_of(
         source="rows", train=numbered(tmp_path, "a.jsonl", range(3)), template="reasoning_tags"
     )
-    told = load_datasets({"data": data_of(train_examples=5, test_examples=2), "more": more}, 0)
-    assert [len(part) for part in told["more"][:3]] == [3, 0, 0]
-    assert told["more"].template is TEMPLATES["reasoning_tags"]
-    assert told["data"].template is TEMPLATES["plain"]
-    assert told["data"].report == {"source": "arithmetic"}
-    assert told["more"].report == {
+    got = load_datasets({"data": data_of(train_examples=5, test_examples=2), "more": more}, 0)
+    assert [len(part) for part in got["more"][:3]] == [3, 0, 0]
+    assert got["more"].template is TEMPLATES["reasoning_tags"]
+    assert got["data"].template is TEMPLATES["plain"]
+    assert got["data"].report == {"source": "arithmetic"}
+    assert got["more"].report == {
         "source": "rows", "train/rows": 3, "train/duplicates": 0, "train/bad": [],
     }  # fmt: skip
 
@@ -165,9 +165,9 @@ def test_preferences(tmp_path):
     rows = [{"prompt": "Hi", "chosen": word, "rejected": "no"} for word in ("a", "b", "a")]
     columns = {"question": "prompt", "chosen": "chosen", "rejected": "rejected"}
     data = data_of(source="preferences", train=written(tmp_path, "a.jsonl", rows), columns=columns)
-    told = load_dataset(data, 0)
-    assert [(row["question"], row["chosen"]) for row in told.train] == [("Hi", "a"), ("Hi", "b")]
-    assert told.report["train/duplicates"] == 1
+    got = load_dataset(data, 0)
+    assert [(row["question"], row["chosen"]) for row in got.train] == [("Hi", "a"), ("Hi", "b")]
+    assert got.report["train/duplicates"] == 1
 
 
 def test_which_splits_there_are():
@@ -195,10 +195,10 @@ def length_of(example):
 def test_long_examples_are_dropped_and_counted():
     data = data_of(max_prompt=4, min_kept=0.6)
     before = dataset(3, 4, 5, 2, 9)
-    told = drop_long(before, length_of, data)
-    assert told.train == [before.train[0], before.train[1], before.train[3]]  # as they were
-    assert told.test == before.test
-    assert told.report == {
+    got = drop_long(before, length_of, data)
+    assert got.train == [before.train[0], before.train[1], before.train[3]]  # as they were
+    assert got.test == before.test
+    assert got.report == {
         "source": "arithmetic", "train/kept": 0.6, "train/examples": 3,
         "test/kept": 1.0, "test/examples": 1,
     }  # fmt: skip
@@ -206,9 +206,9 @@ def test_long_examples_are_dropped_and_counted():
 
 def test_long_validation_examples_are_dropped_too():
     two = dataset(3, validation=("ab", "abcde"))
-    told = drop_long(two, length_of, data_of(max_prompt=4, min_kept=0.5))
-    assert told.validation == [{"id": "ab", "question": "ab"}]
-    assert (told.report["validation/kept"], told.report["validation/examples"]) == (0.5, 1)
+    got = drop_long(two, length_of, data_of(max_prompt=4, min_kept=0.5))
+    assert got.validation == [{"id": "ab", "question": "ab"}]
+    assert (got.report["validation/kept"], got.report["validation/examples"]) == (0.5, 1)
     data = data_of(source="rows", train="/x/a.jsonl", test="/x/b.jsonl", max_prompt=4)
     with pytest.raises(DataError, match=r"^a\.jsonl \(validation, prompts of 4\): 50\.0%"):
         drop_long(two, length_of, data)

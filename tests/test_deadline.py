@@ -48,9 +48,9 @@ def test_an_exception_that_is_swallowed_comes_again():
 
 def test_quick_calls_are_left_alone():
     with deadline(0.2):
-        told = 3
+        got = 3
     time.sleep(0.3)  # no timer is left behind
-    assert told == 3
+    assert got == 3
 
 
 def test_a_deadline_that_is_up_at_once_leaves_nothing_behind():
@@ -63,14 +63,14 @@ def test_a_deadline_that_is_up_at_once_leaves_nothing_behind():
 
 
 def test_other_threads_have_no_limit():
-    told = []
+    got = []
 
     def work():
         with deadline(0.01):
             time.sleep(0.1)
-            told.append(1)
+            got.append(1)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert told == [1]
+    assert got == [1]

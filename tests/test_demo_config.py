@@ -258,10 +258,10 @@ def test_the_rehearsal_runs(tmp_path, monkeypatch):
         assert {f"reward/{name}/mean" for name in REWARDS} <= row.keys()
         assert not any(row[f"reward/{name}/failed"] for name in REWARDS)
         assert np.isfinite(row["loss"]) and "kl" in row and row["skipped"] == 0
-    told = json.loads((tmp_path / "evaluations" / "greedy.json").read_text())
-    assert set(told) == {"grpo"}
+    got = json.loads((tmp_path / "evaluations" / "greedy.json").read_text())
+    assert set(got) == {"grpo"}
     for name in ("accuracy/demo", "accuracy/partial", "format/demo"):  # what the demo reports
-        assert name in told["grpo"]
+        assert name in got["grpo"]
     completion = read_journal(tmp_path / "rollouts.jsonl")[0]
     assert completion["prompt"].startswith("<start_of_turn>user\nYou are given a problem. Think")
     assert completion["prompt"].endswith("<start_of_turn>model")

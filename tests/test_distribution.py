@@ -52,9 +52,9 @@ def kept_by_sorting(p: np.ndarray, top_k: int, top_p: float, min_p: float) -> np
     ids=str,
 )
 def test_what_is_kept(options, kept):
-    told = np.isfinite(restrict(Z, Sampling(1.0, *options)))[0]
-    assert "".join(str(int(x)) for x in told) == kept
-    np.testing.assert_array_equal(told, kept_by_sorting(P, *options))
+    got = np.isfinite(restrict(Z, Sampling(1.0, *options)))[0]
+    assert "".join(str(int(x)) for x in got) == kept
+    np.testing.assert_array_equal(got, kept_by_sorting(P, *options))
 
 
 @pytest.mark.parametrize(

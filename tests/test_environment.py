@@ -38,7 +38,7 @@ def nothing_set(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def told(run) -> str:
+def said_of(run) -> str:
     """What a launch says of its environment."""
     stream = io.StringIO()
     object.__setattr__(run, "progress", Progress(stream, every_s=0))
@@ -159,20 +159,20 @@ def test_what_changed():
 
 def test_a_launch_says_what_is_other_than_at_the_last_one(tmp_path, monkeypatch):
     run = tiny_run.run_of(tmp_path)
-    assert told(run) == ""
-    assert told(run) == ""
+    assert said_of(run) == ""
+    assert said_of(run) == ""
     monkeypatch.setenv("NPROC", "64")
     here = cores()
     monkeypatch.setattr(module, "processor", lambda: "another")
-    line = told(run)
+    line = said_of(run)
     assert "other than at the last launch, so bits may differ: processor " in line
     assert line.count("\n") == 1 and f"-> another, cores {len(os.sched_getaffinity(0))} ->" in line
     rows = read_journal(tmp_path / "environment.jsonl")
     assert [row["cores"] for row in rows] == [*[len(os.sched_getaffinity(0))] * 2, here]
-    assert told(run) == ""  # as at the last launch, not as at the first one
+    assert said_of(run) == ""  # as at the last launch, not as at the first one
     try:
         jax.config.update("jax_random_seed_offset", 3)
-        assert "jax_random_seed_offset 0 -> 3" in told(run)
+        assert "jax_random_seed_offset 0 -> 3" in said_of(run)
     finally:
         jax.config.update("jax_random_seed_offset", 0)
 
@@ -188,7 +188,7 @@ def test_a_launch_says_what_is_other_than_at_the_last_one(tmp_path, monkeypatch)
 def test_rows_that_are_missing_or_older(left, tmp_path):
     (tmp_path / "environment.jsonl").write_text(left)
     run = tiny_run.run_of(tmp_path)
-    assert told(run) == ""
+    assert said_of(run) == ""
     rows = read_journal(tmp_path / "environment.jsonl")
     assert len(rows) == 1 + left.endswith("\n") and rows[-1] == environment(run)
 
@@ -196,7 +196,7 @@ def test_rows_that_are_missing_or_older(left, tmp_path):
 def test_a_damaged_journal_costs_the_comparison_only(tmp_path):
     (tmp_path / "environment.jsonl").write_text("\0\0\0\n")
     run = tiny_run.run_of(tmp_path)
-    line = told(run)
+    line = said_of(run)
     assert "what earlier launches ran on is not known: " in line and line.count("\n") == 1
     assert "environment.jsonl:line 1: not JSON" in line
     last = (tmp_path / "environment.jsonl").read_text().splitlines()[-1]

@@ -122,9 +122,9 @@ def problems(count):
 def test_maj_at_k_is_the_mean_over_all_subsets():
     for vote, logprob, right in problems(300):
         for k in range(1, len(vote) + 1):
-            told = maj_at_k(vote, np.array(logprob, float), right, k)
+            got = maj_at_k(vote, np.array(logprob, float), right, k)
             expected = brute_force(vote.tolist(), logprob, right.tolist(), k)
-            assert told == pytest.approx(float(expected), abs=1e-12), (vote, logprob, right, k)
+            assert got == pytest.approx(float(expected), abs=1e-12), (vote, logprob, right, k)
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_maj_at_k_is_the_mean_over_all_subsets():
     ],
 )
 def test_maj_at_k_by_hand(vote, logprob, right, k, expected):
-    told = maj_at_k(np.array(vote), np.array(logprob, float), np.array(right, bool), k)
-    assert told == pytest.approx(expected, abs=1e-12)
+    got = maj_at_k(np.array(vote), np.array(logprob, float), np.array(right, bool), k)
+    assert got == pytest.approx(expected, abs=1e-12)
 
 
 def test_maj_at_1_is_the_share_that_is_right():
     for vote, logprob, right in problems(50):
-        told = maj_at_k(vote, np.array(logprob, float), right, 1)
-        assert told == pytest.approx(right.mean(), abs=1e-12)
+        got = maj_at_k(vote, np.array(logprob, float), right, 1)
+        assert got == pytest.approx(right.mean(), abs=1e-12)
 
 
 def test_a_tie_is_one_in_any_order():
@@ -211,13 +211,13 @@ def test_maj_at_k_refuses(change, message):
 
 
 def test_too_many_subsets_is_one_line_that_says_what_to_do():
-    told = {"logprob_G": np.zeros(30), "right_G": np.zeros(30, bool)}
+    got = {"logprob_G": np.zeros(30), "right_G": np.zeros(30, bool)}
     message = f"^k=15, n=30: more than {SUBSETS} subsets; use k=30, .* fewer samples$"
     with pytest.raises(ValueError, match=message):
-        maj_at_k(np.arange(30), **told, k=15)
+        maj_at_k(np.arange(30), **got, k=15)
     with pytest.raises(ValueError, match="n=10000"):
         subsets(10_000, 5000)
-    assert maj_at_k(np.arange(30), **told, k=30) == 0.0
+    assert maj_at_k(np.arange(30), **got, k=30) == 0.0
     with pytest.raises(ValueError, match="k=3, n=2"):
         pass_at_k(np.array([True, False]), 3)
     with pytest.raises(ValueError, match="k=0, n=2"):

@@ -10,46 +10,46 @@ from grpo.evaluation.metrics import accuracy_metrics, sample_metrics, vote_ids
 from grpo.rewards.correct import CORRECT, correct
 
 
-def told(answer, reasoning="It is so."):
+def in_form(answer, reasoning="It is so."):
     return f"<reasoning>{reasoning}</reasoning><answer>{answer}</answer>"
 
 
 CASES = [  # gold, completion: strict, lenient, demo, partial
-    ("72", told("72"), 1, 1, 1, 1),
-    ("72", told("\n72.0\n"), 1, 1, 1, 1),
-    ("72", told("72 clips"), 1, 1, 1, 1),
-    ("72", told("$72"), 1, 1, 1, 1),
-    ("72", told("70"), 0, 0, 0, 1),  # 0.97 of it
-    ("72", told("60"), 0, 0, 0, 0),
-    ("72", told("72 or 5"), 0, 0, 1, 1),  # the demo reads the first number
-    ("72", told("72") + " done", 0, 1, 1, 1),
-    ("72", told("72").removesuffix("</answer>"), 0, 1, 1, 1),
+    ("72", in_form("72"), 1, 1, 1, 1),
+    ("72", in_form("\n72.0\n"), 1, 1, 1, 1),
+    ("72", in_form("72 clips"), 1, 1, 1, 1),
+    ("72", in_form("$72"), 1, 1, 1, 1),
+    ("72", in_form("70"), 0, 0, 0, 1),  # 0.97 of it
+    ("72", in_form("60"), 0, 0, 0, 0),
+    ("72", in_form("72 or 5"), 0, 0, 1, 1),  # the demo reads the first number
+    ("72", in_form("72") + " done", 0, 1, 1, 1),
+    ("72", in_form("72").removesuffix("</answer>"), 0, 1, 1, 1),
     ("72", "<answer>72</answer>", 0, 1, 1, 1),
     ("72", "The answer is 72.", 0, 1, 0, 0),
     ("72", r"So \boxed{72}", 0, 1, 0, 0),
-    ("72", told("5") + "<answer>72</answer>", 0, 1, 0, 0),  # lenient reads the last block
-    ("72", told("-72"), 0, 0, 1, 1),  # the demo knows no sign
-    ("72", told("7.2.0"), 0, 0, 0, 0),  # [\d.]+ that is no float
-    ("72", told(""), 0, 0, 0, 0),
+    ("72", in_form("5") + "<answer>72</answer>", 0, 1, 0, 0),  # lenient reads the last block
+    ("72", in_form("-72"), 0, 0, 1, 1),  # the demo knows no sign
+    ("72", in_form("7.2.0"), 0, 0, 0, 0),  # [\d.]+ that is no float
+    ("72", in_form(""), 0, 0, 0, 0),
     ("72", "", 0, 0, 0, 0),
-    ("72", told("nan"), 0, 0, 0, 0),
-    ("1,080", told("1080"), 1, 1, 0, 0),  # float("1,080") is none
-    ("1,080", told("1,080"), 1, 1, 0, 0),
-    ("1080", told("1,080"), 1, 1, 0, 0),  # the demo reads 1
-    ("-5", told("-5"), 1, 1, 0, 0),
-    ("-5", told("5"), 0, 0, 0, 0),
-    ("0", told("0"), 1, 1, 1, 1),
-    ("0", told("0.00"), 1, 1, 1, 1),
-    ("0", told("3"), 0, 0, 0, 0),  # no ratio to 0
-    ("100", told("90"), 0, 0, 0, 1),
-    ("100", told("110"), 0, 0, 0, 1),
-    ("100", told("111"), 0, 0, 0, 0),
-    ("0.5", told("50%"), 1, 1, 0, 0),
-    ("blue", told("blue"), 1, 1, 0, 0),  # golds that are no number, as texts
-    ("blue", told(" blue\n"), 1, 1, 0, 0),
-    ("blue", told("Blue"), 0, 0, 0, 0),
-    ("blue", told("7"), 0, 0, 0, 0),
-    ("nan", told("nan"), 1, 1, 0, 0),
+    ("72", in_form("nan"), 0, 0, 0, 0),
+    ("1,080", in_form("1080"), 1, 1, 0, 0),  # float("1,080") is none
+    ("1,080", in_form("1,080"), 1, 1, 0, 0),
+    ("1080", in_form("1,080"), 1, 1, 0, 0),  # the demo reads 1
+    ("-5", in_form("-5"), 1, 1, 0, 0),
+    ("-5", in_form("5"), 0, 0, 0, 0),
+    ("0", in_form("0"), 1, 1, 1, 1),
+    ("0", in_form("0.00"), 1, 1, 1, 1),
+    ("0", in_form("3"), 0, 0, 0, 0),  # no ratio to 0
+    ("100", in_form("90"), 0, 0, 0, 1),
+    ("100", in_form("110"), 0, 0, 0, 1),
+    ("100", in_form("111"), 0, 0, 0, 0),
+    ("0.5", in_form("50%"), 1, 1, 0, 0),
+    ("blue", in_form("blue"), 1, 1, 0, 0),  # golds that are no number, as texts
+    ("blue", in_form(" blue\n"), 1, 1, 0, 0),
+    ("blue", in_form("Blue"), 0, 0, 0, 0),
+    ("blue", in_form("7"), 0, 0, 0, 0),
+    ("nan", in_form("nan"), 1, 1, 0, 0),
 ]
 
 
@@ -61,15 +61,15 @@ def test_golden_table(gold, completion, wanted):
 
 def test_each_completion_meets_its_own_example():
     examples = [{"answer": "1"}, {"answer": "2"}]
-    assert correct(examples, [told("1"), told("2")])["strict"].tolist() == [True, True]
-    assert correct(examples, [told("2"), told("1")])["strict"].tolist() == [False, False]
+    assert correct(examples, [in_form("1"), in_form("2")])["strict"].tolist() == [True, True]
+    assert correct(examples, [in_form("2"), in_form("1")])["strict"].tolist() == [False, False]
     with pytest.raises(ValueError, match="argument"):
-        correct(examples, [told("1")])
+        correct(examples, [in_form("1")])
 
 
 def test_the_metrics_of_five_by_hand():
     """One of 5 right in form: Wilson's interval is 3.62 % to 62.45 %."""
-    texts = [told("7"), "The answer is 7.", told("8"), told("7") + "\nok", told("")]
+    texts = [in_form("7"), "The answer is 7.", in_form("8"), in_form("7") + "\nok", in_form("")]
     names = ("strict", "lenient", "demo", "partial")
     metrics = accuracy_metrics(
         correct([{"answer": "7"}] * 5, texts), texts, np.array([3, 5, 4, 4, 9]),
@@ -88,7 +88,7 @@ def test_the_metrics_of_five_by_hand():
 
 
 def votes(gold, *answers):
-    texts = [told(answer) for answer in answers]
+    texts = [in_form(answer) for answer in answers]
     return vote_ids(texts, correct([{"answer": gold}] * len(texts), texts)["lenient"]).tolist()
 
 
@@ -98,7 +98,7 @@ def test_equal_numbers_are_one_vote():
 
 
 def test_no_answer_is_no_vote():
-    texts = ["I do not know.", told("5"), ""]
+    texts = ["I do not know.", in_form("5"), ""]
     assert vote_ids(texts, np.array([False, True, False])).tolist() == [NO_ANSWER, 0, NO_ANSWER]
 
 
@@ -132,7 +132,7 @@ def test_pass_and_maj_at_k_are_the_means_over_subsets_and_problems():
         values = random.choice(np.array([3, 3, 4, 1000, None]), 6)
         logprob = -random.randint(1, 4, 6) / 2
         problems.append([(v, v == 3, x) for v, x in zip(values, logprob, strict=True)])
-    texts = [[told(random.choice(ways[v])) for v, _, _ in samples] for samples in problems]
+    texts = [[in_form(random.choice(ways[v])) for v, _, _ in samples] for samples in problems]
     right_PG = np.array([correct([{"answer": "3"}] * 6, row)["lenient"] for row in texts])
     assert right_PG.tolist() == [[ok for _, ok, _ in samples] for samples in problems]
     logprob_PG = np.array([[x for _, _, x in samples] for samples in problems])
@@ -146,7 +146,7 @@ def test_pass_and_maj_at_k_are_the_means_over_subsets_and_problems():
 
 
 def test_a_tie_goes_to_the_likelier_answer():
-    texts = [[told("3"), told("3.0"), told("4"), told("8/2")]]
+    texts = [[in_form("3"), in_form("3.0"), in_form("4"), in_form("8/2")]]
     right_PG = np.array([[True, True, False, False]])
     for logprob, wanted in (([-1, -3, -2.5, -2], 1.0), ([-1, -4, -2, -2], 0.0), ([-2] * 4, 0.5)):
         told_metrics = sample_metrics(texts, right_PG, np.array([logprob], float), ks=(4,))

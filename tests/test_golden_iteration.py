@@ -163,23 +163,23 @@ def rounds(left: Left, stage: str, number: int) -> list[Sampled]:
     """The calls of the sampler in an iteration; rollouts.jsonl says for whom they were."""
     calls = list(dict.fromkeys((r["stage"], r["iteration"], r["round"]) for r in left.rollouts))
     pairs = zip(calls, left.trained, strict=True)
-    mine = [(call[2], told) for call, told in pairs if call[:2] == (stage, number)]
+    mine = [(call[2], got) for call, got in pairs if call[:2] == (stage, number)]
     assert [round for round, _ in mine] == [*range(len(mine))]
-    return [told for _, told in mine]
+    return [got for _, got in mine]
 
 
-def rows_of(left: Left, stage: str, told: Sampled, examples: list) -> list[Row]:
+def rows_of(left: Left, stage: str, got: Sampled, examples: list) -> list[Row]:
     """The completions of a call, as the stage was told of them, and their rewards."""
     names = left.config["stages"][stage]["rewards"]
     off, rows = staleness((P * G, C)), []
-    for b, ids in enumerate(told.completions):
-        text = left.decode(ids if told.truncated[b] else ids[:-1])
+    for b, ids in enumerate(got.completions):
+        text = left.decode(ids if got.truncated[b] else ids[:-1])
         rows.append(
             Row(
-                prompt=told.prompts[b],
+                prompt=got.prompts[b],
                 completion=ids,
-                truncated=told.truncated[b],
-                sample_logprob=told.sample_logprob[b] + off[b, : len(ids)],
+                truncated=got.truncated[b],
+                sample_logprob=got.sample_logprob[b] + off[b, : len(ids)],
                 rewards={f: FORMULAS[f](examples[b]["question"], text) for f in names},
             )
         )
@@ -224,8 +224,8 @@ def test_supervised_updates(left, stage):
         if step in left.updates(stage):
             assert_same(left, stage, step, weights, began)
             assert left.taken(stage, step) == taken
-    told = [row["learning_rate"] for row in left.metrics if row["stage"] == stage]
-    assert told == pytest.approx([adam.rate(n) for n in range(adam.count)])
+    got = [row["learning_rate"] for row in left.metrics if row["stage"] == stage]
+    assert got == pytest.approx([adam.rate(n) for n in range(adam.count)])
     assert taken > len(left.examples["train"]) or stage != "sft"  # the second epoch has begun
 
 
@@ -239,14 +239,14 @@ def test_iterations(left, stage):
     totals, seen = [], set()
     for number in range(config["iterations"]):
         played = []
-        for told in rounds(left, stage, number):
+        for got in rounds(left, stage, number):
             examples = [example_at(left, taken + p) for p in range(P) for _ in range(G)]
-            assert told.prompts == [left.prompt(example) for example in examples]
+            assert got.prompts == [left.prompt(example) for example in examples]
             taken += P
             for row, ids, logprob in zip(
-                rows_of(left, stage, told, examples),
-                told.completions,
-                told.sample_logprob,
+                rows_of(left, stage, got, examples),
+                got.completions,
+                got.sample_logprob,
                 strict=True,
             ):
                 # By the policy as it stands, at the stage's temperature.
@@ -266,11 +266,11 @@ def test_iterations(left, stage):
         seen |= {what for update in met for what, count in update.items() if count}
         seen |= {"abstained"} if np.isnan(totals).any() else set()
         seen |= {"refilled"} if len(of_rounds) > 1 else set()
-    told = [row["total"] for row in left.rollouts if row["stage"] == stage]
-    told = [np.nan if total is None else total for total in told]
-    np.testing.assert_allclose(told, totals, atol=1e-7)
-    told = [row["learning_rate"] for row in left.metrics if row["stage"] == stage and "loss" in row]
-    assert told == pytest.approx([adam.rate(n) for n in range(adam.count)])
+    got = [row["total"] for row in left.rollouts if row["stage"] == stage]
+    got = [np.nan if total is None else total for total in got]
+    np.testing.assert_allclose(got, totals, atol=1e-7)
+    got = [row["learning_rate"] for row in left.metrics if row["stage"] == stage and "loss" in row]
+    assert got == pytest.approx([adam.rate(n) for n in range(adam.count)])
     assert seen >= MET[stage], seen
 
 
@@ -284,8 +284,8 @@ def test_running_evaluation(left, stage):
         if number:
             weights = weights.trained_as(left.trainable(stage, number * updates))
         calls = -(-left.config["evaluation"]["examples"] // left.config["evaluation"]["batch"])
-        told = left.evaluated[calls * number : calls * (number + 1)]
-        texts.append(assert_greedy(left, told, weights))
+        got = left.evaluated[calls * number : calls * (number + 1)]
+        texts.append(assert_greedy(left, got, weights))
     assert texts[0] != texts[-1]  # these policies can be told apart
 
 
@@ -297,13 +297,13 @@ def test_evaluations(left, stage):
     keys = []
     for number, name in enumerate(policies):
         weights, samples = end(left, name), calls[2 * number : 2 * (number + 1)]
-        for told in samples:
-            assert told.temperature == EVALUATED_AT
-            rows = zip(told.prompts, told.completions, told.sample_logprob, strict=True)
+        for got in samples:
+            assert got.temperature == EVALUATED_AT
+            rows = zip(got.prompts, got.completions, got.sample_logprob, strict=True)
             for prompt, completion, logprob in rows:
                 own = token_scores(left.size, weights, prompt, completion, EVALUATED_AT)[0].value
                 np.testing.assert_allclose(logprob, own, atol=2e-5)
-        sampled = [row for told in samples for row in zip(*told[:3], strict=True)]
+        sampled = [row for got in samples for row in zip(*got[:3], strict=True)]
         sampled = sampled[: len(examples) * G]
         assert [prompt for prompt, *_ in sampled] == [
             left.prompt(example) for example in examples for _ in range(G)
@@ -313,24 +313,24 @@ def test_evaluations(left, stage):
         assert [row["completion"] for row in written] == texts
         asked = [example["id"] for example in examples for _ in range(G)]
         assert [row["id"] for row in written] == asked
-        keys.append([key for told in samples for key in told.keys])
+        keys.append([key for got in samples for key in got.keys])
     assert keys[0] == keys[1] == keys[2] and len(set(keys[0])) == len(keys[0])
-    assert set(keys[0]).isdisjoint(key for told in left.trained for key in told.keys)
+    assert set(keys[0]).isdisjoint(key for got in left.trained for key in got.keys)
 
 
 @pytest.mark.parametrize("stage", GRPO)
 def test_every_completion_has_its_own_key(left, stage):
     iterations = left.config["stages"][stage]["iterations"]
-    told = [told for number in range(iterations) for told in rounds(left, stage, number)]
-    keys = [key for one in told for key in one.keys]
-    assert len(set(keys)) == len(keys) == len(told) * P * G
+    got = [got for number in range(iterations) for got in rounds(left, stage, number)]
+    keys = [key for one in got for key in one.keys]
+    assert len(set(keys)) == len(keys) == len(got) * P * G
 
 
-def assert_greedy(left: Left, told: list[Sampled], weights: Weights) -> list[str]:
+def assert_greedy(left: Left, got: list[Sampled], weights: Weights) -> list[str]:
     """The likeliest completions of the test examples by these weights; their texts."""
     examples = left.examples["test"][: left.config["evaluation"]["examples"]]
-    assert all(call.temperature == 0 for call in told)
-    rows, texts = [row for call in told for row in zip(*call[:3], strict=True)], []
+    assert all(call.temperature == 0 for call in got)
+    rows, texts = [row for call in got for row in zip(*call[:3], strict=True)], []
     for example, (prompt, ids, truncated) in zip(examples, rows, strict=False):  # some fill up
         expected, lead = greedy(left.size, weights, left.prompt(example), left.stops, C)
         assert lead > 1e-5, "too close to say; another seed"

@@ -58,9 +58,9 @@ SHARED = {  # local and global theta, soft-caps of scores and logits
 def test_published_sizes(name):
     config, family = SIZES[name], name[:6]
     *values, embedding, rest = PUBLISHED[name]
-    told = dict(zip(FIELDS, values, strict=True))
-    assert [i for i, kind in enumerate(config.kinds) if kind == GLOBAL] == told.pop("globals")
-    assert {field: getattr(config, field) for field in told} == told
+    got = dict(zip(FIELDS, values, strict=True))
+    assert [i for i, kind in enumerate(config.kinds) if kind == GLOBAL] == got.pop("globals")
+    assert {field: getattr(config, field) for field in got} == got
     thetas = (config.local_theta, config.global_theta)
     assert (*thetas, config.attention_softcap, config.logit_softcap) == SHARED[family]
     assert (config.family, config.norm_eps) == (family, 1e-6)

@@ -207,12 +207,12 @@ def test_kill_9_loses_no_row(path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for _ in range(20):
-            told = int(process.stdout.readline())
+            got = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-        told = max([told, *map(int, process.stdout.read().split())])
+        got = max([got, *map(int, process.stdout.read().split())])
     steps = [row["step"] for row in read_journal(path)]
     assert steps == list(range(len(steps)))
-    assert len(steps) in (told + 1, told + 2)
+    assert len(steps) in (got + 1, got + 2)
 
 
 def test_a_full_disk_costs_rows_but_not_the_run(path, capsys):

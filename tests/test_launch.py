@@ -40,17 +40,17 @@ def test_a_good_launch_is_silent():
     ],
 )
 def test_a_launch_that_cannot_be(arguments, said, tmp_path):
-    told = launched(*arguments, f"--workdir={tmp_path / 'run'}")
-    assert told.startswith(f"error: {said}") and told.count("\n") == 1
+    got = launched(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert got.startswith(f"error: {said}") and got.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
 def test_a_launch_on_a_bad_file(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines_with({"question": "1?"}))
     files = [f"--config.data.{part}={tmp_path / 'a.jsonl'}" for part in ("train", "test")]
-    told = launched(TINY, "--config.data.source=gsm8k", *files, f"--workdir={tmp_path / 'run'}")
-    assert told.count("\n") == 1 and told.startswith("error: ")
-    assert "a.jsonl:row 3: no field 'answer' (it has 'question')" in told
+    got = launched(TINY, "--config.data.source=gsm8k", *files, f"--workdir={tmp_path / 'run'}")
+    assert got.count("\n") == 1 and got.startswith("error: ")
+    assert "a.jsonl:row 3: no field 'answer' (it has 'question')" in got
 
 
 PARSING = """

@@ -81,11 +81,11 @@ def test_bfloat16_scores_are_float32():
 
 def test_temperature_zero_is_scored_at_one():
     params, hidden, target = inputs()
-    told, _ = token_logprobs(
+    got, _ = token_logprobs(
         functools.partial(unembed, TINY["gemma3"]), params, hidden, target,
         temperature=0.0, chunk=2, with_entropy=False,
     )  # fmt: skip
-    np.testing.assert_allclose(told, plain(TINY["gemma3"], params, hidden, target, 1)[0], atol=1e-5)
+    np.testing.assert_allclose(got, plain(TINY["gemma3"], params, hidden, target, 1)[0], atol=1e-5)
 
 
 def temporary(chunked: bool, positions: int, vocab: int, wrt: tuple[int, ...]) -> int:

@@ -284,8 +284,8 @@ def test_what_is_masked_is_counted_among_all_tokens():
     ]
     masked = [x for row in rows for x in row]
     assert 0 < sum(masked) < len(masked)
-    told = value_and_grad(batch, objective)[1]["clip/masked"]
-    assert told == pytest.approx(sum(masked) / len(masked))
+    got = value_and_grad(batch, objective)[1]["clip/masked"]
+    assert got == pytest.approx(sum(masked) / len(masked))
 
 
 def test_no_gradient_reaches_what_is_frozen():
@@ -378,9 +378,9 @@ def test_at_the_first_update_stale_is_against_the_sampler():
     batch: dict[str, Any] = batch_of() | {"old": None}
     assert value_and_grad(batch, objective)[1]["off_policy/masked"] == 0
     batch["sample"] = batch["logprob"] + 0.6
-    told = value_and_grad(batch, objective)[1]["off_policy/masked"]
+    got = value_and_grad(batch, objective)[1]["off_policy/masked"]
     stale = batch["mask"] & (batch["advantage"] < 0)[:, None]
-    assert told == pytest.approx(stale.sum() / batch["mask"].sum())
+    assert got == pytest.approx(stale.sum() / batch["mask"].sum())
 
 
 def test_a_ratio_beyond_all_numbers_has_a_gradient():

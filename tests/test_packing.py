@@ -78,15 +78,15 @@ def test_batches_follow_each_other_without_gap_or_repetition():
     done, found = 0, []
     while done < len(pairs):
         rows, taken = packed(pairs[done:], rows=3, length=20)
-        told = [
+        got = [
             ids[mask == n].tolist()
             for ids, mask in zip(rows.ids_BT, rows.mask_BT, strict=True)
             for n in range(1, mask.max() + 1)
         ]
         wanted = [[*prompt, *target] for prompt, target in pairs[done : done + taken]]
-        assert sorted(told) == sorted(wanted) and taken >= 1
+        assert sorted(got) == sorted(wanted) and taken >= 1
         assert rows.weight_BC.sum() == pytest.approx(1)
-        found, done = found + told, done + taken
+        found, done = found + got, done + taken
     assert len(found) == 60
 
 
@@ -141,8 +141,8 @@ def test_packed_examples_learn_what_they_learn_alone():
 def test_the_loss_is_the_mean_over_all_target_tokens():
     """Not the mean of the examples' means: 4 + 2 tokens, from the log-probs of each alone."""
     pairs = pairs_of([5, 3], [4, 2], seed=1)
-    told = np.asarray(scores()(in_one_row_each(pairs)))
-    nll = -np.array([*told[0, 8:12], *told[1, 8:10]])  # targets begin in column 9
+    got = np.asarray(scores()(in_one_row_each(pairs)))
+    nll = -np.array([*got[0, 8:12], *got[1, 8:10]])  # targets begin in column 9
     loss, _ = gradient()(shallow_params(), packed(pairs, ROWS, LENGTH)[0])
     assert loss == pytest.approx(nll.mean(), rel=1e-5) and np.ptp(nll) > 0.1
 

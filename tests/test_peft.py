@@ -204,13 +204,13 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_adapters(case, tmp_path):
-    config, told, scale = CASES[case]
-    factors, scale = draw(**told), scale if callable(scale) else by_target(scale)
-    naming = {name: told[name] for name in ("prefix", "infix") if name in told}
+    config, got, scale = CASES[case]
+    factors, scale = draw(**got), scale if callable(scale) else by_target(scale)
+    naming = {name: got[name] for name in ("prefix", "infix") if name in got}
     lora, adapter = peft.load(write(tmp_path, {**PLAIN, **config}, factors), TINY3, None)
     assert_merges_alike(lora, adapter, factors, scale, **naming)
-    assert set(lora.names) == {target for target, _ in told.get("slots", SLOTS)}
-    stored = told.get("dtype", "f4")
+    assert set(lora.names) == {target for target, _ in got.get("slots", SLOTS)}
+    stored = got.get("dtype", "f4")
     assert {x.dtype for x in jax.tree.leaves(adapter)} == {
         np.dtype("f4" if stored == "f2" else stored)
     }
@@ -418,8 +418,8 @@ def test_saved_adapters_come_back(family, lora, dtype, tmp_path):
     assert_trees_equal(weights, adapter)
     assert dataclasses.replace(back, targets=lora.targets) == lora and back.names == lora.names
     data = json.loads((folder / CONFIG).read_text())
-    told = [data[n] for n in ("r", "lora_alpha", "use_rslora", "base_model_name_or_path")]
-    assert told == [lora.rank, lora.alpha, lora.rslora, "owner/name"]
+    got = [data[n] for n in ("r", "lora_alpha", "use_rslora", "base_model_name_or_path")]
+    assert got == [lora.rank, lora.alpha, lora.rslora, "owner/name"]
     with pytest.raises(CheckpointError, match="exists and is not an empty directory"):
         save_adapter(model, folder)
     with pytest.raises(CheckpointError, match="no adapter to save"):

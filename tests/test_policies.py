@@ -28,8 +28,8 @@ OTHER = {**SMALL, "rank": 3}
 
 
 def stage(lora, start=None, reference="start", kind="grpo"):
-    told = base.grpo().to_dict() if kind == "grpo" else base.evaluate().to_dict()
-    return told if kind != "grpo" else told | {"lora": lora, "start": start, "reference": reference}
+    got = base.grpo().to_dict() if kind == "grpo" else base.evaluate().to_dict()
+    return got if kind != "grpo" else got | {"lora": lora, "start": start, "reference": reference}
 
 
 STAGES = {
@@ -181,8 +181,8 @@ def fingerprint() -> str:
 def test_the_same_adapter_in_another_process():
     """Python's own hash of the stage's name would be another one there."""
     script = "import tests.conftest\nfrom tests.test_policies import *\nprint(fingerprint())"
-    told = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=ROOT)
-    assert told.strip() == fingerprint()
+    got = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=ROOT)
+    assert got.strip() == fingerprint()
 
 
 def adapter_of(name, seed=0, policy=None):

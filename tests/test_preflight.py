@@ -35,7 +35,7 @@ def config_on(fsdp: int, tp: int, variant: str = "") -> dict:
     return config.to_dict()
 
 
-def told(lines: list[str], start: str) -> str:
+def line_of(lines: list[str], start: str) -> str:
     (line,) = [line for line in lines if line.startswith(start)]
     return line
 
@@ -55,9 +55,10 @@ def test_the_demo_at_its_full_size(mesh, monkeypatch):
 
     monkeypatch.setattr(Program, "lower", kept)
     lines = preflight(config, STAGES)
-    assert told(lines, "model: 999,885,952 parameters, 1.86 GiB")
+    assert line_of(lines, "model: 999,885,952 parameters, 1.86 GiB")
     assert (
-        "an adapter, 52,183,040 parameters" in told(lines, "grpo: trains") and ADAPTER == 52_183_040
+        "an adapter, 52,183,040 parameters" in line_of(lines, "grpo: trains")
+        and ADAPTER == 52_183_040
     )
     for line in (
         "grpo: update: 16 rows of 768 tokens in 1 parts",
@@ -67,7 +68,7 @@ def test_the_demo_at_its_full_size(mesh, monkeypatch):
         "standard: rollout of samples: 25 prompts of 256 tokens, 4 x 768 new ones",
         "liberal: rollout of samples: 25 prompts of 256 tokens, 4 x 768 new ones",
     ):
-        assert told(lines, line)
+        assert line_of(lines, line)
     # What cannot be cut is said: the one key/value head, and 100 rows over eight devices.
     whole = [line for line in lines if "holds it whole" in line]
     assert len(whole) == {(1, 4): 2, (8, 1): 3}[mesh]
@@ -116,9 +117,9 @@ def test_only_the_adapter_has_moments(mesh):
 
 def test_the_repositorys_version():
     lines = preflight(config_on(1, 4, "repo"), STAGES)
-    assert told(lines, "model: 999,885,952 parameters, 3.72 GiB")
-    assert told(lines, "grpo: update: 2 rows of 1024 tokens in 1 parts")
-    assert told(lines, "greedy: rollout: 64 prompts of 256 tokens, 1 x 768 new ones")
+    assert line_of(lines, "model: 999,885,952 parameters, 3.72 GiB")
+    assert line_of(lines, "grpo: update: 2 rows of 1024 tokens in 1 parts")
+    assert line_of(lines, "greedy: rollout: 64 prompts of 256 tokens, 1 x 768 new ones")
     (line,) = problems(config_on(8, 1, "repo"), STAGES)
     assert line == (
         "stages.grpo.microbatches=1: 2 rows (prompts * group / minibatches) do not divide by it "
@@ -134,7 +135,7 @@ def test_what_is_saved_for_the_backward_pass():
         config["model"]["remat"] = remat
         config["stages"]["grpo"]["microbatches"] = parts
         config["pipeline"] = ("grpo",)
-        line = told(preflight(config, STAGES), "grpo: update")
+        line = line_of(preflight(config, STAGES), "grpo: update")
         return float(line.split("at most ")[1].split(" GiB")[0])
 
     residual = 26 * 16 * 768 * 1152 * 2 / 2**30  # what goes from layer to layer

@@ -158,10 +158,10 @@ config = config_flags.DEFINE_config_file("config")
 for line in sys.stdin.read().splitlines():
     argv = sys.argv = ["launch.py", "--config=configs/tiny.py", *line.split()]
     parse(argv)
-    told = config.value.to_dict()
-    found = problems(told, STAGES)
+    values = config.value.to_dict()
+    found = problems(values, STAGES)
     known = not any("loss.preset" in problem for problem in found)
-    loss = resolve(told["stages"]["grpo"]["loss"]) if known else None
+    loss = resolve(values["stages"]["grpo"]["loss"]) if known else None
     print(json.dumps([loss, found]))
     flags.FLAGS.unparse_flags()
     sys.modules.pop("config_config", None)
@@ -196,8 +196,8 @@ def parsed():
         input="\n".join(LINES.values()) + "\n",
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    return dict(zip(LINES, told, strict=True))
+    got = [json.loads(line) for line in done.stdout.splitlines()]
+    return dict(zip(LINES, got, strict=True))
 
 
 @pytest.mark.parametrize("name", PRESETS)

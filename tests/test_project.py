@@ -53,11 +53,11 @@ def test_every_file_that_a_guide_names_is_there(guide):
 
 
 def test_every_extra_that_is_told_of_exists():
-    told = set()
+    got = set()
     for file in ("README.md", "CONTRIBUTING.md", "grpo/data/parquet.py", ".pre-commit-config.yaml"):
         for extras in re.findall(r"\.\[([\w,]+)\]", text_of(file)):
-            told |= set(extras.split(","))
-    assert {"test", "parquet", "tpu", "cuda13"} <= told <= PROJECT["optional-dependencies"].keys()
+            got |= set(extras.split(","))
+    assert {"test", "parquet", "tpu", "cuda13"} <= got <= PROJECT["optional-dependencies"].keys()
 
 
 def test_pre_commit_asks_what_the_gate_asks():

@@ -86,7 +86,7 @@ def straight(folder):
 @pytest.fixture(scope="module")
 def stopped(folder):
     """The same run stopped everywhere, and what each launch left."""
-    workdir, told = folder / "stopped", []
+    workdir, got = folder / "stopped", []
     for _, event, nth, stage, _ in STOPS:
         with watched(kill if event == "kill" else stop_at(event, nth)) as events:
             try:
@@ -95,11 +95,11 @@ def stopped(folder):
                 code = None
         failed = workdir / "FAILED"
         reason = failed.read_text().split("\n")[0] if failed.exists() else None
-        told.append({"code": code, "newest": newest(workdir, stage), "FAILED": reason})
-        told[-1]["about"] = about(workdir, stage, told[-1]["newest"][0])
-        told[-1]["events"] = events
+        got.append({"code": code, "newest": newest(workdir, stage), "FAILED": reason})
+        got[-1]["about"] = about(workdir, stage, got[-1]["newest"][0])
+        got[-1]["events"] = events
     assert launch(config(), workdir) == 0
-    return workdir, dict(zip([stop[0] for stop in STOPS], told, strict=True))
+    return workdir, dict(zip([stop[0] for stop in STOPS], got, strict=True))
 
 
 def test_a_run_that_is_stopped_everywhere_ends_bit_by_bit_like_one_that_is_not(straight, stopped):
@@ -112,20 +112,20 @@ def test_a_run_that_is_stopped_everywhere_ends_bit_by_bit_like_one_that_is_not(s
 
 @pytest.mark.parametrize(("what", "event", "nth", "stage", "step"), STOPS)
 def test_a_stop_leaves_a_checkpoint_of_that_moment(stopped, what, event, nth, stage, step):
-    told = stopped[1][what]
-    assert told["newest"][0] == step
+    got = stopped[1][what]
+    assert got["newest"][0] == step
     is_killed = event == "kill"
-    assert told["code"] == (None if is_killed else 75)
-    assert told["FAILED"] == ("Killed: grpo update 10" if is_killed else None)
+    assert got["code"] == (None if is_killed else 75)
+    assert got["FAILED"] == ("Killed: grpo update 10" if is_killed else None)
     if not is_killed:
-        assert told["events"].count(event) == nth and told["events"][-1] == event
+        assert got["events"].count(event) == nth and got["events"][-1] == event
     assert not (stopped[0] / "FAILED").exists()  # the run went on
 
 
 def test_where_a_stage_is_stands_in_its_checkpoints(stopped):
     def cursor(what):
-        told = stopped[1][what]["newest"][1]
-        return tuple(told[name] for name in ("iteration", "update", "taken", "evaluated"))
+        got = stopped[1][what]["newest"][1]
+        return tuple(got[name] for name in ("iteration", "update", "taken", "evaluated"))
 
     assert cursor("the middle of SFT") == (2, 0, 4, 0)
     assert cursor("the evaluation at the end of SFT") == (3, 0, 6, 0)
@@ -138,15 +138,15 @@ def test_where_a_stage_is_stands_in_its_checkpoints(stopped):
 
 def test_a_checkpoint_has_the_accuracy_of_its_own_parameters(straight, stopped):
     """None in the middle of an iteration: those parameters were never evaluated."""
-    metric = {what: told["about"].metric for what, told in stopped[1].items()}
+    metric = {what: got["about"].metric for what, got in stopped[1].items()}
     assert metric["the evaluation before GRPO"] is None
     assert metric["between sampling and updates"] == 0.0
     assert metric["the same once more"] == 0.0  # which an earlier launch had measured
     assert metric["the middle of the first epoch"] is None
     assert metric["the end of an iteration"] is None
     for stage in ("sft", "grpo"):
-        told = read_about(final(stopped[0], stage))
-        assert told.final and told.metric is not None
+        got = read_about(final(stopped[0], stage))
+        assert got.final and got.metric is not None
 
 
 def test_another_seed_is_another_run(folder, straight):
@@ -251,9 +251,9 @@ def test_signals_stop_a_process_that_goes_on_later(folder, tmp_path):
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.02)
         process.send_signal(number)
-        _, told = process.communicate(timeout=30)
-        assert process.returncode == 75, told.decode()
-        assert f"stopped by {number.name}" in told.decode()
+        _, got = process.communicate(timeout=30)
+        assert process.returncode == 75, got.decode()
+        assert f"stopped by {number.name}" in got.decode()
         assert newest(tmp_path / "run", "sft")[0] == len(rows(tmp_path / "run", "metrics")) < 60
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()

@@ -71,7 +71,7 @@ def test_values_come_in_any_row(kind):
 
 
 @pytest.mark.parametrize(
-    ("told", "expected", "why"),
+    ("got", "expected", "why"),
     [
         ([0, NAN, 2, NAN], [0, NAN, 2, NAN], "ValueError: abstained: returned nan"),
         ([9.5, 1, -1, 2], [NAN, 1, NAN, 2], "ValueError: returned 9.5, outside [0.0, 9.0]"),
@@ -87,8 +87,8 @@ def test_values_come_in_any_row(kind):
         (np.array(1.0), [NAN] * 4, "TypeError: "),
     ],
 )
-def test_what_fails_of_a_batch(told, expected, why):
-    value_B, first = told_by(lambda examples, completions: told)
+def test_what_fails_of_a_batch(got, expected, why):
+    value_B, first = told_by(lambda examples, completions: got)
     np.testing.assert_array_equal(value_B, expected)
     assert first.startswith(why)
 

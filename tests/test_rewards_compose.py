@@ -78,13 +78,13 @@ def test_shuffled_scores_are_the_same_ones_of_other_completions():
     """Rewards and total of a completion stay together; which is whose depends on the seed alone."""
     number = np.arange(20.0)
     scores = Scores({"a": number, "b": -number}, {"a": 0, "b": 3}, {"b": "why"}, number / 4)
-    told = shuffled(scores, [7, 0, 1])
-    assert sorted(told.total) == sorted(scores.total) and (told.total != scores.total).any()
-    np.testing.assert_array_equal(told.rewards["a"], told.total * 4)
-    np.testing.assert_array_equal(told.rewards["b"], -told.total * 4)
-    assert (told.failed, told.reasons) == (scores.failed, scores.reasons)
+    got = shuffled(scores, [7, 0, 1])
+    assert sorted(got.total) == sorted(scores.total) and (got.total != scores.total).any()
+    np.testing.assert_array_equal(got.rewards["a"], got.total * 4)
+    np.testing.assert_array_equal(got.rewards["b"], -got.total * 4)
+    assert (got.failed, got.reasons) == (scores.failed, scores.reasons)
     np.testing.assert_array_equal(scores.total, np.arange(20) / 4)
-    np.testing.assert_array_equal(shuffled(scores, [7, 0, 1]).total, told.total)
+    np.testing.assert_array_equal(shuffled(scores, [7, 0, 1]).total, got.total)
     seeds = ([7, 0, 1], [7, 1, 0], [7, 1, 1], [8, 0, 1], [7, 0, 0])
     assert len({tuple(shuffled(scores, seed).total) for seed in seeds}) == 5
 
@@ -173,10 +173,10 @@ def test_examples_and_completions_go_together():
 
 def test_metrics(table_of):
     lines = table_of(bad=lambda text: 1 / 0, length=lambda text: NAN if text == "x" else len(text))
-    told = metrics(scored(lines, ["a", "abc", "x", "abcde"]))
-    assert told.pop("reward/bad/failed") == 1 and told.pop("reward/length/failed") == 0.25
-    assert np.isnan([told.pop("reward/bad/mean"), told.pop("reward/bad/std")]).all()
-    assert told == pytest.approx({"reward/length/mean": 3, "reward/length/std": (8 / 3) ** 0.5})
+    got = metrics(scored(lines, ["a", "abc", "x", "abcde"]))
+    assert got.pop("reward/bad/failed") == 1 and got.pop("reward/length/failed") == 0.25
+    assert np.isnan([got.pop("reward/bad/mean"), got.pop("reward/bad/std")]).all()
+    assert got == pytest.approx({"reward/length/mean": 3, "reward/length/std": (8 / 3) ** 0.5})
     assert metrics(scored([RIGHT], []))["reward/correct_answer/failed"] == 0
 
 

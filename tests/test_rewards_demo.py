@@ -35,36 +35,36 @@ TABLE = reward_table(
 COLUMNS = list(TABLE)
 
 
-def told(answer, reasoning=R):
+def in_form(answer, reasoning=R):
     return f"<reasoning>{reasoning}</reasoning><answer>{answer}</answer>"
 
 
 GOLDEN = [  # gold, completion: exact, approximate, with 5, answer, numbers, sum, trajectory, hybrid
-    ("72", told("72"), 3, 2, 2.5, 3, 1.5, 9.5, 2.1, 1.8),
-    ("72", told("\n72\n"), 3, 2, 2.5, 1.5, 1.5, 8.0, 2.1, 1.8),
-    ("72", "Okay.\nLet us see.\n" + told("72"), 3, 2, 1.5, 3, 1.5, 9.5, 2.1, 1.8),
-    ("72", "Okay. " + told("72"), 0, 2, 1.5, 0, 1.5, 3.5, 2.1, 0.9),
-    ("72", told("72") + " done", 0, 2, 2.5, 0, 1.5, 3.5, 2.1, 0.9),
-    ("72", told("72") + "\nI am done.", 3, 2, 2.5, 3, 1.5, 9.5, 2.1, 1.8),
-    ("72", told("72 clips"), 3, 2, 2.5, -0.5, 1.5, 6.0, 0.9, 0.9),
-    ("72", told("$72"), 3, 2, 2.5, -0.5, 1.5, 6.0, 0.9, 0.9),
-    ("72", told("72.0"), 3, 2, 2.5, 0.5, 1.5, 7.0, 0.9, 1.8),
-    ("72", told("70"), 3, 2, 2.5, 0.5, 0, 5.5, 0.9, 0.9),
-    ("72", told("60"), 3, 2, 2.5, 0.25, 0, 5.25, 0.9, 0.9),
-    ("72", told("5"), 3, 2, 2.5, -1, 0, 4.0, 0.9, 0.9),
-    ("1,080", told("1080"), 3, 2, 2.5, -0.5, 0, 4.5, 0.9, 0.9),
-    ("1,080", told("1,080"), 3, 2, 2.5, 3, 0, 8.0, 2.1, 0.9),
-    ("1080", told("1,080"), 3, 2, 2.5, -0.5, 0, 4.5, 0.9, 0.9),
-    ("-5", told("-5"), 3, 2, 2.5, 3, 0, 8.0, 2.1, 1.8),
-    ("0", told("3"), 3, 2, 2.5, -0.5, 0, 4.5, 0.9, 0.9),
-    ("72", told("72").removesuffix("</answer>"), 0, 1, 1.5, 0, 1.5, 2.5, 0.9, 0.0),
+    ("72", in_form("72"), 3, 2, 2.5, 3, 1.5, 9.5, 2.1, 1.8),
+    ("72", in_form("\n72\n"), 3, 2, 2.5, 1.5, 1.5, 8.0, 2.1, 1.8),
+    ("72", "Okay.\nLet us see.\n" + in_form("72"), 3, 2, 1.5, 3, 1.5, 9.5, 2.1, 1.8),
+    ("72", "Okay. " + in_form("72"), 0, 2, 1.5, 0, 1.5, 3.5, 2.1, 0.9),
+    ("72", in_form("72") + " done", 0, 2, 2.5, 0, 1.5, 3.5, 2.1, 0.9),
+    ("72", in_form("72") + "\nI am done.", 3, 2, 2.5, 3, 1.5, 9.5, 2.1, 1.8),
+    ("72", in_form("72 clips"), 3, 2, 2.5, -0.5, 1.5, 6.0, 0.9, 0.9),
+    ("72", in_form("$72"), 3, 2, 2.5, -0.5, 1.5, 6.0, 0.9, 0.9),
+    ("72", in_form("72.0"), 3, 2, 2.5, 0.5, 1.5, 7.0, 0.9, 1.8),
+    ("72", in_form("70"), 3, 2, 2.5, 0.5, 0, 5.5, 0.9, 0.9),
+    ("72", in_form("60"), 3, 2, 2.5, 0.25, 0, 5.25, 0.9, 0.9),
+    ("72", in_form("5"), 3, 2, 2.5, -1, 0, 4.0, 0.9, 0.9),
+    ("1,080", in_form("1080"), 3, 2, 2.5, -0.5, 0, 4.5, 0.9, 0.9),
+    ("1,080", in_form("1,080"), 3, 2, 2.5, 3, 0, 8.0, 2.1, 0.9),
+    ("1080", in_form("1,080"), 3, 2, 2.5, -0.5, 0, 4.5, 0.9, 0.9),
+    ("-5", in_form("-5"), 3, 2, 2.5, 3, 0, 8.0, 2.1, 1.8),
+    ("0", in_form("3"), 3, 2, 2.5, -0.5, 0, 4.5, 0.9, 0.9),
+    ("72", in_form("72").removesuffix("</answer>"), 0, 1, 1.5, 0, 1.5, 2.5, 0.9, 0.0),
     ("72", "<answer>72</answer>", 0, 0, -0.5, 0, 1.5, 1.5, 1.2, 0.9),
-    ("72", told("72", "."), 3, 2, 2.5, 3, 1.5, 9.5, 1.2, 1.8),
-    ("72", told("5") + "<answer>72</answer>", 3, 0, 0.5, -0.5, 0, 2.5, 0.9, 0.9),
-    ("72", told("72 or 5 or 9"), 3, 2, 2.5, -0.5, 1.5, 6.0, 0.9, 0.9),
+    ("72", in_form("72", "."), 3, 2, 2.5, 3, 1.5, 9.5, 1.2, 1.8),
+    ("72", in_form("5") + "<answer>72</answer>", 3, 0, 0.5, -0.5, 0, 2.5, 0.9, 0.9),
+    ("72", in_form("72 or 5 or 9"), 3, 2, 2.5, -0.5, 1.5, 6.0, 0.9, 0.9),
     ("72", "The answer is 72.", 0, -2, -2.5, 0, 0, -2.0, 0, 0),
-    ("72", told("5", "so " * 21), 3, 2, 2.5, -1, 0, 4.0, 0.9, 0.9),
-    ("72", told("5", "\n- x" * 8), 3, 2, 2.5, -1, 0, 4.0, 0.0, 1.7),
+    ("72", in_form("5", "so " * 21), 3, 2, 2.5, -1, 0, 4.0, 0.9, 0.9),
+    ("72", in_form("5", "\n- x" * 8), 3, 2, 2.5, -1, 0, 4.0, 0.0, 1.7),
 ]
 
 
@@ -79,22 +79,22 @@ def test_golden_table(gold, completion, golden):
 @pytest.mark.parametrize(
     ("gold", "completion", "exact", "answer", "numbers"),
     [
-        ("72", told("72"), 3, 3, 1.5),
-        ("72", told("\n72\n"), 3, 3, 1.5),
-        ("72", told(" 72.0 "), 3, 3, 1.5),
-        ("1,080", told("1080"), 3, 3, 1.5),
-        ("1080", told("1,080"), 3, 3, 0),
-        ("0", told("3"), 3, -1, 0),
-        ("0", told("0.0"), 3, 3, 1.5),
-        ("72", told("70"), 3, 0.5, 0),
-        ("72", told("60"), 3, 0.25, 0),
-        ("72", told("5"), 3, -1, 0),
-        ("72", told("72 clips"), 3, -0.5, 1.5),
-        ("72", "Okay. " + told("72") + " done", 3, 3, 1.5),
-        ("72", told("72").removesuffix("</answer>"), 3, 3, 1.5),
-        ("72", told("72\nclips"), 3, 3, 1.5),
-        ("72", told("\n\n72"), 3, -0.5, 1.5),
-        ("72", told("").removesuffix("</answer>"), 0, 0, 0),
+        ("72", in_form("72"), 3, 3, 1.5),
+        ("72", in_form("\n72\n"), 3, 3, 1.5),
+        ("72", in_form(" 72.0 "), 3, 3, 1.5),
+        ("1,080", in_form("1080"), 3, 3, 1.5),
+        ("1080", in_form("1,080"), 3, 3, 0),
+        ("0", in_form("3"), 3, -1, 0),
+        ("0", in_form("0.0"), 3, 3, 1.5),
+        ("72", in_form("70"), 3, 0.5, 0),
+        ("72", in_form("60"), 3, 0.25, 0),
+        ("72", in_form("5"), 3, -1, 0),
+        ("72", in_form("72 clips"), 3, -0.5, 1.5),
+        ("72", "Okay. " + in_form("72") + " done", 3, 3, 1.5),
+        ("72", in_form("72").removesuffix("</answer>"), 3, 3, 1.5),
+        ("72", in_form("72\nclips"), 3, 3, 1.5),
+        ("72", in_form("\n\n72"), 3, -0.5, 1.5),
+        ("72", in_form("").removesuffix("</answer>"), 0, 0, 0),
         ("72", "<answer>72</answer>", 0, 0, 1.5),
     ],
 )
@@ -123,7 +123,7 @@ def test_the_command_line_version(gold, completion, exact, answer, numbers):
     ],
 )
 def test_what_float_reads(answer, gold, value):
-    assert demo.answer({"answer": gold}, told(answer)) == value
+    assert demo.answer({"answer": gold}, in_form(answer)) == value
 
 
 def group(pattern, text):
@@ -158,7 +158,7 @@ def test_the_same_matches_as_the_original_patterns():
 
 
 def hybrid_of(reasoning, answer="5", gold="72"):
-    return score(TABLE, [{"answer": gold}], [told(answer, reasoning)], seconds=5.0).rewards[
+    return score(TABLE, [{"answer": gold}], [in_form(answer, reasoning)], seconds=5.0).rewards[
         "hybrid"
     ][0]
 
@@ -174,9 +174,9 @@ def test_steps_and_words_of_the_hybrid():
 
 def test_twenty_words_are_too_few_for_the_trajectory():
     values = [
-        score(TABLE, [{"answer": "72"}], [told("5", "so " * n)], seconds=5.0).rewards["trajectory"][
-            0
-        ]
+        score(TABLE, [{"answer": "72"}], [in_form("5", "so " * n)], seconds=5.0).rewards[
+            "trajectory"
+        ][0]
         for n in (20, 21)
     ]
     assert values == pytest.approx([0, 0.9])

@@ -51,5 +51,5 @@ def test_its_option_arrives(tmp_path):
         pairs = zip(keys, rows, strict=True)
         return [len(row["completion"]) <= threshold * min(lengths[key]) for key, row in pairs]
 
-    told = [row["reward"]["shortest"] for row in rows]
-    assert len(rows) == 16 and told == expected(1.2) != expected(1.5)
+    got = [row["reward"]["shortest"] for row in rows]
+    assert len(rows) == 16 and got == expected(1.2) != expected(1.5)

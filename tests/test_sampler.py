@@ -39,17 +39,15 @@ def roll(
     keys = row_keys(
         seed, "train", 0, np.arange(len(ids) * group) if rows is None else np.asarray(rows)
     )
-    told = rollout(
-        module, weights, ids, mask, keys, sampling, stop, group=group, max_new_tokens=new
-    )
-    return jax.tree.map(np.asarray, told)
+    got = rollout(module, weights, ids, mask, keys, sampling, stop, group=group, max_new_tokens=new)
+    return jax.tree.map(np.asarray, got)
 
 
-def trainer_logprob(told, temperature, dtype="float32", params=None):
+def trainer_logprob(got, temperature, dtype="float32", params=None):
     """The same completions scored by the training graph."""
     module = Gemma(SHALLOW, jnp.dtype(dtype))
     scorer = Scorer(module=module, temperature=temperature, with_entropy=False)
-    ids, mask = told.ids_BT, told.mask_BT
+    ids, mask = got.ids_BT, got.mask_BT
     variables = {"params": shallow_params(dtype) if params is None else params}
     return np.asarray(jax.jit(scorer, static_argnums=3)(variables, ids, mask, NEW)[0])
 
@@ -59,14 +57,14 @@ def test_greedy_is_plain_greedy_decoding(family):
     """Each prompt by itself, without padding, through the cache one token at a time."""
     config, params = TINY[family], tiny_params(family)
     weights = decoding_params(params, None, lora_scale=0.0, dtype=jnp.float32, mesh=None)
-    told = rollout(
+    got = rollout(
         Gemma(config), weights, IDS, MASK, row_keys(0, "train", 0, np.arange(8)), GREEDY, NEVER,
         group=2, max_new_tokens=NEW,
     )  # fmt: skip
     for row in range(8):
         prompt = IDS[row // 2][MASK[row // 2] == 1][None]
         np.testing.assert_array_equal(
-            told.completion_ids_BC[row], greedy(config, params, prompt, NEW)[0]
+            got.completion_ids_BC[row], greedy(config, params, prompt, NEW)[0]
         )
 
 
@@ -76,10 +74,10 @@ CUTS = {"": (0, 1.0, 0.0), "top-k": (5, 1.0, 0.0), "top-p": (0, 0.8, 0.0), "min-
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 1.7])
 @pytest.mark.parametrize("cut", CUTS)
 def test_sampler_and_trainer_say_the_same(temperature, cut):
-    told = roll(Sampling(temperature, *CUTS[cut]), stop=np.array([7, 40, 41], np.int32))
-    gap = np.abs(trainer_logprob(told, temperature) - told.sample_logprob_BC)
-    assert gap[told.completion_mask_BC].max() <= 1e-5
-    assert told.sample_logprob_BC[told.completion_mask_BC].min() < -0.5
+    got = roll(Sampling(temperature, *CUTS[cut]), stop=np.array([7, 40, 41], np.int32))
+    gap = np.abs(trainer_logprob(got, temperature) - got.sample_logprob_BC)
+    assert gap[got.completion_mask_BC].max() <= 1e-5
+    assert got.sample_logprob_BC[got.completion_mask_BC].min() < -0.5
 
 
 @pytest.mark.parametrize("stored", ["bfloat16", "float32"])
@@ -87,8 +85,8 @@ def test_sampler_and_trainer_say_the_same(temperature, cut):
 def test_in_bfloat16_they_agree_within_a_hundredth(temperature, stored):
     """Computing in bfloat16, whatever the weights are stored in."""
     params = shallow_params(stored)
-    told = roll(Sampling(temperature, 0, 1.0, 0.0), dtype="bfloat16", params=params)
-    gap = np.abs(trainer_logprob(told, temperature, "bfloat16", params) - told.sample_logprob_BC)
+    got = roll(Sampling(temperature, 0, 1.0, 0.0), dtype="bfloat16", params=params)
+    gap = np.abs(trainer_logprob(got, temperature, "bfloat16", params) - got.sample_logprob_BC)
     assert gap.mean() < 1e-2
 
 
@@ -96,18 +94,18 @@ def test_an_adapter_is_merged():
     lora, params = LoraConfig(rank=3, alpha=6), shallow_params()
     adapter = jax.tree.map(lambda x: x + 0.05, init_adapter(lora, params, jax.random.key(0)))
     weights = decoding_params(params, adapter, lora_scale=lora.scale, dtype=jnp.float32, mesh=None)
-    told = rollout(
+    got = rollout(
         Gemma(SHALLOW), weights, IDS, MASK, row_keys(0, "train", 0, np.arange(12)), PLAIN, NEVER,
         group=GROUP, max_new_tokens=NEW,
     )  # fmt: skip
     scorer = Scorer(
         module=Gemma(SHALLOW, lora_scale=lora.scale), temperature=1.0, with_entropy=False
     )
-    ids, mask = told.ids_BT, told.mask_BT
+    ids, mask = got.ids_BT, got.mask_BT
     with_adapter = {"params": params, "lora": adapter}
     score = jax.jit(scorer, static_argnums=3)
-    assert np.abs(score(with_adapter, ids, mask, NEW)[0] - told.sample_logprob_BC).max() <= 1e-5
-    assert np.abs(score({"params": params}, ids, mask, NEW)[0] - told.sample_logprob_BC).max() > 0.1
+    assert np.abs(score(with_adapter, ids, mask, NEW)[0] - got.sample_logprob_BC).max() <= 1e-5
+    assert np.abs(score({"params": params}, ids, mask, NEW)[0] - got.sample_logprob_BC).max() > 0.1
 
 
 def test_in_bfloat16_a_young_adapter_is_not_rounded_away():
@@ -117,11 +115,11 @@ def test_in_bfloat16_a_young_adapter_is_not_rounded_away():
     weights = decoding_params(params, adapter, lora_scale=lora.scale, dtype=jnp.bfloat16, mesh=None)
     merged = merge(params, adapter, lora.scale)["layers"]["mlp"]["up"]["w"]
     assert (merged == params["layers"]["mlp"]["up"]["w"]).mean() > 0.9  # what merging would do
-    for layer, (told, mine) in enumerate(
+    for layer, (got, mine) in enumerate(
         zip(weights["lora"]["layers"], unstack(adapter)["layers"], strict=True)
     ):
         jax.tree.map(
-            lambda x, y: np.testing.assert_array_equal(x, y.astype(jnp.bfloat16)), told, mine
+            lambda x, y: np.testing.assert_array_equal(x, y.astype(jnp.bfloat16)), got, mine
         )
         assert (weights["params"]["layers"][layer]["mlp"]["up"]["w"]
                 == params["layers"]["mlp"]["up"]["w"][layer]).all()  # fmt: skip
@@ -129,14 +127,14 @@ def test_in_bfloat16_a_young_adapter_is_not_rounded_away():
     big = jax.tree.map(lambda x: x + 0.05, adapter)
     weights = decoding_params(params, big, lora_scale=lora.scale, dtype=jnp.bfloat16, mesh=None)
     module = Gemma(SHALLOW, jnp.bfloat16, lora_scale=lora.scale)
-    told = rollout(
+    got = rollout(
         module, weights, IDS, MASK, row_keys(0, "train", 0, np.arange(12)), PLAIN, NEVER,
         group=GROUP, max_new_tokens=NEW,
     )  # fmt: skip
     scorer = jax.jit(Scorer(module=module, temperature=1.0, with_entropy=False), static_argnums=3)
-    ids, mask = told.ids_BT, told.mask_BT
+    ids, mask = got.ids_BT, got.mask_BT
     for variables, limit in (({"params": params, "lora": big}, 2e-2), ({"params": params}, None)):
-        gap = np.abs(scorer(variables, ids, mask, NEW)[0] - told.sample_logprob_BC).mean()
+        gap = np.abs(scorer(variables, ids, mask, NEW)[0] - got.sample_logprob_BC).mean()
         assert gap < limit if limit else gap > 0.1
 
 
@@ -149,20 +147,20 @@ def test_a_group_shares_one_prefill():
 
 
 def test_a_row_is_the_same_in_any_batch():
-    told = roll()
+    got = roll()
     for prompts in ([0], [2, 3], [1, 0, 3]):
         rows = [GROUP * p + g for p in prompts for g in range(GROUP)]
         some = roll(ids=IDS[prompts], mask=MASK[prompts], rows=rows)
-        np.testing.assert_array_equal(some.completion_ids_BC, told.completion_ids_BC[rows])
+        np.testing.assert_array_equal(some.completion_ids_BC, got.completion_ids_BC[rows])
 
 
 @pytest.mark.parametrize(("fsdp", "tp"), [(8, 1), (4, 2), (2, 4), (1, 8)])
 def test_a_row_is_the_same_on_any_mesh(fsdp, tp):
     mesh = make_mesh(fsdp, tp)
     params = jax.device_put(shallow_params(), shardings(shallow_params(), mesh))
-    told, alone = roll(mesh=mesh, group=4, params=params), roll(group=4)
-    np.testing.assert_array_equal(told.completion_ids_BC, alone.completion_ids_BC)
-    np.testing.assert_allclose(told.sample_logprob_BC, alone.sample_logprob_BC, atol=1e-5)
+    got, alone = roll(mesh=mesh, group=4, params=params), roll(group=4)
+    np.testing.assert_array_equal(got.completion_ids_BC, alone.completion_ids_BC)
+    np.testing.assert_allclose(got.sample_logprob_BC, alone.sample_logprob_BC, atol=1e-5)
 
 
 def test_seeds_steps_rows_and_tokens_draw_differently():
@@ -202,9 +200,9 @@ def test_decoding_gathers_no_weights(fsdp, tp):
 
 def test_padding_moves_nothing():
     wide = roll(ids=np.pad(IDS, ((0, 0), (7, 0))), mask=np.pad(MASK, ((0, 0), (7, 0))))
-    told = roll()
-    np.testing.assert_array_equal(wide.completion_ids_BC, told.completion_ids_BC)
-    np.testing.assert_allclose(wide.sample_logprob_BC, told.sample_logprob_BC, atol=1e-5)
+    got = roll()
+    np.testing.assert_array_equal(wide.completion_ids_BC, got.completion_ids_BC)
+    np.testing.assert_allclose(wide.sample_logprob_BC, got.sample_logprob_BC, atol=1e-5)
 
 
 def expected_stop(ids_BC: np.ndarray, stop) -> np.ndarray:
@@ -230,47 +228,47 @@ def expected_stop(ids_BC: np.ndarray, stop) -> np.ndarray:
 def test_stopping(choose):
     free = roll()
     stop = np.resize(np.array(choose(free.completion_ids_BC), np.int32), 12)
-    told = roll(stop=stop)
+    got = roll(stop=stop)
     mask = expected_stop(free.completion_ids_BC, set(stop.tolist()))
-    np.testing.assert_array_equal(told.completion_mask_BC, mask)
-    np.testing.assert_array_equal(told.completion_ids_BC, free.completion_ids_BC * mask)
-    np.testing.assert_array_equal(told.sample_logprob_BC * ~mask, 0)
+    np.testing.assert_array_equal(got.completion_mask_BC, mask)
+    np.testing.assert_array_equal(got.completion_ids_BC, free.completion_ids_BC * mask)
+    np.testing.assert_array_equal(got.sample_logprob_BC * ~mask, 0)
     ended = np.array(
         [bool(set(row[m]) & set(stop)) for row, m in zip(free.completion_ids_BC, mask, strict=True)]
     )
-    np.testing.assert_array_equal(told.truncated_B, ~ended)
+    np.testing.assert_array_equal(got.truncated_B, ~ended)
 
 
 def test_a_stop_token_in_the_last_slot_is_not_truncated():
     free = roll(GREEDY, group=1)
     last = free.completion_ids_BC[1, -1]
-    told = roll(GREEDY, group=1, stop=np.array([last, 1000], np.int32))
+    got = roll(GREEDY, group=1, stop=np.array([last, 1000], np.int32))
     row = 1
     assert (
-        told.completion_mask_BC[row].sum()
+        got.completion_mask_BC[row].sum()
         == expected_stop(free.completion_ids_BC, {last})[row].sum()
     )
-    assert not told.truncated_B[row]
+    assert not got.truncated_B[row]
 
 
 def test_tokens_like_padding_are_tokens():
     """Token 0 pads; where it was drawn it counts like any other."""
-    told = roll(Sampling(50.0, 0, 1.0, 0.0), group=40)
-    assert (told.completion_ids_BC == 0).sum() > 3
-    assert told.completion_mask_BC.all()
+    got = roll(Sampling(50.0, 0, 1.0, 0.0), group=40)
+    assert (got.completion_ids_BC == 0).sum() > 3
+    assert got.completion_mask_BC.all()
     stopped = roll(Sampling(50.0, 0, 1.0, 0.0), group=40, stop=np.array([0, 1000], np.int32))
     assert (~stopped.truncated_B).sum() > 3
     lengths = stopped.completion_mask_BC.sum(1)[~stopped.truncated_B]
     rows = np.flatnonzero(~stopped.truncated_B)
-    assert (told.completion_ids_BC[rows, lengths - 1] == 0).all()
+    assert (got.completion_ids_BC[rows, lengths - 1] == 0).all()
 
 
 @pytest.mark.parametrize("new", [1, 2])
 def test_exactly_so_many_tokens(new):
-    told = roll(new=new)
-    assert told.completion_mask_BC.shape == (12, new) and told.completion_mask_BC.all()
-    assert told.truncated_B.all()
-    np.testing.assert_array_equal(told.completion_ids_BC, roll().completion_ids_BC[:, :new])
+    got = roll(new=new)
+    assert got.completion_mask_BC.shape == (12, new) and got.completion_mask_BC.all()
+    assert got.truncated_B.all()
+    np.testing.assert_array_equal(got.completion_ids_BC, roll().completion_ids_BC[:, :new])
 
 
 @pytest.mark.parametrize(("stop_at", "forwards"), [(0, 1), (5, 6), (None, NEW)])
@@ -304,15 +302,15 @@ def test_weights_settings_and_stop_ids_are_arguments():
         return inspect.unwrap(rollout)(*given, group=1, max_new_tokens=4)
 
     step = jax.jit(run, static_argnums=0)
-    told = []
+    got = []
     for params in (shallow_params(), scaled):
         weights = decoding_params(params, None, lora_scale=0.0, dtype=jnp.float32, mesh=None)
         for sampling in (PLAIN, GREEDY, Sampling(0.5, 3, 0.9, 0.1)):
             for stop in (NEVER, np.array([5, 6], np.int32)):
                 keys = row_keys(0, "train", 0, np.arange(4))
                 out = step(Gemma(SHALLOW), weights, IDS, MASK, keys, sampling, stop)
-                told.append(float(jnp.sum(out.sample_logprob_BC)))
-    assert len(traced) == 1 and len(set(told)) == 6
+                got.append(float(jnp.sum(out.sample_logprob_BC)))
+    assert len(traced) == 1 and len(set(got)) == 6
 
 
 def test_prompts_go_to_the_smallest_bucket():
@@ -328,10 +326,10 @@ def test_prompts_go_to_the_smallest_bucket():
 def test_a_window_larger_than_everything():
     wide = dataclasses.replace(SHALLOW, window=64)
     weights = decoding_params(shallow_params(), None, lora_scale=0.0, dtype=jnp.float32, mesh=None)
-    told = rollout(
+    got = rollout(
         Gemma(wide), weights, IDS, MASK, row_keys(1, "train", 0, np.arange(4)), GREEDY, NEVER,
         group=1, max_new_tokens=NEW,
     )  # fmt: skip
     np.testing.assert_array_equal(
-        told.completion_ids_BC[0], greedy(wide, shallow_params(), IDS[:1, 4:], NEW)[0]
+        got.completion_ids_BC[0], greedy(wide, shallow_params(), IDS[:1, 4:], NEW)[0]
     )

@@ -31,9 +31,9 @@ def whole():
 def test_parts_change_nothing(whole, parts):
     """Five rows in 2 and 3 parts are uneven: what is filled up is left out again."""
     scorer, wanted = whole
-    told = score_rows(
+    got = score_rows(
         {"params": shallow_params()}, *rows_like(), scorer=scorer, completion=C, parts=parts
     )
-    assert told.shape == (5, C)
-    np.testing.assert_allclose(told, wanted, atol=1e-5)
+    assert got.shape == (5, C)
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
     assert np.abs(wanted[:, None] - wanted[None]).max(axis=-1)[~np.eye(5, dtype=bool)].min() > 0.1

@@ -118,11 +118,11 @@ def test_rollout_and_scores():
     def run(params):
         keys = row_keys(0, "train", 0, jnp.arange(6))
         sampling = Sampling(1.0, 5, 0.9, 0.1)
-        told = inspect.unwrap(rollout)(
+        got = inspect.unwrap(rollout)(
             module, {"params": params}, ids, ids, keys, sampling, jnp.arange(2),
             group=2, max_new_tokens=7,
         )  # fmt: skip
-        full = told.ids_BT
+        full = got.ids_BT
         scorer = Scorer(module=module, temperature=0.9, with_entropy=True)
         return jax.grad(lambda params: scorer({"params": params}, full, full, 7)[0].sum())(params)
 

@@ -148,12 +148,12 @@ def flat(example, completion: str) -> float:
 
 def launched(config, workdir, reward):
     """What was sampled, and what was learnt from."""
-    told, batches = [], []
+    got, batches = [], []
     sample, minibatch = Sampler.sample, grpo.stages.grpo.minibatch
 
     def seen_sample(self, *words, **named):
-        told.append(sample(self, *words, **named))
-        return told[-1]
+        got.append(sample(self, *words, **named))
+        return got[-1]
 
     def seen_minibatch(*words, **named):
         batches.append(minibatch(*words, **named))
@@ -164,7 +164,7 @@ def launched(config, workdir, reward):
         patch.setattr(Sampler, "sample", seen_sample)
         patch.setattr(grpo.stages.grpo, "minibatch", seen_minibatch)
         assert launch(config, workdir) == 0
-    return told, batches
+    return got, batches
 
 
 def learnt(batches) -> set[bytes]:
@@ -177,8 +177,8 @@ def learnt(batches) -> set[bytes]:
     }
 
 
-def sampled(told) -> list[bytes]:
-    return [np.asarray(ids, np.int32).tobytes() for part in told for ids in part.ids_BT]
+def sampled(got) -> list[bytes]:
+    return [np.asarray(ids, np.int32).tobytes() for part in got for ids in part.ids_BT]
 
 
 def in_order(config, workdir, count: int) -> list[str]:
@@ -190,14 +190,14 @@ def in_order(config, workdir, count: int) -> list[str]:
 
 def test_the_tokens_that_were_sampled_are_learnt(folder):
     """And the table tells of all of them."""
-    told, batches = launched(groups("off"), folder / "off", noise)
-    assert len(told) == 2 and len(batches) == 4
-    assert learnt(batches[:2]) == set(sampled(told[:1]))
-    assert learnt(batches[2:]) == set(sampled(told[1:]))
+    got, batches = launched(groups("off"), folder / "off", noise)
+    assert len(got) == 2 and len(batches) == 4
+    assert learnt(batches[:2]) == set(sampled(got[:1]))
+    assert learnt(batches[2:]) == set(sampled(got[1:]))
     tokenizer = opened(groups("off"), folder / "off", io.StringIO())[1].base.own_tokenizer
-    texts = [text for part in told for text in texts_of(part, tokenizer)]
+    texts = [text for part in got for text in texts_of(part, tokenizer)]
     again = [tokenizer.encode(text, bos=False) for text in texts]
-    own = [np.asarray(ids).tolist() for part in told for ids in part.completion_ids_BC]
+    own = [np.asarray(ids).tolist() for part in got for ids in part.completion_ids_BC]
     assert again != own  # the texts do not say which tokens they were
     written = rows(folder / "off", "rollouts")
     for iteration in range(2):
@@ -214,24 +214,24 @@ def test_the_tokens_that_were_sampled_are_learnt(folder):
 
 
 def test_dropped_groups_have_no_tokens(folder):
-    told, batches = launched(groups("drop"), folder / "drop", flat)
+    got, batches = launched(groups("drop"), folder / "drop", flat)
     written = rows(folder / "drop", "rollouts")
     spread = [row["advantage"] != 0 for row in written]
     assert 0 < sum(spread) < len(spread) == 2 * P * G
-    wanted = {ids for ids, used in zip(sampled(told), spread, strict=True) if used}
+    wanted = {ids for ids, used in zip(sampled(got), spread, strict=True) if used}
     assert learnt(batches) == wanted
     assert newest(folder / "drop", "grpo")[1]["taken"] == 2 * P
 
 
 def test_refill_takes_new_prompts_from_the_order(folder):
     config, workdir = groups("refill", 3), folder / "refill"
-    told, batches = launched(config, workdir, flat)
+    got, batches = launched(config, workdir, flat)
     written = rows(workdir, "rollouts")
     taken = newest(workdir, "grpo")[1]["taken"]
-    assert taken == len(told) * P and 2 * P < taken <= 2 * 3 * P
+    assert taken == len(got) * P and 2 * P < taken <= 2 * 3 * P
     assert [row["id"] for row in written] == in_order(config, workdir, taken)
     spread = [row["advantage"] != 0 for row in written]
-    wanted = [ids for ids, used in zip(sampled(told), spread, strict=True) if used]
+    wanted = [ids for ids, used in zip(sampled(got), spread, strict=True) if used]
     assert learnt(batches) <= set(wanted)
     full = [np.asarray(batch.completion_mask_BC).any(axis=1).sum() for batch in batches]
     count = [
@@ -249,11 +249,11 @@ def test_refill_takes_new_prompts_from_the_order(folder):
 
 def test_refill_ends_after_its_rounds(folder):
     """A reward that tells nothing apart costs `max_rounds`, and moves nothing."""
-    told, batches = launched(groups("refill", 3), folder / "never", lambda example, text: 0.5)
-    assert len(told) == 2 * 3
+    got, batches = launched(groups("refill", 3), folder / "never", lambda example, text: 0.5)
+    assert len(got) == 2 * 3
     assert learnt(batches) == set()
     assert [row["loss"] for row in rows(folder / "never", "metrics")] == [0.0] * 4
     assert trimmed(final(folder / "never", "grpo"))["extra"]["cursor"]["taken"] == 2 * 3 * P
     _, policies = opened(groups("refill", 3), folder / "never", io.StringIO())
     assert_trees_equal(policies.end("grpo").params, policies.base.params)
-    assert all(part.completion_ids_BC.shape == (P * G, C) for part in told)
+    assert all(part.completion_ids_BC.shape == (P * G, C) for part in got)

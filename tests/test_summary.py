@@ -24,15 +24,15 @@ def measured(right, low, high, **more):
 
 
 def stages():
-    told = {
+    got = {
         "sft": base.sft().to_dict(),
         "rl": base.grpo().to_dict(),
         "check": base.evaluate().to_dict(),
         "more": base.sft().to_dict(),
         "side": base.sft().to_dict() | {"start": "sft"},
     }
-    told["check"] |= {"policies": ("sft", "rl"), "shown": 2, "ks": (1, 4), "samples": 4}
-    return told
+    got["check"] |= {"policies": ("sft", "rl"), "shown": 2, "ks": (1, 4), "samples": 4}
+    return got
 
 
 def answer(policy, problem, sample, text, right):
@@ -53,8 +53,8 @@ def run(tmp_path):
         for step in (updates // 2, updates):
             metrics.write({"stage": name, "step": step, "iteration": step, "loss": 1.0})
             shares = {"": 0.5, "/low": 0.4, "/high": 0.6}
-            told = {f"eval/accuracy/strict{end}": share for end, share in shares.items()}
-            metrics.write({"stage": name, "step": step, "iteration": step, **told})
+            got = {f"eval/accuracy/strict{end}": share for end, share in shares.items()}
+            metrics.write({"stage": name, "step": step, "iteration": step, **got})
             timing.write({"stage": name, "step": step, "seconds": step * 7.0})
     metrics.write({"stage": "check", "policy": "sft", "accuracy/strict": 0.25})
     found = Journal(workdir / "evaluations" / "check.jsonl")

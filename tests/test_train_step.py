@@ -104,9 +104,9 @@ def all_modes_loss(scorer: Scorer):
         for i, (name, objective) in enumerate(VARIANTS.items()):
             weighed_groups = groups._replace(weight_BC=weights[name])
             # The coefficient of a mode stands in every row: the first is as good as any.
-            value, told = policy_loss(logprob, entropy, weighed_groups, objective=objective)
+            value, got = policy_loss(logprob, entropy, weighed_groups, objective=objective)
             total = total + coefficients[0, i] * value
-            metrics = Metrics({**metrics.sums, **told.sums}, {**metrics.tops, **told.tops})
+            metrics = Metrics({**metrics.sums, **got.sums}, {**metrics.tops, **got.tops})
         return total, Metrics({**metrics.sums, "loss": total}, metrics.tops)
 
     return loss

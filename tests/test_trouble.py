@@ -77,18 +77,18 @@ PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "debugging.md").read_tex
 
 
 @pytest.mark.parametrize(
-    ("marker", "told"),
+    ("marker", "got"),
     [
         ("bad batch", r"advantage_B +float32 +\(8,\) +finite True\n.*'<start_of_turn>user\\n"),
         ("checkpoint", r"layers/mlp/up/w +\(2, 64, 256\) +rms 0\.\d+ finite True\n"),
     ],
 )
-def test_the_page_on_debugging_runs(given_up, tmp_path, capsys, marker, told):
+def test_the_page_on_debugging_runs(given_up, tmp_path, capsys, marker, got):
     code = re.search(f"<!-- tested: {marker} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert code and code[1].count("runs/tiny") == 1
     (tmp_path / "code.py").write_text(code[1].replace("runs/tiny", str(given_up[0])))
     runpy.run_path(str(tmp_path / "code.py"))
-    assert re.search(told, capsys.readouterr().out, re.DOTALL)
+    assert re.search(got, capsys.readouterr().out, re.DOTALL)
 
 
 def test_the_page_on_debugging_tells_of_every_file(given_up):

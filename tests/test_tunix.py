@@ -43,10 +43,8 @@ def test_token_logprobs(name):
     ids_BT = tunix_models.rows(name)[0][:1]
     logits_BTV = logits_of(Gemma(config), {"params": params}, ids_BT, np.ones_like(ids_BT))
     logprob_BTV = np.asarray(jax.nn.log_softmax(logits_BTV))
-    told = [
-        logprob_BTV[0, t - 1, ids_BT[0, t]] for t in range(tunix_models.PROMPT, ids_BT.shape[1])
-    ]
-    assert np.abs(np.array(told) - arrays["logprobs"][0]).max() <= BOUND[name]
+    got = [logprob_BTV[0, t - 1, ids_BT[0, t]] for t in range(tunix_models.PROMPT, ids_BT.shape[1])]
+    assert np.abs(np.array(got) - arrays["logprobs"][0]).max() <= BOUND[name]
 
 
 @pytest.mark.parametrize("name", tunix_models.CASES)

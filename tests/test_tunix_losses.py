@@ -99,14 +99,14 @@ def scorer_of(model: str, temperature: float) -> Any:
 def groups_of(name: str, logprob: bytes) -> Groups:
     """What the case learns from, given Tunix's log-probabilities of the policy."""
     objective = objective_of(name)
-    told = tunix_losses.told(name, np.frombuffer(logprob, np.float32).reshape(ROWS, NEW))
+    got = tunix_losses.given_logprobs(name, np.frombuffer(logprob, np.float32).reshape(ROWS, NEW))
     return weighed(
         completion_mask_BC=tunix_losses.rows()[1][:, PROMPT:],
         truncated_B=np.array(LENGTHS) == NEW,
         advantage_B=ADVANTAGES,
-        old_logprob_BC=told["old"],
-        ref_logprob_BC=told["ref"],
-        sample_logprob_BC=told["sample"],
+        old_logprob_BC=got["old"],
+        ref_logprob_BC=got["ref"],
+        sample_logprob_BC=got["sample"],
         limit=NEW,
         objective=objective,
     )

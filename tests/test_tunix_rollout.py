@@ -61,9 +61,9 @@ def scored(name: str, completion_BC: np.ndarray, temperature: float) -> np.ndarr
 def test_greedy_tokens_and_their_logprobs(name):
     got, stored = ours(name, GREEDY, UNSTOPPED), fixture()
     np.testing.assert_array_equal(got.completion_ids_BC, stored[f"{name}/greedy"])
-    for told in ("greedy_logprob", "greedy_forced"):
-        gap = np.abs(got.sample_logprob_BC - stored[f"{name}/{told}"])
-        assert gap.max() <= BOUND, told
+    for found in ("greedy_logprob", "greedy_forced"):
+        gap = np.abs(got.sample_logprob_BC - stored[f"{name}/{found}"])
+        assert gap.max() <= BOUND, found
     assert np.all(got.completion_mask_BC) and np.all(got.truncated_B)
 
 
@@ -93,5 +93,5 @@ def test_a_group_is_its_prompt_repeated():
 def test_logprobs_of_what_tunix_drew(name):
     stored = fixture()
     got = scored(name, stored[f"{name}/sampled"], TEMPERATURE)
-    for told in ("sampled_logprob", "sampled_forced"):
-        assert np.abs(got - stored[f"{name}/{told}"]).max() <= BOUND, told
+    for found in ("sampled_logprob", "sampled_forced"):
+        assert np.abs(got - stored[f"{name}/{found}"]).max() <= BOUND, found

@@ -58,38 +58,40 @@ def values(
     try:
         with deadline(seconds * size):
             # Tuples: a function that sorts what it is given shall not sort ours.
-            told_B = several(reward(tuple(examples), tuple(completions)), size)
+            returned_B = several(reward(tuple(examples), tuple(completions)), size)
     except Exception as error:  # whatever one function does, the others' values stand
         return value_B, reason(error)
-    for i, told in enumerate(told_B):
+    for i, returned in enumerate(returned_B):
         try:
             with deadline(seconds):
-                value_B[i] = number(told() if callable(told) else told, low, high)
+                value_B[i] = number(returned() if callable(returned) else returned, low, high)
         except Exception as error:
             why = why or reason(error)
     return value_B, why
 
 
-def several(told: Any, size: int) -> Sequence | np.ndarray:
+def several(returned: Any, size: int) -> Sequence | np.ndarray:
     """What a reward function returned, if it is as many values as there are completions."""
-    if isinstance(told, str | Mapping) or not isinstance(told, Iterable):
-        raise TypeError(f"returned {type(told).__name__}, expected {size} values")
+    if isinstance(returned, str | Mapping) or not isinstance(returned, Iterable):
+        raise TypeError(f"returned {type(returned).__name__}, expected {size} values")
     # An array's own elements may be arrays (of JAX); NumPy's are numbers.
-    found = np.asarray(told) if hasattr(told, "__array__") else list(told)
+    found = np.asarray(returned) if hasattr(returned, "__array__") else list(returned)
     if len(found) != size:
         raise ValueError(f"returned {len(found)} values for {size} completions")
     return found
 
 
-def number(told: Any, low: float, high: float) -> float:
+def number(returned: Any, low: float, high: float) -> float:
     """A value, if it is a number of the range."""
-    if isinstance(told, bool) or not isinstance(told, int | float | np.integer | np.floating):
-        raise TypeError(f"returned {type(told).__name__}, no number")
-    if told != told:
+    if isinstance(returned, bool) or not isinstance(
+        returned, int | float | np.integer | np.floating
+    ):
+        raise TypeError(f"returned {type(returned).__name__}, no number")
+    if returned != returned:
         raise ValueError("abstained: returned nan")
-    if not low <= told <= high:
-        raise ValueError(f"returned {told!r}, outside [{low}, {high}]")
-    return float(told)
+    if not low <= returned <= high:
+        raise ValueError(f"returned {returned!r}, outside [{low}, {high}]")
+    return float(returned)
 
 
 def reason(error: Exception) -> str:

@@ -183,10 +183,10 @@ def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:
 
 def metrics(scores: Scores) -> dict[str, float]:
     """Of every function: mean and deviation of its values, and the share that failed."""
-    told = {}
+    report = {}
     for name, reward_B in scores.rewards.items():
         valid = reward_B[~np.isnan(reward_B)]
-        told[f"reward/{name}/mean"] = float(valid.mean()) if valid.size else math.nan
-        told[f"reward/{name}/std"] = float(valid.std()) if valid.size else math.nan
-        told[f"reward/{name}/failed"] = scores.failed[name] / max(reward_B.size, 1)
-    return told
+        report[f"reward/{name}/mean"] = float(valid.mean()) if valid.size else math.nan
+        report[f"reward/{name}/std"] = float(valid.std()) if valid.size else math.nan
+        report[f"reward/{name}/failed"] = scores.failed[name] / max(reward_B.size, 1)
+    return report

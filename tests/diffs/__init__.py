@@ -26,11 +26,11 @@ def copy_with(diff: str, tree: pathlib.Path) -> None:
 
 def changes(diff: str) -> dict[str, list[tuple[str, str]]]:
     """Of every file of a diff: what is there before and after each hunk."""
-    told = {}
+    got = {}
     for part in re.split(r"^--- .*\n\+\+\+ b/", (HERE / diff).read_text(), flags=re.M)[1:]:
         name, *hunks = re.split(r"\n@@.*@@.*\n", part)
-        told[name] = [(side(hunk, " -"), side(hunk, " +")) for hunk in hunks]
-    return told
+        got[name] = [(side(hunk, " -"), side(hunk, " +")) for hunk in hunks]
+    return got
 
 
 def side(hunk: str, signs: str) -> str:

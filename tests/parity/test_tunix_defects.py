@@ -112,9 +112,9 @@ def test_every_rollout_draws_the_same():
 def test_the_stop_token_is_cut_off_and_never_trained():
     worker, config = vanilla_rollout()
     texts = list(tunix_rollout.texts())
-    told = worker.generate(texts, config(temperature=0.0, top_p=None, eos_tokens=STOPS[NAME]))
-    assert not any(np.isin(row, STOPS[NAME]).any() for row in told.tokens)
-    lengths_B = np.array([len(row) for row in told.tokens])
+    got = worker.generate(texts, config(temperature=0.0, top_p=None, eos_tokens=STOPS[NAME]))
+    assert not any(np.isin(row, STOPS[NAME]).any() for row in got.tokens)
+    lengths_B = np.array([len(row) for row in got.tokens])
     stopped_B = lengths_B < NEW
     assert stopped_B.any()
     mine = our_rollout(NAME, GREEDY, STOPS[NAME])
@@ -129,8 +129,8 @@ def test_a_drawn_token_0_is_taken_for_padding():
     assert zero_B.any()
     gap = np.abs(mine.sample_logprob_BC - scored(NAME, ids_BC, TEMPERATURE)).max()
     _, model = tunix_rollout.make_sampler(NAME)
-    told = tunix_rollout.teacher_forced(model, ids_BC, TEMPERATURE)
-    theirs = np.abs(mine.sample_logprob_BC - told)[zero_B].max()
+    got = tunix_rollout.teacher_forced(model, ids_BC, TEMPERATURE)
+    theirs = np.abs(mine.sample_logprob_BC - got)[zero_B].max()
     # Tunix disagrees with its own sampler as well.
     sampler, _ = tunix_rollout.make_sampler(NAME)
     drawn = sampler(
@@ -272,13 +272,13 @@ def test_a_reward_that_abstains_counts_as_0():
     manager = reward_manager.SequenceRewardManager([reward], GRPOConfig(num_generations=4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        told = manager(["?"] * 4, ["!"] * 4)["rewards"]
-    theirs = algo_core.compute_advantages(told, 4)
+        got = manager(["?"] * 4, ["!"] * 4)["rewards"]
+    theirs = algo_core.compute_advantages(got, 4)
     spread = {"baseline": "group", "scale": "group", "eps": 1e-6}
     mine = np.asarray(advantages(jnp.array([[1.0, 0.5, jnp.nan, 0.9]]), **spread))[0]
     alone = np.asarray(advantages(jnp.array([[1.0, 0.5, 0.9]]), **spread))[0]
     print(f"advantage of the one that abstains: Tunix {theirs[2]:.2f}, ours {mine[2]:.0f}")
-    assert told[2] == 0 and theirs[2] < -1
+    assert got[2] == 0 and theirs[2] < -1
     assert mine[2] == 0
     np.testing.assert_allclose(mine[[0, 1, 3]], alone, rtol=1e-6)
 

@@ -61,8 +61,8 @@ def test_sampler(name):
     readable_B = np.all(ids_BC != 0, axis=1)  # Tunix takes a token 0 for padding
     assert readable_B.sum() >= 2
     _, model = tunix_rollout.make_sampler(name)
-    told = tunix_rollout.teacher_forced(model, ids_BC, TEMPERATURE)
-    back = np.abs(ours.sample_logprob_BC - told)[readable_B].max()
+    got = tunix_rollout.teacher_forced(model, ids_BC, TEMPERATURE)
+    back = np.abs(ours.sample_logprob_BC - got)[readable_B].max()
     print(
         f"sampler {name}: {ids_BC.size} greedy tokens equal, their log-probs {greedy:.1e}; "
         f"of what Tunix drew {drawn:.1e}; of what we drew {back:.1e}"

@@ -129,7 +129,7 @@ def policy(model: str, temperature: float):
     return module, np.asarray(logprob)
 
 
-def told(name: str, logprob: np.ndarray) -> dict[str, Any]:
+def given_logprobs(name: str, logprob: np.ndarray) -> dict[str, Any]:
     """The log-probabilities that a case is given: of the old policy, the reference, the sampler."""
     case = case_of(name)
     old = logprob + DRIFT + noise(4, 0.3)
@@ -148,7 +148,7 @@ def inputs(name: str, start: int = 0, end: int = ROWS):
     case = case_of(name)
     module, logprob = policy(case["model"], case["temperature"])
     ids, mask = rows()
-    given = told(name, logprob)
+    given = given_logprobs(name, logprob)
     fields = ("loss_algo", "loss_agg_mode", "kl_loss_mode", "beta", "epsilon")
     config = GRPOConfig(**{key: case[key] for key in fields})
     config.temperature = case["temperature"]  # the learner does this
