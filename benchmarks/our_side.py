@@ -19,8 +19,8 @@ from grpo.algorithms.groups import Groups
 from grpo.algorithms.losses import with_token_weights
 from grpo.algorithms.presets import GRPO
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
+from grpo.training.logprobs import Logprobs, make_policy_loss
 from grpo.training.optimizer import make_optimizer
-from grpo.training.scoring import Scorer, make_policy_loss
 from grpo.training.train_step import init_state, make_train_step
 from models.config import gemma3
 from models.gemma import Gemma, init_params
@@ -74,7 +74,7 @@ def rollout_case(module: Gemma, trainable, frozen) -> Callable:
 
 def logprobs_case(module: Gemma, trainable, frozen) -> Callable:
     """Log-probabilities of given completions."""
-    scorer = Scorer(module=module, temperature=work.TEMPERATURE, with_entropy=False)
+    scorer = Logprobs(module=module, temperature=work.TEMPERATURE, with_entropy=False)
     score = jax.jit(functools.partial(scorer, completion=work.NEW))
     ids_BT = jnp.asarray(work.draw_ids(work.LENGTH))
     variables = variables_of(trainable, frozen)
@@ -83,7 +83,7 @@ def logprobs_case(module: Gemma, trainable, frozen) -> Callable:
 
 def train_case(module: Gemma, trainable, frozen, *, microbatches: int) -> Callable:
     """One update."""
-    scorer = Scorer(module=module, temperature=work.TEMPERATURE, with_entropy=False)
+    scorer = Logprobs(module=module, temperature=work.TEMPERATURE, with_entropy=False)
     ids_BT = jnp.asarray(work.draw_ids(work.LENGTH))
     mask_BT = jnp.ones_like(ids_BT)
     variables = variables_of(trainable, frozen)

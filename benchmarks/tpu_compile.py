@@ -32,8 +32,8 @@ from grpo.algorithms.distribution import Sampling
 from grpo.algorithms.groups import Groups
 from grpo.algorithms.presets import GRPO
 from grpo.rollout.sampler import decoding_params, rollout
+from grpo.training.logprobs import Logprobs, make_policy_loss
 from grpo.training.optimizer import make_optimizer
-from grpo.training.scoring import Scorer, make_policy_loss
 from grpo.training.train_step import init_state, make_train_step, update
 from models.cache import init_cache
 from models.config import LOCAL, SIZES
@@ -137,7 +137,7 @@ def update_program(
         share_BC=real_BC,
     )
     module = Gemma(CONFIG, DTYPE, DTYPE, LORA.scale, remat="full", mesh=mesh)
-    loss = make_policy_loss(Scorer(module=module, temperature=0.9, with_entropy=False), GRPO)
+    loss = make_policy_loss(Logprobs(module=module, temperature=0.9, with_entropy=False), GRPO)
     if axes == AXES:
         step = make_train_step(
             loss,

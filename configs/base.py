@@ -154,7 +154,7 @@ def grpo() -> ConfigDict:
         "max_rounds": 1,  # of sampling in an iteration, under refill
         "reference": "start",  # of this stage, or base: the model as loaded
         "entropy": True,  # is measured
-        "rewards": {},  # name -> reward(): grpo/rewards/compose.py
+        "rewards": {},  # name -> reward(): grpo/rewards/table.py
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
         "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
@@ -207,7 +207,7 @@ def loss() -> ConfigDict:
 def reward(
     weight: float, low: float, high: float, gate: str | None = None, **options
 ) -> ConfigDict:
-    """An entry of a reward table: grpo/rewards/compose.py."""
+    """An entry of a reward table: grpo/rewards/table.py."""
     entry = ConfigDict({
         "weight": weight,  # in the total; 0: only logged, or only a gate
         "low": low,  # the range of the function's values; one outside of it has failed

@@ -31,7 +31,7 @@ from configs import base
 from configs.base import sampling
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.rewards.batch import each
-from grpo.rewards.compose import REWARDS
+from grpo.rewards.table import REWARDS
 from grpo.rollout.generate import Sampler
 from grpo.storage.arrays import checkpointer, read_arrays
 from tests.small_run import launch, opened, rows, small, small_sft

@@ -15,7 +15,7 @@ from configs import base
 from grpo.pipeline import run_config
 from grpo.reporting.progress import Progress
 from grpo.rewards.batch import each
-from grpo.rewards.compose import REWARDS
+from grpo.rewards.table import REWARDS
 from grpo.rollout.generate import Sampler
 from grpo.rollout.sampler import row_keys
 from grpo.runs.policies import Policies

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from grpo.algorithms.estimates import NO_ANSWER
+from grpo.algorithms.accuracy_estimates import NO_ANSWER
 from grpo.evaluation.metrics import accuracy_metrics, sample_metrics, vote_ids
 from grpo.rewards.correct import CORRECT, correct
 

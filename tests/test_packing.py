@@ -8,7 +8,7 @@ import pytest
 
 from grpo.data.packing import Rows, one_each, packed
 from grpo.data.templates import TEMPLATES, prompt_ids, target_ids
-from grpo.training.scoring import Scorer, make_supervised_loss
+from grpo.training.logprobs import Logprobs, make_supervised_loss
 from models.gemma import Gemma
 from tests import tiny_run
 from tests.helpers import SHALLOW, shallow_params, tiny_ids
@@ -17,7 +17,7 @@ A = ([2, 5], [7, 1])
 B = ([2, 6, 6], [8, 1])
 C = ([2], [9, 1])
 D = ([2, 4], [1])
-SCORER = Scorer(module=Gemma(SHALLOW), temperature=1.0, with_entropy=False)
+SCORER = Logprobs(module=Gemma(SHALLOW), temperature=1.0, with_entropy=False)
 VARIABLES = {"params": shallow_params()}
 
 

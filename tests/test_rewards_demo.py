@@ -6,9 +6,9 @@ import re
 import pytest
 
 from grpo.rewards import demo
-from grpo.rewards.compose import reward_table, score
 from grpo.rewards.demo import cli_formatted_answer, formatted_answer
 from grpo.rewards.extract import demo_compatible
+from grpo.rewards.table import reward_table, score
 from grpo.rewards.trajectory import block
 
 R = (

@@ -23,7 +23,7 @@ OPTION = "--config.stages.grpo.rewards.shortest.options.threshold"
 def test_a_function_an_entry_and_a_line_of_a_config():
     """Nothing else, and what README shows of it."""
     text = (HERE / DIFF).read_text()
-    files = ["grpo/rewards/shortest.py", "grpo/rewards/compose.py", "configs/tiny.py"]
+    files = ["grpo/rewards/shortest.py", "grpo/rewards/table.py", "configs/tiny.py"]
     assert list(changes(DIFF)) == files
     assert len(re.findall(r"^\+(?!\+)", text, re.M)) == 21
     assert not re.findall(r"^-(?!-)", text, re.M)

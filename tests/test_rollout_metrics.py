@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from grpo.data.templates import TEMPLATES, prompt_text
-from grpo.rewards.compose import Scores
-from grpo.rollout.metrics import mean_of, rollout_metrics, rollout_rows
+from grpo.rewards.table import Scores
+from grpo.rollout.metrics import mean_of, rollout_metrics
+from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import Rollout
 
 NAN = float("nan")

@@ -15,7 +15,7 @@ from grpo.algorithms.distribution import Sampling
 from grpo.data.padding import PromptTooLongError, pad_prompts
 from grpo.rollout import sampler
 from grpo.rollout.sampler import decoding_params, rollout, row_keys
-from grpo.training.scoring import Scorer
+from grpo.training.logprobs import Logprobs
 from models.gemma import Gemma, unstack
 from models.lora import LoraConfig, init_adapter, merge
 from models.sharding import make_mesh, shardings
@@ -46,7 +46,7 @@ def roll(
 def trainer_logprob(got, temperature, dtype="float32", params=None):
     """The same completions scored by the training graph."""
     module = Gemma(SHALLOW, jnp.dtype(dtype))
-    scorer = Scorer(module=module, temperature=temperature, with_entropy=False)
+    scorer = Logprobs(module=module, temperature=temperature, with_entropy=False)
     ids, mask = got.ids_BT, got.mask_BT
     variables = {"params": shallow_params(dtype) if params is None else params}
     return np.asarray(jax.jit(scorer, static_argnums=3)(variables, ids, mask, NEW)[0])
@@ -98,7 +98,7 @@ def test_an_adapter_is_merged():
         Gemma(SHALLOW), weights, IDS, MASK, row_keys(0, "train", 0, np.arange(12)), PLAIN, NEVER,
         group=GROUP, max_new_tokens=NEW,
     )  # fmt: skip
-    scorer = Scorer(
+    scorer = Logprobs(
         module=Gemma(SHALLOW, lora_scale=lora.scale), temperature=1.0, with_entropy=False
     )
     ids, mask = got.ids_BT, got.mask_BT
@@ -131,7 +131,7 @@ def test_in_bfloat16_a_young_adapter_is_not_rounded_away():
         module, weights, IDS, MASK, row_keys(0, "train", 0, np.arange(12)), PLAIN, NEVER,
         group=GROUP, max_new_tokens=NEW,
     )  # fmt: skip
-    scorer = jax.jit(Scorer(module=module, temperature=1.0, with_entropy=False), static_argnums=3)
+    scorer = jax.jit(Logprobs(module=module, temperature=1.0, with_entropy=False), static_argnums=3)
     ids, mask = got.ids_BT, got.mask_BT
     for variables, limit in (({"params": params, "lora": big}, 2e-2), ({"params": params}, None)):
         gap = np.abs(scorer(variables, ids, mask, NEW)[0] - got.sample_logprob_BC).mean()

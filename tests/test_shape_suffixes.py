@@ -20,7 +20,7 @@ from grpo.algorithms.distribution import Sampling
 from grpo.algorithms.losses import kl_penalty, policy_loss
 from grpo.algorithms.presets import PRESETS
 from grpo.rollout.sampler import rollout, row_keys
-from grpo.training.scoring import Scorer
+from grpo.training.logprobs import Logprobs
 from models.cache import init_cache
 from models.gemma import Gemma, param_shapes, unembed
 from models.lora import LoraConfig, init_adapter
@@ -123,7 +123,7 @@ def test_rollout_and_scores():
             group=2, max_new_tokens=7,
         )  # fmt: skip
         full = got.ids_BT
-        scorer = Scorer(module=module, temperature=0.9, with_entropy=True)
+        scorer = Logprobs(module=module, temperature=0.9, with_entropy=True)
         return jax.grad(lambda params: scorer({"params": params}, full, full, 7)[0].sum())(params)
 
     with suffixes_checked() as (wrong, seen):

@@ -9,7 +9,7 @@ import pytest
 import grpo.stages.grpo
 from grpo.data.order import example_at
 from grpo.rewards.batch import each
-from grpo.rewards.compose import REWARDS
+from grpo.rewards.table import REWARDS
 from grpo.rollout.generate import Sampler, texts_of
 from tests.helpers import assert_trees_equal
 from tests.small_run import (

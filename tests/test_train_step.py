@@ -13,8 +13,8 @@ from grpo.algorithms.advantages import advantages
 from grpo.algorithms.groups import Groups
 from grpo.algorithms.losses import policy_loss
 from grpo.algorithms.metrics import Metrics
+from grpo.training.logprobs import Logprobs, make_policy_loss
 from grpo.training.optimizer import make_optimizer
-from grpo.training.scoring import Scorer, make_policy_loss
 from grpo.training.train_step import gradient, init_state, make_train_step
 from models.gemma import Gemma
 from models.lora import LoraConfig, init_adapter
@@ -47,7 +47,7 @@ def rollout_like():
     lengths = np.array([7, 1, 4, 7, 2, 0, 5, 3])
     mask = (np.arange(C)[None, :] < lengths[:, None]).astype(np.int32)
     ids, masks = np.concatenate([prompt, completion], 1), np.concatenate([prompt_mask, mask], 1)
-    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
+    scorer = Logprobs(module=MODULE, temperature=0.9, with_entropy=False)
     logprob = np.asarray(
         jax.jit(scorer, static_argnums=3)(
             {"params": shallow_params(), "lora": adapter()}, ids, masks, C
@@ -89,7 +89,7 @@ def reordered(order) -> dict:
     return {name: x[order] for name, x in rollout_like().items()}
 
 
-def all_modes_loss(scorer: Scorer):
+def all_modes_loss(scorer: Logprobs):
     """Every variant's loss from one forward pass, mixed by the batch's own coefficients.
 
     One program per cut of the batch then serves all modes.
@@ -124,7 +124,7 @@ def mixed_batch(data, name):
 def compiled(microbatches, mesh):
     """The gradient's program for a cut; batches of the same shapes share it."""
     module = dataclasses.replace(MODULE, mesh=make_mesh(*mesh) if mesh else None)
-    loss = all_modes_loss(Scorer(module=module, temperature=0.9, with_entropy=True))
+    loss = all_modes_loss(Logprobs(module=module, temperature=0.9, with_entropy=True))
 
     def run(trainable, frozen, batch):
         return gradient(loss, trainable, frozen, batch, microbatches)
@@ -214,7 +214,7 @@ def optimizer(rate=1e-2):
 def stepper(is_adapter=True, mesh=None, microbatches=2, objective=VARIANTS["grpo"]):
     """(state, frozen, step) for the shallow model."""
     module = dataclasses.replace(MODULE, mesh=mesh)
-    scorer = Scorer(module=module, temperature=0.9, with_entropy=False)
+    scorer = Logprobs(module=module, temperature=0.9, with_entropy=False)
     loss = make_policy_loss(scorer, objective)
     trainable, frozen = (adapter(), shallow_params()) if is_adapter else (shallow_params(), None)
     state = init_state(trainable, optimizer())
@@ -306,7 +306,7 @@ def test_an_update_that_is_not_finite_is_skipped_bit_by_bit(bad):
 def test_grad_norm_is_before_the_clip_and_update_norm_after():
     state, frozen, step = stepper(microbatches=1)
     batch = batch_of(VARIANTS["grpo"], rollout_like())
-    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
+    scorer = Logprobs(module=MODULE, temperature=0.9, with_entropy=False)
     grads, _ = gradient(
         make_policy_loss(scorer, VARIANTS["grpo"]),
         state.trainable, frozen, batch, 1,
@@ -330,7 +330,7 @@ def test_the_first_ratio_is_one(temperature):
     """Exactly, where the policy is its own old one; up to float32's last digits of a log-prob of
     about -10 where a forward pass told the old one and the gradient's graph the new one."""
     data, objective = dict(rollout_like()), VARIANTS["grpo"]
-    scorer = Scorer(module=MODULE, temperature=temperature, with_entropy=False)
+    scorer = Logprobs(module=MODULE, temperature=temperature, with_entropy=False)
     variables = {"params": shallow_params(), "lora": adapter()}
     data["old"] = jax.jit(scorer, static_argnums=3)(variables, data["ids"], data["mask"], C)[0]
     loss = make_policy_loss(scorer, objective)
@@ -345,7 +345,7 @@ def test_the_first_ratio_is_one(temperature):
 def test_a_second_pass_uses_the_frozen_old_policy():
     state, frozen, step = stepper()
     data = dict(rollout_like())
-    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
+    scorer = Logprobs(module=MODULE, temperature=0.9, with_entropy=False)
     variables = {"params": frozen, "lora": state.trainable}
     data["old"] = jax.jit(scorer, static_argnums=3)(variables, data["ids"], data["mask"], C)[0]
     batch = batch_of(VARIANTS["grpo"], data)
@@ -361,7 +361,7 @@ def test_the_reference_is_the_policy_without_its_adapter():
     """A fresh adapter's KL is 0, bit by bit; an update raises it."""
     fresh = init_adapter(LORA, shallow_params(), jax.random.key(0))
     data = dict(rollout_like())
-    scorer = Scorer(module=MODULE, temperature=0.9, with_entropy=False)
+    scorer = Logprobs(module=MODULE, temperature=0.9, with_entropy=False)
     score = jax.jit(scorer, static_argnums=3)
     ref = score({"params": shallow_params()}, data["ids"], data["mask"], C)[0]
     policy = score({"params": shallow_params(), "lora": fresh}, data["ids"], data["mask"], C)[0]

@@ -13,7 +13,7 @@ import pytest
 from grpo.algorithms.advantages import advantages
 from grpo.algorithms.groups import Groups
 from grpo.algorithms.objective import Objective
-from grpo.training.scoring import Scorer, make_policy_loss
+from grpo.training.logprobs import Logprobs, make_policy_loss
 from models.gemma import Gemma
 from tests.helpers import weighed
 from tests.references import tunix_layout, tunix_losses, tunix_models
@@ -92,7 +92,7 @@ def fixture() -> dict[str, np.ndarray]:
 @functools.cache
 def scorer_of(model: str, temperature: float) -> Any:
     """Our scorer, compiled for itself: once for all the losses that are put on top of it."""
-    scorer = Scorer(module=small(model)[0], temperature=temperature, with_entropy=True)
+    scorer = Logprobs(module=small(model)[0], temperature=temperature, with_entropy=True)
     return jax.jit(scorer, static_argnums=3)
 
 

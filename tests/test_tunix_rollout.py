@@ -9,7 +9,7 @@ import pytest
 
 from grpo.algorithms.distribution import Sampling
 from grpo.rollout.sampler import Rollout, decoding_params, rollout, row_keys
-from grpo.training.scoring import Scorer
+from grpo.training.logprobs import Logprobs
 from tests.references import tunix_models, tunix_rollout
 from tests.references.tunix_rollout import NEVER, NEW, SEED, STOPS, TEMPERATURE
 from tests.test_tunix_losses import small
@@ -52,7 +52,7 @@ def scored(name: str, completion_BC: np.ndarray, temperature: float) -> np.ndarr
     ids_BT = np.concatenate([prompt_BI, completion_BC], axis=1)
     mask_BT = np.concatenate([mask_BI, np.ones_like(completion_BC)], axis=1)
     scorer = jax.jit(
-        Scorer(module=module, temperature=temperature, with_entropy=False), static_argnums=3
+        Logprobs(module=module, temperature=temperature, with_entropy=False), static_argnums=3
     )
     return np.asarray(scorer({"params": params}, ids_BT, mask_BT, NEW)[0])
 

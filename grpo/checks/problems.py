@@ -19,7 +19,7 @@ from grpo.data.examples import DataError, check_columns
 from grpo.data.nearest import nearest
 from grpo.data.sources import READERS
 from grpo.rewards.batch import options_of
-from grpo.rewards.compose import REWARDS, about_options
+from grpo.rewards.table import REWARDS, about_options
 from models.config import SIZES
 
 Lines = Iterator[str]

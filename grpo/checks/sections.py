@@ -7,7 +7,7 @@ from grpo.algorithms.advantages import OVER_BATCH
 from grpo.algorithms.presets import objective_of, resolve
 from grpo.data.datasets import DEFAULT, has_split, required_splits, rows_of, sections_of
 from grpo.data.nearest import nearest
-from grpo.rewards.compose import checked, faults
+from grpo.rewards.table import checked, faults
 from models.lora import TARGETS
 
 Lines = Iterator[str]

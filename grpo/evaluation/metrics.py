@@ -7,8 +7,8 @@
     .../low, .../high  Wilson interval of 95 %
     format/strict, format/demo, length/mean, truncated
 
-and of several samples per problem pass@k and maj@k (grpo/algorithms/estimates.py), where two votes
-are the same if they are the same number.
+and of several samples per problem pass@k and maj@k (grpo/algorithms/accuracy_estimates.py), where
+two votes are the same if they are the same number.
 """
 
 import math
@@ -17,7 +17,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from grpo.algorithms.estimates import NO_ANSWER, SUBSETS, maj_at_k, pass_at_k, wilson
+from grpo.algorithms.accuracy_estimates import NO_ANSWER, SUBSETS, maj_at_k, pass_at_k, wilson
 from grpo.rewards.demo import formatted_answer
 from grpo.rewards.extract import lenient, strict
 from grpo.rewards.numbers import parse_number

@@ -1,16 +1,13 @@
-"""What is written down of an iteration's completions: metrics, and a row for each."""
+"""The metrics of an iteration's completions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from grpo.algorithms.advantages import advantage_metrics, group_metrics
 from grpo.data.examples import Example
-from grpo.data.templates import Template, prompt_text
-from grpo.rewards.compose import Scores, metrics
 from grpo.rewards.correct import CORRECT
-from grpo.rollout.generate import finish_reasons
+from grpo.rewards.table import Scores, metrics
 from grpo.rollout.sampler import Rollout
 
 
@@ -51,33 +48,3 @@ def mean_of(reports: Sequence[dict[str, float]]) -> dict[str, float]:
         return max(known) if name.endswith(("/max", "/max_abs")) else float(np.mean(known))
 
     return {name: over(name) for name in reports[0]}
-
-
-def rollout_rows(
-    where: dict[str, Any],
-    examples: Sequence[Example],
-    texts: Sequence[str],
-    rollout: Rollout,
-    scores: Scores,
-    advantage_PG: np.ndarray,
-    template: Template,
-) -> list[dict[str, Any]]:
-    """A row of rollouts.jsonl for every completion."""
-    group, reasons = advantage_PG.shape[1], finish_reasons(rollout.truncated_B)
-    advantage_B, length_B = advantage_PG.reshape(-1), np.asarray(rollout.length_B)
-    return [
-        {
-            **where,
-            "id": example["id"],
-            "group": row // group,
-            "prompt": prompt_text(example, template),
-            "gold": example["answer"],
-            "completion": texts[row],
-            "reward": {name: float(reward_B[row]) for name, reward_B in scores.rewards.items()},
-            "total": float(scores.total[row]),
-            "advantage": float(advantage_B[row]),
-            "tokens": int(length_B[row]),
-            "finish": reasons[row],
-        }
-        for row, example in enumerate(examples)
-    ]

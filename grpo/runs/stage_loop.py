@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
+from grpo.runs.resume import Resumed, cut_back, resume
 from grpo.runs.run import Run, StoppedError
 from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.program import Program
@@ -38,6 +39,9 @@ SHOWN = {  # metric -> its name in the line of progress
     "kl": "kl",
     "length/mean": "tokens",
 }
+FRESH = {
+    "iteration": 0, "update": 0, "taken": 0, "evaluated": -1, "bad_updates": 0, "bad_rewards": 0,
+}  # fmt: skip
 BEST = "accuracy/strict"  # of the running evaluation: decides which checkpoint is the best
 
 
@@ -69,22 +73,28 @@ class StageLoop:
         self.config = run.config["stages"][stage]
         self._rate = jax.jit(rate_of(self.config["optimizer"], iterations * updates))
         optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
-        state = jax.jit(functools.partial(init_state, optimizer=optimizer))(start.trainable)
-        self.state = committed(state, start.mesh)
-        self.cursor = {
-            "iteration": 0, "update": 0, "taken": 0, "evaluated": -1,
-            "bad_updates": 0, "bad_rewards": 0,
-        }  # fmt: skip
-        self.groups: Arrays = {}  # that the iteration's updates learn from, by name
-        self.seconds = 0.0  # of this stage, over all of its launches
-        self._metric: float | None = None
-        self._since = time.monotonic()
-        self._facts: dict[str, float] = {}
-        self._late: Late | None = None
         self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
         self._rollouts = run.journal("rollouts")
         self._checkpoints = run.checkpoints(stage)
-        self._resume()
+        make = jax.jit(functools.partial(init_state, optimizer=optimizer))
+        shapes = placed_shapes(jax.eval_shape(make, start.trainable), start.mesh)
+        there = resume(self._checkpoints, stage, shapes, run.progress)
+        if there is None:
+            there = Resumed(
+                committed(make(start.trainable), start.mesh), dict(FRESH), {}, 0.0, None
+            )
+        self.state: TrainState = there.state
+        self.cursor, self.seconds = there.cursor, there.seconds  # of the stage, over all launches
+        self.groups = there.groups  # that the iteration's updates learn from, by name
+        self._metric = there.metric
+        self._skipped, self.step = float(self.state.skipped), int(self.state.step)
+        cut_back(
+            stage, self.step, self.cursor, bool(self.groups),
+            metrics=self._metrics, timing=self._timing, rollouts=self._rollouts,
+        )  # fmt: skip
+        self._since = time.monotonic()
+        self._facts: dict[str, float] = {}
+        self._late: Late | None = None
 
     # Where the stage is.
 
@@ -258,35 +268,6 @@ class StageLoop:
         """Seconds that this stage has taken so far."""
         return self.seconds + time.monotonic() - self._since
 
-    def _resume(self) -> None:
-        """Goes on from the newest whole checkpoint, and cuts the journals back to it."""
-        newest = self._checkpoints.newest()
-        for line in self._checkpoints.rejected:
-            self.run.progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
-        if newest is not None:
-            wanted = shapes_of(self.state)
-            del self.state  # two states at a time may be one too many
-            self.state, extra, pending = self._checkpoints.restore(newest, wanted)
-            self.groups = pending or {}
-            self.cursor, self.seconds = extra["cursor"], extra["seconds"]
-            self._metric = extra["metric"]
-            self.run.progress.say(f"{self.stage} goes on from update {newest}")
-        self._skipped, self.step = float(self.state.skipped), int(self.state.step)
-        step, evaluated = self.step, self.cursor["evaluated"]
-
-        def is_kept(row: dict[str, Any]) -> bool:
-            if row["stage"] != self.stage:
-                return True
-            if "eval/problems" in row:
-                return row["iteration"] <= evaluated
-            return row["step"] <= step
-
-        self._metrics.keep(is_kept)
-        self._timing.keep(is_kept)
-        # Sampled at the cursor's iteration: kept if the checkpoint holds them as well.
-        last = self.iteration if self.groups else self.iteration - 1
-        self._rollouts.keep(lambda row: row["stage"] != self.stage or row["iteration"] <= last)
-
 
 def running_evaluation(config: Mapping[str, Any], policy: Policy) -> dict[str, Program]:
     """The programs of `evaluate_if_due`."""
@@ -301,9 +282,20 @@ def committed(state: TrainState, mesh: Mesh | None) -> TrainState:
     One that is committed in parts (restored parameters, fresh counters) has another signature than
     the one that an update returns, and would compile the update twice.
     """
-    return jax.device_put(state, jax.devices()[0] if mesh is None else shardings(state, mesh))
+    return jax.device_put(state, shardings_of(state, mesh))
 
 
-def shapes_of(tree: Any) -> Any:
-    """The shapes and shardings of a tree, which may then go."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+def placed_shapes(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """The shapes of a state as it will be committed."""
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        state,
+        shardings_of(state, mesh),
+    )
+
+
+def shardings_of(state: TrainState, mesh: Mesh | None) -> Any:
+    """Where every array of a state stays."""
+    if mesh is not None:
+        return shardings(state, mesh)
+    return jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grpo.algorithms.compare import compiled_comparison
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import kl_penalty, with_token_weights
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import objective_of
+from grpo.algorithms.rewards_to_advantages import compiled_advantages
 from grpo.checks.rules import (
     COUNT,
     FLAG,
@@ -38,17 +38,18 @@ from grpo.checks.rules import (
 )
 from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
 from grpo.data.templates import prompt_ids
-from grpo.rewards.compose import Entry, Scores, gated, reward_table, score, shuffled
+from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.generate import Sampler, sampling_programs, texts_of
-from grpo.rollout.metrics import rollout_metrics, rollout_rows
+from grpo.rollout.metrics import rollout_metrics
+from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import Rollout, row_keys
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.stage_loop import StageLoop, running_evaluation
 from grpo.training.batches import minibatch
+from grpo.training.logprobs import Logprobs, logprobs_of_rows, make_policy_loss
 from grpo.training.program import Program, rows_shape
-from grpo.training.scoring import Scorer, make_policy_loss, score_rows
 from grpo.training.train_step import update_program
 from models.policy import Policy
 
@@ -120,7 +121,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     stage, needs = config["stages"][name], needs_of(config["stages"][name])
     C, minibatches = stage["max_new_tokens"], stage["minibatches"]
     buckets = buckets_of(stage, config)
-    scorer = Scorer(
+    logprobs = Logprobs(
         module=policy.module,
         temperature=stage["sampling"]["temperature"],
         with_entropy=stage["entropy"],
@@ -132,7 +133,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     sampled = sampling["rollout"].eval_shape()
     programs = {
         "update": update_program(
-            make_policy_loss(scorer, needs.objective),
+            make_policy_loss(logprobs, needs.objective),
             policy,
             optimizer=stage["optimizer"],
             updates=stage["iterations"] * needs.updates,
@@ -145,9 +146,9 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     if scored:
         tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
         programs["log-probs"] = Program(
-            score_rows,
+            logprobs_of_rows,
             tuple((one.variables, x_BT, x_BT) for one in scored for x_BT in tokens),
-            {"scorer": scorer, "completion": C, "parts": stage["microbatches"] * minibatches},
+            {"logprobs": logprobs, "completion": C, "parts": stage["microbatches"] * minibatches},
         )
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, policy)
@@ -179,7 +180,7 @@ class Setting(NamedTuple):
     stage: Config
     needs: Needs
     table: dict[str, Entry]
-    compare: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_comparison
+    advantages: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
     reference: Policy | None
     programs: dict[str, Program]
 
@@ -195,7 +196,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         stage=stage,
         needs=needs,
         table=table,
-        compare=compiled_comparison(
+        advantages=compiled_advantages(
             {f: entry.weight for f, entry in table.items()},
             limit=stage["max_new_tokens"],
             objective=needs.objective,
@@ -274,10 +275,10 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 
     # (3) The log-probs of the old policy, which is the one that samples, and of the reference.
-    old_BC, ref_BC = logprobs(setting, loop.policy, rollout)
+    old_BC, ref_BC = old_and_reference(setting, loop.policy, rollout)
 
     # (4) Compare each with its group.
-    advantage_PG, spread_P1 = compared(setting, rollout, scores, old_BC, ref_BC)
+    advantage_PG, spread_P1 = advantages_of(setting, rollout, scores, old_BC, ref_BC)
     groups = groups_of(
         rollout._asdict(),
         {
@@ -295,7 +296,7 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     )
 
 
-def logprobs(setting: Setting, policy: Policy, rollout: Rollout) -> tuple[Any, Any]:
+def old_and_reference(setting: Setting, policy: Policy, rollout: Rollout) -> tuple[Any, Any]:
     """old_logprob_BC and ref_logprob_BC of the tokens as sampled; None where not needed."""
 
     def by(policy: Policy) -> jax.Array:
@@ -305,7 +306,7 @@ def logprobs(setting: Setting, policy: Policy, rollout: Rollout) -> tuple[Any, A
     return old_BC, by(setting.reference) if setting.reference is not None else None
 
 
-def compared(
+def advantages_of(
     setting: Setting, rollout: Rollout, scores: Scores, old_BC: Any, ref_BC: Any
 ) -> tuple[jax.Array, jax.Array]:
     """advantage_PG, and spread_P1: whether the rewards of a group differ."""
@@ -320,4 +321,4 @@ def compared(
         mask_BC = rollout.completion_mask_BC
         penalty_PG = by_group(kl_penalty(old_BC, ref_BC, mask_BC, objective=objective))
     length_PG = by_group(np.asarray(rollout.length_B))
-    return setting.compare(by_group(scores.total), parts, length_PG, penalty_PG)
+    return setting.advantages(by_group(scores.total), parts, length_PG, penalty_PG)

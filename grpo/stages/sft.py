@@ -23,8 +23,8 @@ from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.training.logprobs import Logprobs, make_supervised_loss
 from grpo.training.program import Program, rows_shape
-from grpo.training.scoring import Scorer, make_supervised_loss
 from grpo.training.train_step import update_program
 from models.policy import Policy
 from models.tokenizer import Tokenizer
@@ -63,10 +63,10 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 
     buckets = config["data"]["buckets"]
     batches = [batch(bucket + target, target) for bucket in buckets]
-    scorer = Scorer(module=policy.module, temperature=1.0, with_entropy=False)
+    logprobs = Logprobs(module=policy.module, temperature=1.0, with_entropy=False)
     programs = {
         "update": update_program(
-            make_supervised_loss(scorer),
+            make_supervised_loss(logprobs),
             policy,
             optimizer=stage["optimizer"],
             updates=stage["steps"],

@@ -1,1 +1,1 @@
-"""What an update is made of: scoring, the loss's batch, the optimizer, the train step."""
+"""What an update is made of: log-probs, the loss's batch, the optimizer, the train step."""

@@ -8,6 +8,7 @@
 optimizer's own count does not advance on a skipped update (train_step.py).
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -74,6 +75,11 @@ def rate_of(config: Mapping[str, Any], total_updates: int) -> optax.Schedule:
 
 def optimizer_of(config: Mapping[str, Any], total_updates: int) -> optax.GradientTransformation:
     """The optimizer that a stage's config describes, for a stage of so many updates."""
+    return _optimizer_of(total_updates, **config)
+
+
+@functools.lru_cache(maxsize=16)  # stages that are alike share a compiled update (train_step.py)
+def _optimizer_of(total_updates: int, **config: Any) -> optax.GradientTransformation:
     names = ("b1", "b2", "eps", "weight_decay", "decayed", "clip_norm")
     rest = {name: config[name] for name in names}
     return make_optimizer(learning_rate=rate_of(config, total_updates), **rest)

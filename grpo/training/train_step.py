@@ -125,9 +125,9 @@ def make_train_step(
     The state is donated. On a mesh everything has its sharding: weights and moments by the table of
     models/sharding.py, rows over `fsdp`.
     """
-    step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
     if mesh is None:
-        return jax.jit(step, donate_argnums=0)
+        return _train_step(loss, optimizer, microbatches)
+    step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
     if rows % (microbatches * mesh.shape["fsdp"]):
         raise ValueError(
             f"{rows} rows in {microbatches} microbatches do not divide by "
@@ -140,6 +140,13 @@ def make_train_step(
         in_shardings=(where, shardings(frozen, mesh), row_sharding(rows, 1, mesh)),
         out_shardings=(where, NamedSharding(mesh, P())),
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _train_step(loss: Loss, optimizer: optax.GradientTransformation, microbatches: int) -> Any:
+    """On one device stages that are alike share what is compiled."""
+    step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
+    return jax.jit(step, donate_argnums=0)
 
 
 def update_program(

@@ -16,7 +16,7 @@ from grpo.algorithms.advantages import advantages, overlong_penalty
 from grpo.algorithms.kl import KL
 from grpo.algorithms.presets import PRESETS
 from grpo.rollout.sampler import rollout, row_keys
-from grpo.training.scoring import Scorer
+from grpo.training.logprobs import Logprobs
 from models.config import SIZES
 from models.gemma import Gemma
 from tests.references import tunix_layout, tunix_losses, tunix_models, tunix_rollout
@@ -245,7 +245,9 @@ def test_gemma_2_with_left_padding_sees_another_window():
 
     weights = tunix_models.draw(shapes, 0, tunix_models.SCALE[name])
     variables = {"params": tunix_layout.params_of(name, weights)}
-    scorer = Scorer(module=Gemma(tunix_layout.config_of(name)), temperature=1.0, with_entropy=False)
+    scorer = Logprobs(
+        module=Gemma(tunix_layout.config_of(name)), temperature=1.0, with_entropy=False
+    )
 
     def mine(ids):
         return np.asarray(scorer(variables, ids, (ids != 0).astype(np.int32), 18)[0])

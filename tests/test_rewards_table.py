@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from grpo.rewards.batch import each
-from grpo.rewards.compose import REWARDS, Scores, gated, metrics, reward_table, score, shuffled
+from grpo.rewards.table import REWARDS, Scores, gated, metrics, reward_table, score, shuffled
 
 NAN = float("nan")
 R = "<reasoning>It is so.</reasoning>"

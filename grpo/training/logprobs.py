@@ -29,7 +29,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scorer:
+class Logprobs:
     """Log-probabilities as the trainer computes them, with the sampler's meaning of them."""
 
     module: Gemma
@@ -58,37 +58,39 @@ class Scorer:
         )
 
 
-def make_policy_loss(scorer: Scorer, objective: Objective) -> Loss:
+@functools.lru_cache(maxsize=16)  # stages that are alike share a compiled update (train_step.py)
+def make_policy_loss(logprobs: Logprobs, objective: Objective) -> Loss:
     """The loss that a GRPO stage brings to the train step."""
 
     def loss(trainable: Tree, frozen: Tree, groups: Groups) -> tuple[Array, Metrics]:
         completion = groups.completion_mask_BC.shape[1]
         variables = variables_of(trainable, frozen)
-        logprob_BC, entropy_BC = scorer(variables, groups.ids_BT, groups.mask_BT, completion)
+        logprob_BC, entropy_BC = logprobs(variables, groups.ids_BT, groups.mask_BT, completion)
         return policy_loss(logprob_BC, entropy_BC, groups, objective=objective)
 
     return loss
 
 
-def make_supervised_loss(scorer: Scorer) -> Loss:
+@functools.lru_cache(maxsize=16)
+def make_supervised_loss(logprobs: Logprobs) -> Loss:
     """The loss that an SFT stage brings to the train step."""
 
     def loss(trainable: Tree, frozen: Tree, rows: Rows) -> tuple[Array, Metrics]:
         completion = rows.weight_BC.shape[1]
         variables = variables_of(trainable, frozen)
-        logprob_BC, _ = scorer(variables, rows.ids_BT, rows.mask_BT, completion)
+        logprob_BC, _ = logprobs(variables, rows.ids_BT, rows.mask_BT, completion)
         return supervised_loss(logprob_BC, rows.weight_BC)
 
     return loss
 
 
-@functools.partial(jax.jit, static_argnames=("scorer", "completion", "parts"))
-def score_rows(
+@functools.partial(jax.jit, static_argnames=("logprobs", "completion", "parts"))
+def logprobs_of_rows(
     variables: dict[str, Tree],
     ids_BT: Array,
     mask_BT: Array,
     *,
-    scorer: Scorer,
+    logprobs: Logprobs,
     completion: int,
     parts: int,
 ) -> Array:
@@ -99,7 +101,7 @@ def score_rows(
         return rearrange(filled, "(b m) t -> m b t", m=parts)
 
     def one(rows: tuple[Array, Array]) -> Array:
-        return scorer(variables, *rows, completion)[0]
+        return logprobs(variables, *rows, completion)[0]
 
     logprob_MBC = jax.lax.map(one, (cut(ids_BT), cut(mask_BT)))
     return rearrange(logprob_MBC, "m b c -> (b m) c")[: ids_BT.shape[0]]

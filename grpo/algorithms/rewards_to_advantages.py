@@ -35,7 +35,7 @@ def spread(
     return jnp.any(jnp.stack(differ), axis=0)
 
 
-def compare(
+def rewards_to_advantages(
     reward_PG: Array,
     parts: Mapping[str, Array],
     weights: Mapping[str, float],
@@ -62,13 +62,13 @@ def compare(
     return advantages(reward_PG, **how)
 
 
-def compiled_comparison(
+def compiled_advantages(
     weights: Mapping[str, float], *, limit: int, objective: Objective
 ) -> Callable[..., tuple[Array, Array]]:
     """(reward_PG, parts, length_PG, penalty_PG) -> (advantage_PG, spread_P1), as one program."""
 
     def both(reward_PG: Array, parts: Mapping[str, Array], length_PG: Array, penalty_PG: Any):
-        advantage_PG = compare(
+        advantage_PG = rewards_to_advantages(
             reward_PG, parts, weights, length_PG, penalty_PG, limit=limit, objective=objective
         )
         return advantage_PG, spread(reward_PG, parts, weights, objective=objective)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.advantages import advantages, decoupled_advantages, overlong_penalty
-from grpo.algorithms.compare import compare, spread
 from grpo.algorithms.presets import GRPO, PRESETS
+from grpo.algorithms.rewards_to_advantages import rewards_to_advantages, spread
 from tests import oracle_losses
 
 NAN = float("nan")
@@ -25,7 +25,7 @@ LONG = dataclasses.replace(GRPO, overlong_buffer=0.4, overlong_penalty=2.0)
 
 def compared(objective, reward=REWARD, penalty=None, parts=PARTS, weights=WEIGHTS):
     given = None if penalty is None else jnp.asarray(penalty)
-    got = compare(
+    got = rewards_to_advantages(
         jnp.asarray(reward), {name: jnp.asarray(r) for name, r in parts.items()}, weights,
         jnp.asarray(LENGTH), given, limit=LIMIT, objective=objective,
     )  # fmt: skip

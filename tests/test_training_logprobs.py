@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from grpo.training.scoring import Scorer, score_rows
+from grpo.training.logprobs import Logprobs, logprobs_of_rows
 from models.gemma import Gemma
 from tests.helpers import SHALLOW, left_padded, shallow_params, tiny_ids
 
@@ -22,7 +22,7 @@ def rows_like(rows=5):
 @pytest.fixture(scope="module")
 def whole():
     """All rows at once."""
-    scorer = Scorer(module=Gemma(SHALLOW), temperature=0.7, with_entropy=False)
+    scorer = Logprobs(module=Gemma(SHALLOW), temperature=0.7, with_entropy=False)
     score = jax.jit(scorer, static_argnums=3)
     return scorer, np.asarray(score({"params": shallow_params()}, *rows_like(), C)[0])
 
@@ -31,8 +31,8 @@ def whole():
 def test_parts_change_nothing(whole, parts):
     """Five rows in 2 and 3 parts are uneven: what is filled up is left out again."""
     scorer, wanted = whole
-    got = score_rows(
-        {"params": shallow_params()}, *rows_like(), scorer=scorer, completion=C, parts=parts
+    got = logprobs_of_rows(
+        {"params": shallow_params()}, *rows_like(), logprobs=scorer, completion=C, parts=parts
     )
     assert got.shape == (5, C)
     np.testing.assert_allclose(got, wanted, atol=1e-5)

@@ -6,7 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from grpo.algorithms.estimates import NO_ANSWER, SUBSETS, maj_at_k, pass_at_k, subsets, wilson
+from grpo.algorithms.accuracy_estimates import (
+    NO_ANSWER,
+    SUBSETS,
+    maj_at_k,
+    pass_at_k,
+    subsets,
+    wilson,
+)
 
 Z = 1.959964  # 95%, two-sided
 
