@@ -66,7 +66,8 @@ def dataset(**fields) -> ConfigDict:
         "levels": (2,),  # of the arithmetic world
         "worked": 1.0,  # share of its solutions that show their working
         "train_examples": 2000,  # how many are made here
-        "validation_examples": 0,  # made here; or the last of the training file, which is without
+        # Made here; or the last of the training file, at most a fifth, which is trained without.
+        "validation_examples": 0,
         "test_examples": 200,  # how many are made here
         "template": "plain",  # a name in grpo/data/templates.py
         "max_prompt": 64,  # tokens; longer examples are dropped, never cut

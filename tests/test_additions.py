@@ -62,7 +62,7 @@ def test_the_stage_is_checked_lowered_and_run(tmp_path):
     copy_with("stage.diff", tree)
     (fine, lowered), wrong = map(json.loads, python(tree, "-c", CHECK).splitlines())
     assert fine == []
-    assert any(line.startswith("backwards: update: 8 rows of 56 tokens") for line in lowered)
+    assert any(line.startswith("backwards: update: 8 rows of 54 tokens") for line in lowered)
     assert [line.split(":")[0] for line in wrong] == ["stages.backwards.length=0"]
     (tree / "configs" / "toy.py").write_text(CONFIG)
     python(tree, "launch.py", "--config=configs/toy.py", "--workdir=run")

@@ -72,7 +72,7 @@ BAD_FILES = {  # name of the file and what is in it, and what is said
     "too long": (
         "a.jsonl",
         LINES.replace("+1?", "+1" * 99 + "?"),
-        "a.jsonl (train, prompts of 40): 0.0% of the examples are kept, 90.0% are needed",
+        "a.jsonl (train, prompts of 38): 0.0% of the examples are kept, 90.0% are needed",
     ),
 }
 
@@ -116,7 +116,7 @@ def test_duplicate_ids(tmp_path, capsys):
 
 def test_a_template_too_long_for_the_world(tmp_path, capsys):
     line = refused(changed({"data.template": "s3"}), tmp_path / "run", capsys)
-    assert line.startswith("arithmetic (train, prompts of 40): 0.0% of the examples are kept")
+    assert line.startswith("arithmetic (train, prompts of 38): 0.0% of the examples are kept")
 
 
 def test_too_small_a_world(tmp_path, capsys, monkeypatch):
@@ -124,7 +124,8 @@ def test_too_small_a_world(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("grpo.data.arithmetic.LEVELS", world)
     monkeypatch.setattr("grpo.data.arithmetic.NAMES", ("Ann",))
     monkeypatch.setattr("grpo.data.arithmetic.THINGS", ("apples",))
-    config = changed({"data.levels": (1,), "data.test_examples": 2000, "data.train_examples": 9})
+    numbers = {"data.validation_examples": 0, "data.test_examples": 2000, "data.train_examples": 9}
+    config = changed({"data.levels": (1,), "evaluation.split": "test", **numbers})
     line = refused(config, tmp_path / "run", capsys)
     assert line.startswith("levels=(1,): there are no 2000 different examples for 'test': ask for")
 

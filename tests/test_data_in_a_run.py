@@ -26,7 +26,7 @@ COLUMNS = {"question": "task", "answer": "result", "reasoning": "why"}
 
 def config_of(folder):
     """Supervised training on the one dataset; GRPO, and an evaluation, on the other."""
-    tasks = [{"task": f"What is {n} and 1?", "result": str(n + 1), "why": "so"} for n in range(9)]
+    tasks = [{"task": f"What is {n} and 1?", "result": str(n + 1), "why": "so"} for n in range(10)]
     (folder / "more.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
     config = small()
     config.data.update(validation_examples=3, buckets=(160,))
@@ -72,7 +72,7 @@ def run(tmp_path_factory):
 def ids_of(dataset: str, split: str, count: int) -> list[str]:
     if dataset == "data":
         return [f"arithmetic-0-{split}-{n}" for n in range(count)]
-    return [f"more:{n}" for n in range(1, 10)][slice(7) if split == "train" else slice(7, 9)]
+    return [f"more:{n}" for n in range(1, 11)][slice(8) if split == "train" else slice(8, 10)]
 
 
 def test_supervised_training_reads_the_default(run):
@@ -112,8 +112,8 @@ def test_every_dataset_is_reported_by_name(run):
         24, 3, 4,
     ]  # fmt: skip
     assert got["more"] == {
-        "source": "rows", "train/rows": 9, "train/duplicates": 0, "train/bad": [],
-        "train/kept": 1.0, "train/examples": 7, "validation/kept": 1.0, "validation/examples": 2,
+        "source": "rows", "train/rows": 10, "train/duplicates": 0, "train/bad": [],
+        "train/kept": 1.0, "train/examples": 8, "validation/kept": 1.0, "validation/examples": 2,
     }  # fmt: skip
 
 

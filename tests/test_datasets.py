@@ -103,13 +103,16 @@ def test_validation_in_a_file_of_its_own(tmp_path):
 
 def test_validation_held_out_of_the_training_file(tmp_path):
     """The last ones, so that growing files keep what was trained on; never trained on then."""
-    train, test = numbered(tmp_path, "a.jsonl", range(6)), numbered(tmp_path, "b.jsonl", (9,))
+    train, test = numbered(tmp_path, "a.jsonl", range(10)), numbered(tmp_path, "b.jsonl", (99,))
     data = data_of(source="gsm8k", train=train, test=test, validation_examples=2)
     got = load_datasets({"data": data}, 0)["data"]
-    assert [[e["answer"] for e in part] for part in got[:3]] == [[*"0123"], [*"45"], ["9"]]
+    assert [[e["answer"] for e in part] for part in got[:3]] == [[*"01234567"], [*"89"], ["99"]]
     assert load_datasets({"data": data}, 7)["data"] == got  # no seed has a say
-    with pytest.raises(DataError, match=r"a\.jsonl: validation_examples=6 of its 6 examples leave"):
-        load_dataset({**data, "validation_examples": 6}, 0)
+    assert load_dataset({**data, "validation_examples": 1}, 0).validation == got.validation[1:]
+    assert load_dataset({**data, "validation_examples": 200}, 0) == got  # a fifth at most
+    few = {**data, "train": numbered(tmp_path, "few.jsonl", range(4))}
+    with pytest.raises(DataError, match=r"few\.jsonl: of 4 examples none is held out"):
+        load_dataset(few, 0)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from tests.refusals import changed
 ROOT = pathlib.Path(__file__).parent.parent
 S, G, E = "stages.sft.", "stages.grpo.", "stages.evaluate."
 REWARDS = f"{G}rewards"
-MORE = {"more": base.dataset(source="rows", train="more.csv", max_prompt=40).to_dict()}
+MORE = {"more": base.dataset(source="rows", train="more.csv", max_prompt=38).to_dict()}
 PAIRS = {
     "pairs": base.dataset(
-        source="preferences", train="pairs.jsonl", max_prompt=40,
+        source="preferences", train="pairs.jsonl", max_prompt=38,
         columns={"question": "prompt", "chosen": "chosen", "rejected": "rejected"},
     ).to_dict()
 }  # fmt: skip
@@ -58,7 +58,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("mesh.fsdp", 1.0, "=1.0: expected an integer, at least 1"),
     ("data.strip_commas", 1, "=1: expected True or False"),
     ("model.path", 3, "=3: expected a text"),
-    ("pipeline", "sft", "='sft': expected a tuple that is not empty, such as (x,)"),
+    ("pipeline", "sft", "='sft': expected a tuple, such as (x,)"),
     ("pipeline", (), "=(): expected a tuple that is not empty, such as (x,)"),
     ("stages", 3, "=3: expected named fields, as in configs/base.py"),
     (REWARDS, None, "=None: expected named fields, as in configs/base.py"),
@@ -101,6 +101,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("stages.more", 3, ".kind=None: expected one of sft, grpo, evaluate"),
 ]
 
+NO_VALIDATION = {"data.validation_examples": 0, "evaluation.split": "test"}
 REFILL = {f"{G}dynamic_sampling": "refill", f"{G}max_rounds": 3}
 BAD_TOGETHER = [  # changes, and how the line about them begins
     (
@@ -168,7 +169,7 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
     ({"mesh.fsdp": 2, f"{S}batch": 60}, f"{S}microbatches=4: 60 rows (batch) do not divide by it"),
     (
         {"mesh.fsdp": 8, f"{G}prompts": 2},
-        f"{G}microbatches=4: 16 rows (prompts * group / minibatches) do not divide by it times "
+        f"{G}microbatches=8: 16 rows (prompts * group / minibatches) do not divide by it times "
         "mesh.fsdp=8",
     ),
     ({"mesh.fsdp": 16}, "mesh: fsdp * tp = 16 devices, here are 8"),
@@ -181,10 +182,10 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         {f"{G}lora.rank": 4, f"{G}lora.targets": "query"},
         f"{G}lora.targets='query': matches none of q, k, v, o, gate, up, down",
     ),
-    ({f"{S}packing": 79}, f"{S}packing=79: an example may have 80 tokens (max_prompt of its"),
+    ({f"{S}packing": 68}, f"{S}packing=68: an example may have 69 tokens (max_prompt of its"),
     ({f"{E}ks": (1, 16)}, f"{E}ks=(1, 16): the largest is more than samples=8"),
     ({f"{E}samples": 0, f"{E}greedy": False}, f"{E}samples=0: with greedy=False there is nothing"),
-    ({"data.buckets": (20, 60)}, "data.buckets=(20, 60): the largest must be max_prompt=40"),
+    ({"data.buckets": (20, 60)}, "data.buckets=(20, 60): the largest must be max_prompt=38"),
     ({"data.train": "a.jsonl"}, "data.train='a.jsonl': source='arithmetic' reads no file: "),
     (
         {"data.source": "gsm8k", "data.test": "a.jsonl"},
@@ -200,7 +201,10 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         "data.columns: which one is the answer?",
     ),
     ({"data.columns.answer": 3}, "data.columns.answer=3: expected a text, the name of a column"),
-    ({"data.validation": "a.csv"}, "data.validation='a.csv': source='arithmetic' reads no file"),
+    (
+        {"data.validation": "a.csv", **NO_VALIDATION},
+        "data.validation='a.csv': source='arithmetic' reads no file",
+    ),
     (
         {"data.source": "rows", "data.train": "a.csv", "data.validation": "b.csv"}
         | {"data.test": "c.csv", "data.validation_examples": 9},
@@ -210,8 +214,14 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
     ({"datasets": MORE, f"{G}data": "mroe"}, f"{G}data='mroe': is none of datasets; did you mean"),
     ({"datasets": MORE, f"{E}data": "more"}, f"{E}split='test': more has no test examples"),
     ({"evaluation.data": "more"}, f"{G}evaluation.data='more': is none of datasets"),
-    ({"evaluation.split": "validation"}, f"{G}evaluation.split='validation': data has no validat"),
-    ({f"{E}split": "validation"}, f"{E}split='validation': data has no validation examples"),
+    (
+        {**NO_VALIDATION, "evaluation.split": "validation"},
+        f"{G}evaluation.split='validation': data has no validation examples",
+    ),
+    (
+        {**NO_VALIDATION, f"{E}split": "validation"},
+        f"{E}split='validation': data has no validation examples",
+    ),
     (
         {"datasets": PAIRS, f"{S}data": "pairs"},
         f"{S}data='pairs': its rows are preferences, this stage reads examples",
@@ -226,9 +236,9 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
     ),
     (
         {"datasets": {"more": MORE["more"] | {"max_prompt": 99}}},
-        "data.buckets=(40,): the largest must be max_prompt=99",
+        "data.buckets=(38,): the largest must be max_prompt=99",
     ),
-    ({"datasets": MORE, f"{S}data": "more", f"{S}packing": 79}, f"{S}packing=79: an example may"),
+    ({"datasets": MORE, f"{S}data": "more", f"{S}packing": 68}, f"{S}packing=68: an example may"),
 ]
 
 

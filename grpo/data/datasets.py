@@ -24,6 +24,7 @@ from grpo.data.filters import keep_short, require_disjoint, require_kept
 from grpo.data.templates import TEMPLATES, Template
 
 SPLITS = ("train", "validation", "test")
+LEAST_PARTS = 5  # a training file gives at most one part in so many to validation
 DEFAULT = "data"  # the dataset of stages that name none: its section of the config, and its name
 Section = Mapping[str, Any]
 Report = dict[str, Any]
@@ -139,14 +140,15 @@ def read(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
         if data[split] is not None:
             splits[split], found = FILES[data["source"]].load(data[split], data)
             report |= {f"{split}/{key}": value for key, value in found.items()}
-    if held := data["validation_examples"]:
+    if data["validation_examples"]:
         train = splits["train"]
-        if held >= len(train):
+        first = len(train) - min(data["validation_examples"], len(train) // LEAST_PARTS)
+        if first == len(train):
             raise DataError(
-                f"{data['train']}: validation_examples={held} of its {len(train)} examples leave "
-                "none to train on"
+                f"{data['train']}: of {len(train)} examples none is held out for validation (a fifth "
+                "at most): set validation_examples to 0, or name a file"
             )
-        splits |= {"train": train[:-held], "validation": train[-held:]}
+        splits |= {"train": train[:first], "validation": train[first:]}
     return splits
 
 
