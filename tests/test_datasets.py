@@ -111,7 +111,7 @@ def test_validation_held_out_of_the_training_file(tmp_path):
     assert load_dataset({**data, "validation_examples": 1}, 0).validation == got.validation[1:]
     assert load_dataset({**data, "validation_examples": 200}, 0) == got  # a fifth at most
     few = {**data, "train": numbered(tmp_path, "few.jsonl", range(4))}
-    with pytest.raises(DataError, match=r"few\.jsonl: of 4 examples none is held out"):
+    with pytest.raises(DataError, match=r"few\.jsonl: of 4 examples none is for validation"):
         load_dataset(few, 0)
 
 

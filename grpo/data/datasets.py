@@ -145,7 +145,7 @@ def read(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
         first = len(train) - min(data["validation_examples"], len(train) // LEAST_PARTS)
         if first == len(train):
             raise DataError(
-                f"{data['train']}: of {len(train)} examples none is held out for validation, which is "
+                f"{data['train']}: of {len(train)} examples none is for validation, which is "
                 "a fifth at most: set validation_examples to 0, or name a file"
             )
         splits |= {"train": train[:first], "validation": train[first:]}
