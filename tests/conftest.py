@@ -27,22 +27,24 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Modules that run whole stages, compile large programs or start other processes.
-SLOW = {
-    "test_additions", "test_data_in_a_run", "test_demo_config", "test_distribution",
-    "test_evaluate", "test_gemma", "test_golden_iteration", "test_launch", "test_logprobs",
-    "test_policies", "test_preflight", "test_presets", "test_readme", "test_resume",
-    "test_rewards_diff", "test_rewards_hostile", "test_sampler", "test_sharding", "test_stages",
-    "test_train_step", "test_transformers", "test_trouble", "test_tunix", "test_tunix_losses",
-    "test_tunix_rollout",
-}  # fmt: skip
+# Modules that run whole stages, compile large programs or start other processes, the longest first.
+SLOW = (
+    "test_train_step", "test_sampler", "test_stages", "test_golden_iteration", "test_distribution",
+    "test_resume", "test_preflight", "test_demo_config", "test_gemma", "test_sharding",
+    "test_readme", "test_rewards_hostile", "test_additions", "test_tunix_rollout",
+    "test_transformers", "test_tunix", "test_logprobs", "test_policies", "test_tunix_losses",
+    "test_data_in_a_run", "test_evaluate", "test_launch", "test_rewards_diff", "test_trouble",
+    "test_presets",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """`-m fast`: every test of the other modules."""
+    """`-m fast`: every test of the other modules; the slow ones first, that no worker ends late."""
     for item in items:
         if item.path.stem not in SLOW and "parity" not in item.path.parts:
             item.add_marker(pytest.mark.fast)
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 
 
 def pytest_unconfigure():

@@ -59,10 +59,12 @@ def logits_of(module: Gemma, variables, ids_BT, mask_BT):
     return unembed(module.config, variables["params"], hidden_BTD)
 
 
-def greedy(config: GemmaConfig, params, prompt_BI: np.ndarray, new: int) -> np.ndarray:
-    """The most likely continuation, decoded through the cache."""
+def greedy(
+    config: GemmaConfig, params, prompt_BI: np.ndarray, new: int, capacity: int | None = None
+) -> np.ndarray:
+    """The most likely continuation, decoded through a cache of so many places, or just enough."""
     module, (batch, length) = Gemma(config), prompt_BI.shape
-    cache = init_cache(config, batch, length + new, jnp.float32)
+    cache = init_cache(config, batch, capacity or length + new, jnp.float32)
     ids, tokens = jnp.asarray(prompt_BI), []
     for _ in range(new):
         hidden_BTD, cache = hidden(module, {"params": params}, ids, jnp.ones_like(ids), cache)

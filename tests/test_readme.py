@@ -13,7 +13,7 @@ def test_from_prompts_to_an_update():
     text = (ROOT / "README.md").read_text()
     code = re.search(r"## From prompts to an update.*?```python\n(.*?)```", text, re.DOTALL)
     assert code
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code[1]], env=environment, capture_output=True, text=True
     )

@@ -61,11 +61,11 @@ def test_greedy_is_plain_greedy_decoding(family):
         Gemma(config), weights, IDS, MASK, row_keys(0, "train", 0, np.arange(8)), GREEDY, NEVER,
         group=2, max_new_tokens=NEW,
     )  # fmt: skip
-    for row in range(8):
-        prompt = IDS[row // 2][MASK[row // 2] == 1][None]
-        np.testing.assert_array_equal(
-            got.completion_ids_BC[row], greedy(config, params, prompt, NEW)[0]
-        )
+    for ids, mask, completions in zip(
+        IDS, MASK, np.reshape(got.completion_ids_BC, (4, 2, NEW)), strict=True
+    ):
+        want = greedy(config, params, ids[mask == 1][None], NEW, capacity=IDS.shape[1] + NEW)
+        np.testing.assert_array_equal(completions, np.repeat(want, 2, axis=0))
 
 
 CUTS = {"": (0, 1.0, 0.0), "top-k": (5, 1.0, 0.0), "top-p": (0, 0.8, 0.0), "min-p": (0, 1.0, 0.1)}
