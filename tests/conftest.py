@@ -31,7 +31,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SLOW = (
     "test_train_step", "test_sampler", "test_stages", "test_golden_iteration", "test_distribution",
     "test_resume", "test_preflight", "test_demo_config", "test_gemma", "test_sharding",
-    "test_readme", "test_rewards_hostile", "test_additions", "test_tunix_rollout",
+    "test_cache", "test_readme", "test_rewards_hostile", "test_lora", "test_additions",
+    "test_tunix_rollout",
     "test_transformers", "test_tunix", "test_logprobs", "test_policies", "test_tunix_losses",
     "test_data_in_a_run", "test_evaluate", "test_launch", "test_rewards_diff", "test_trouble",
     "test_presets",
