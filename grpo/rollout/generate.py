@@ -29,7 +29,7 @@ class Sampler:
 
     def __init__(self, policy: Policy, buckets: Sequence[int]):
         self._buckets = buckets
-        self._stop_ids = np.array(policy.own_tokenizer.stop_ids)
+        self._stop_ids = np.array(policy.own_tokenizer.stop_ids, np.int32)
         self._weights = decoding_program(policy)(policy.params, policy.adapter)
         self._module = decoding_module(policy, self._weights)
 
@@ -83,7 +83,7 @@ def sampling_programs(
     weights = shapes_on(policy.mesh, weights, ("tp",))
     module = decoding_module(policy, weights)
     key_B = jax.eval_shape(lambda: row_keys(0, "train", 0, jnp.arange(prompts * group)))
-    stop_ids = Shape((NUM_STOP_IDS,), jnp.dtype(int))
+    stop_ids = Shape((NUM_STOP_IDS,), jnp.dtype(jnp.int32))
     cases = []
     for bucket in buckets:
         ids_PI = Shape((prompts, bucket), jnp.dtype(jnp.int32))

@@ -62,7 +62,7 @@ def source_of(
 ) -> Source:
     """The base of a run's config; `texts` are those that a tokenizer may be trained on."""
     model = config["model"]
-    applied = {name: model[name] for name in APPLIED}
+    applied = {name: model[name] for name in APPLIED if name in model}  # older runs lack some
 
     def as_configured(load: Callable[[], Policy]) -> Callable[[], Policy]:
         return lambda: dataclasses.replace(load(), **applied)
