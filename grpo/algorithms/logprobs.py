@@ -56,18 +56,18 @@ def token_logprobs(
 
     operands = (params, jnp.asarray(temperature, jnp.float32))
     length = target_BC.shape[1]
+    values: Any
     if chunk >= length:  # all logits may be there at once: nothing has to be computed again
         values = scores(operands, hidden_BCD, target_BC)
-        return values[0], values[1] if with_entropy else None
-    padding = ((0, 0), (0, -length % chunk))
-    chunks = (
-        rearrange(
-            jnp.pad(hidden_BCD, (*padding, (0, 0))), "B (chunks C) D -> chunks B C D", C=chunk
-        ),
-        rearrange(jnp.pad(target_BC, padding), "B (chunks C) -> chunks B C", C=chunk),
-    )
-    values: Any = _by_chunk(scores, operands, *chunks)
-    values = [rearrange(value, "chunks B C -> B (chunks C)")[:, :length] for value in values]
+    else:
+        padding = ((0, 0), (0, -length % chunk))
+        hidden_BCD = jnp.pad(hidden_BCD, (*padding, (0, 0)))
+        chunks = (
+            rearrange(hidden_BCD, "B (chunks C) D -> chunks B C D", C=chunk),
+            rearrange(jnp.pad(target_BC, padding), "B (chunks C) -> chunks B C", C=chunk),
+        )
+        values = _by_chunk(scores, operands, *chunks)
+        values = [rearrange(value, "chunks B C -> B (chunks C)")[:, :length] for value in values]
     return values[0], values[1] if with_entropy else None
 
 

@@ -24,7 +24,7 @@ from grpo.data.filters import keep_short, require_disjoint, require_kept
 from grpo.data.templates import TEMPLATES, Template
 
 SPLITS = ("train", "validation", "test")
-LEAST_PARTS = 5  # a training file gives at most one part in so many to validation
+HELD_OUT = 5  # of a training file at most one example in so many is for validation
 DEFAULT = "data"  # the dataset of stages that name none: its section of the config, and its name
 Section = Mapping[str, Any]
 Report = dict[str, Any]
@@ -142,7 +142,7 @@ def read(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
             report |= {f"{split}/{key}": value for key, value in found.items()}
     if data["validation_examples"]:
         train = splits["train"]
-        first = len(train) - min(data["validation_examples"], len(train) // LEAST_PARTS)
+        first = len(train) - min(data["validation_examples"], len(train) // HELD_OUT)
         if first == len(train):
             raise DataError(
                 f"{data['train']}: of {len(train)} examples none is for validation, which is "

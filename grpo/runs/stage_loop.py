@@ -76,13 +76,13 @@ class StageLoop:
         self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
         self._rollouts = run.journal("rollouts")
         self._checkpoints = run.checkpoints(stage)
-        make = jax.jit(functools.partial(init_state, optimizer=optimizer))
+        make = functools.partial(init_state, optimizer=optimizer)
         shapes = placed_shapes(jax.eval_shape(make, start.trainable), start.mesh)
         there = resume(self._checkpoints, stage, shapes, run.progress)
         if there is None:
-            there = Resumed(
-                committed(make(start.trainable), start.mesh), dict(FRESH), {}, 0.0, None
-            )
+            where = jax.tree.map(lambda x: x.sharding, shapes)
+            state = jax.jit(make, out_shardings=where)(start.trainable)
+            there = Resumed(state, dict(FRESH), {}, 0.0, None)
         self.state: TrainState = there.state
         self.cursor, self.seconds = there.cursor, there.seconds  # of the stage, over all launches
         self.groups = there.groups  # that the iteration's updates learn from, by name
@@ -276,26 +276,16 @@ def running_evaluation(config: Mapping[str, Any], policy: Policy) -> dict[str, P
     return {f"running evaluation, {name}": program for name, program in programs.items()}
 
 
-def committed(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """The state with every array where it is to stay.
-
-    One that is committed in parts (restored parameters, fresh counters) has another signature than
-    the one that an update returns, and would compile the update twice.
-    """
-    return jax.device_put(state, shardings_of(state, mesh))
-
-
 def placed_shapes(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """The shapes of a state as it will be committed."""
+    """The shapes of a state, every array with the place where it is to stay.
+
+    A state that is committed in parts (restored parameters, fresh counters) has another signature
+    than the one that an update returns, and would compile the update twice.
+    """
+    if mesh is None:
+        where = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)
+    else:
+        where = shardings(state, mesh)
     return jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        state,
-        shardings_of(state, mesh),
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, where
     )
-
-
-def shardings_of(state: TrainState, mesh: Mesh | None) -> Any:
-    """Where every array of a state stays."""
-    if mesh is not None:
-        return shardings(state, mesh)
-    return jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), state)

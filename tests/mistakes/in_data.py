@@ -186,7 +186,7 @@ MISTAKES = [
             '{"train": train[len(train) - first :], "validation": train[: len(train) - first]}',
             "tests/test_datasets.py::test_validation_held_out_of_the_training_file"),
     Mistake("everything may be held out", DATASETS,
-            'min(data["validation_examples"], len(train) // LEAST_PARTS)', 'data["validation_examples"]',
+            'min(data["validation_examples"], len(train) // HELD_OUT)', 'data["validation_examples"]',
             "tests/test_datasets.py::test_validation_held_out_of_the_training_file"),
     Mistake("only test questions are kept out of the training", DATASETS,
             'for split in ("validation", "test"):', 'for split in ("test",):',
