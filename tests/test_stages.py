@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import grpo.stages.grpo
+import grpo.stages.sft
 from grpo.data.order import example_at
 from grpo.rewards.batch import each
 from grpo.rewards.table import REWARDS
@@ -257,3 +258,18 @@ def test_refill_ends_after_its_rounds(folder):
     _, policies = opened(groups("refill", 3), folder / "never", io.StringIO())
     assert_trees_equal(policies.end("grpo").params, policies.base.params)
     assert all(part.completion_ids_BC.shape == (P * G, C) for part in got)
+
+
+def test_an_update_is_compiled_once_and_not_again_where_a_run_goes_on(folder):
+    """Fresh, updated and restored states have one signature; a fresh adapter on trained weights."""
+    config, workdir = adapters(), folder / "once"
+    config.pipeline = ("sft", "fresh")
+    config.stages.sft.optimizer.learning_rate = 3e-2  # programs that no other test has compiled
+    config.stages.fresh.optimizer.learning_rate = 3e-2
+    with watched(stop_at("fresh update 1")):
+        assert launch(config, workdir) == 75
+    assert launch(config, workdir) == 0
+    run, policies = opened(config, workdir, io.StringIO())
+    for module, stage in ((grpo.stages.sft, "sft"), (grpo.stages.grpo, "fresh")):
+        programs = module.build(run.config, stage, policies.start(stage))
+        assert programs["update"].function._cache_size() == 1
