@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from models import Model, load_model, logits, save_hf
+from models import Policy, load_model, logits, save_hf
 from models.config import SIZES
 from models.gemma import param_shapes
 
@@ -29,7 +29,7 @@ FOLDER = flags.DEFINE_string("folder", None, "where to write (twice the weights)
 PHASE = flags.DEFINE_string("phase", None, "one phase alone, in this process")
 
 
-def random_model(size: str) -> Model:
+def random_model(size: str) -> Policy:
     """Random bfloat16 weights of a published shape, drawn leaf by leaf."""
     shapes = param_shapes(SIZES[size], jnp.bfloat16)
     leaves, structure = jax.tree.flatten(shapes)
@@ -37,7 +37,7 @@ def random_model(size: str) -> Model:
     drawn = [
         0.02 * jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
     ]
-    return Model(config=SIZES[size], params=jax.tree.unflatten(structure, drawn))
+    return Policy(config=SIZES[size], params=jax.tree.unflatten(structure, drawn))
 
 
 def written(folder: pathlib.Path) -> None:

@@ -1,5 +1,7 @@
 """What surrounds the code: licence, citation, guides; what they name is there."""
 
+import ast
+import importlib
 import pathlib
 import re
 import tomllib
@@ -7,6 +9,7 @@ import tomllib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+OURS = ("grpo", "models", "configs")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GUIDES = [
     "CONTRIBUTING.md",
@@ -68,3 +71,13 @@ def test_pre_commit_asks_what_the_gate_asks():
     gate = text_of(".ci/run")
     for words in ("ruff check", "ruff format --check", "pyright"):
         assert f"entry: {words}" in hooks and words in gate
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda f: f.stem)
+def test_a_benchmark_imports_what_is_there(file):
+    """Read from its text: what it compares with need not be installed."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+            module = importlib.import_module(str(node.module))
+            for name in node.names:
+                assert hasattr(module, name.name), f"{node.module} has no {name.name}"

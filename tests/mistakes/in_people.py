@@ -119,4 +119,7 @@ MISTAKES = [
     Mistake("the page's code on a bad batch does not run", "docs/debugging.md",
             'batch["mask_BT"][:2], strict', 'batch["masks"][:2], strict',
             "tests/test_trouble.py::test_the_page_on_debugging_runs"),
+    Mistake("a benchmark of before the renames", "benchmarks/load_export.py",
+            "from models import Policy, load_model", "from models import Model as Policy, load_model",
+            "tests/test_project.py::test_a_benchmark_imports_what_is_there"),
 ]  # fmt: skip
