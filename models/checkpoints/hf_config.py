@@ -8,9 +8,9 @@ compute is refused by name.
 """
 
 import reprlib
-from typing import Any
 
 from models.chat import jinja_template
+from models.checkpoints.fields import Fields
 from models.checkpoints.files import CheckpointError
 from models.config import GLOBAL, LOCAL, GemmaConfig, layer_kinds
 from models.tokenizer import Tokenizer
@@ -57,40 +57,11 @@ PADDED_VOCAB = {262_208: 262_144, 256_128: 256_000}
 MOST_LAYERS = 1000  # lists of this length are made before any weight is seen
 
 
-class _Fields:
-    """config.json's fields with defaults and checks; `where` names the file in errors."""
-
-    def __init__(self, data: dict, defaults: dict, where: str):
-        self.data, self.defaults, self.where = data, defaults, where
-
-    def fail(self, name: str, expected: str) -> CheckpointError:
-        found = reprlib.repr(self.data.get(name))  # long and deep values are cut short
-        return CheckpointError(f"{self.where}: {name}={found}: expected {expected}")
-
-    def get(self, name: str) -> Any:
-        return self.data.get(name, self.defaults.get(name))
-
-    def whole(self, name: str, end: int = 10**7) -> int:
-        value = self.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < end:
-            raise self.fail(name, f"a positive whole number below {end}")
-        return value
-
-    def real(self, name: str) -> float:
-        value = self.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
-            raise self.fail(name, "a positive number")
-        return float(value)
-
-    def optional(self, name: str) -> float | None:
-        return None if self.get(name) is None else self.real(name)
-
-
 def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
     """The architecture that a config.json describes."""
     model_type = data.get("model_type")
     if model_type not in tuple(MODEL_TYPES):  # which, unlike a dict, can be asked about a list
-        raise _Fields(data, {}, where).fail("model_type", f"one of {', '.join(MODEL_TYPES)}")
+        raise Fields(data, {}, where).fail("model_type", f"one of {', '.join(MODEL_TYPES)}")
     family = MODEL_TYPES[model_type]
     if model_type == "gemma3":
         text = data.get("text_config")
@@ -100,7 +71,7 @@ def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
             {**{k: data[k] for k in MUST_BE if k in data}, **text},
             f"{where}: text_config",
         )
-    fields = _Fields(data, {**COMMON, **DEFAULTS[family]}, where)
+    fields = Fields(data, {**COMMON, **DEFAULTS[family]}, where)
     for name, allowed in MUST_BE.items():
         if data.get(name) not in allowed:
             raise fields.fail(name, f"{allowed[-1]!r}, the only one supported")
@@ -136,7 +107,7 @@ def from_json(data: dict, where: str = "config.json") -> GemmaConfig:
         raise CheckpointError(f"{where}: {error}") from None
 
 
-def _kinds(fields: _Fields, family: str, num_layers: int) -> tuple[str, ...]:
+def _kinds(fields: Fields, family: str, num_layers: int) -> tuple[str, ...]:
     types = fields.data.get("layer_types")
     if types is not None:
         if not isinstance(types, list):
@@ -162,7 +133,7 @@ def _kinds(fields: _Fields, family: str, num_layers: int) -> tuple[str, ...]:
     return layer_kinds(num_layers, (LOCAL,) * (fields.whole(name) - 1) + (GLOBAL,))
 
 
-def _rope(fields: _Fields, family: str) -> tuple[float, float, float]:
+def _rope(fields: Fields, family: str) -> tuple[float, float, float]:
     """(global theta, local theta, linear scaling of global layers)."""
     rope = fields.data.get("rope_parameters")
     if rope is None:
@@ -182,14 +153,14 @@ def _rope(fields: _Fields, family: str) -> tuple[float, float, float]:
             raise fields.fail("rope_parameters", "no scaling of sliding_attention")
         defaults = fields.defaults
         local = {"rope_theta": defaults["rope_local_base_freq"], **sliding}
-        theta = _Fields(full, defaults, f"{fields.where}: rope_parameters").real("rope_theta")
-        local_theta = _Fields(local, {}, f"{fields.where}: rope_parameters").real("rope_theta")
+        theta = Fields(full, defaults, f"{fields.where}: rope_parameters").real("rope_theta")
+        local_theta = Fields(local, {}, f"{fields.where}: rope_parameters").real("rope_theta")
     if family == "gemma2" and factor != 1:
         raise CheckpointError(f"{fields.where}: rope scaling {factor}: Gemma 2 has none")
     return theta, local_theta, factor
 
 
-def _factor(fields: _Fields, name: str, rope: object) -> float:
+def _factor(fields: Fields, name: str, rope: object) -> float:
     """The linear factor of one rope description; other kinds of scaling are refused."""
     if rope is None:
         return 1.0
@@ -200,7 +171,7 @@ def _factor(fields: _Fields, name: str, rope: object) -> float:
         return 1.0
     if kind != "linear":
         raise fields.fail(name, "rope_type 'default' or 'linear'")
-    return _Fields(rope, {}, f"{fields.where}: {name}").real("factor")
+    return Fields(rope, {}, f"{fields.where}: {name}").real("factor")
 
 
 def to_json(config: GemmaConfig, dtype: str) -> dict:
