@@ -151,8 +151,8 @@ def widest(infos: Iterable[TensorInfo]) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16 if stored == {"bfloat16"} else np.float32)
 
 
-def refuse_nonfinite(values: np.ndarray, where: str) -> None:
-    """Raises if a float array holds NaN or infinity."""
+def refuse_nonfinite(values: np.ndarray, where: str, first: int = 0) -> None:
+    """Raises if a float array holds NaN or infinity; its rows are counted from `first`."""
     flat, step = values.reshape(-1), 1 << 22
     for start in range(0, flat.size, step):
         chunk = flat[start : start + step]
@@ -162,8 +162,9 @@ def refuse_nonfinite(values: np.ndarray, where: str) -> None:
         else:
             bad = ~np.isfinite(chunk)
         if bad.any():
-            place = np.unravel_index(start + int(bad.argmax()), values.shape)
-            raise CheckpointError(f"{where} is not finite at {tuple(map(int, place))}")
+            place = list(map(int, np.unravel_index(start + int(bad.argmax()), values.shape)))
+            place[:1] = [row + first for row in place[:1]]
+            raise CheckpointError(f"{where} is not finite at {tuple(place)}")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ layers), the foreign tensor's name and the pattern "theirs -> ours".
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -99,13 +99,13 @@ def compare(
 
 def build(
     shapes: Params,
-    read: Callable[[str, int | None], np.ndarray],
+    read: Callable[[str, int | None], np.ndarray | Iterator[np.ndarray]],
     mesh: Mesh | None,
 ) -> Params:
     """Parameters of the given shapes from `read(leaf, layer)`, placed on devices one by one.
 
     Largest first, so that beside the finished weights the host never holds more than one large
-    leaf.
+    leaf. `read` returns an array, or parts of one along its first axis.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     where = jax.tree.leaves(shardings(shapes, mesh)) if mesh else [None] * len(leaves)
@@ -120,10 +120,20 @@ def _read_leaf(name: str, leaf: jax.ShapeDtypeStruct, read: Callable) -> np.ndar
     host = _aligned_empty(leaf.shape, leaf.dtype)
     if name.startswith("layers/"):
         for layer in range(leaf.shape[0]):
-            host[layer] = read(name.removeprefix("layers/"), layer)
+            _fill(host[layer], read(name.removeprefix("layers/"), layer))
     else:
-        host[...] = read(name, None)
+        _fill(host, read(name, None))
     return host
+
+
+def _fill(host: np.ndarray, values: np.ndarray | Iterator[np.ndarray]) -> None:
+    if isinstance(values, np.ndarray):
+        host[...] = values
+        return
+    row = 0
+    for part in values:
+        host[row : row + len(part)] = part
+        row += len(part)
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
