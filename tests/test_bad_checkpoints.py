@@ -427,7 +427,7 @@ def test_tokenizer_of_another_model(extra, folder):
     change_config(folder, vocab_size=PIECES + extra)
     (folder / "tokenizer.model").write_bytes(PROTO)
     assert refusal(folder) == (
-        f": tokenizer.model has {PIECES} pieces, the embedding {PIECES + extra} rows; "
+        f": the tokenizer has {PIECES} pieces, the embedding {PIECES + extra} rows; "
         "they belong to different models"
     )
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from grpo.runs.policies import lora_of
 from grpo.training.program import Shape, shapes_on
-from models.checkpoints import hf
+from models.checkpoints import hf, package
 from models.config import SIZES
 from models.gemma import param_shapes
+from models.loading import find
 from models.lora import init_adapter
 from models.policy import APPLIED, Policy
 from models.sharding import make_mesh
@@ -23,13 +24,15 @@ Tree = Any
 
 
 def base_of(config: Mapping[str, Any]) -> Policy:
-    """The base of a config: of the directory's sizes if model.path is one, else of model.size."""
+    """The base of a config: of the sizes that model.path has, if that is here, or of model.size."""
     model, mesh = config["model"], config["mesh"]
     size = SIZES[model["size"]]
     if model["path"] is None:
         size = dataclasses.replace(size, vocab_size=model["vocab"])  # or a few pieces less
     elif (directory := pathlib.Path(model["path"]) / "config.json").is_file():
         size = hf.read_config(directory.parent)
+    elif package.is_named(model["path"]) or pathlib.Path(model["path"]).is_file():
+        size = find(model["path"], model["revision"]).config
     devices = make_mesh(**mesh) if mesh["fsdp"] * mesh["tp"] > 1 else None
     return Policy(
         config=size,

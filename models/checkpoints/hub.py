@@ -12,6 +12,21 @@ from models.checkpoints.files import CheckpointError
 FILES = ("*.json", "*.safetensors", "tokenizer.model")  # never a pickle
 
 
+def local_file(path: str | pathlib.Path, revision: str | None) -> pathlib.Path | None:
+    """The GGUF file that a path ends in: a local one, or `owner/name/FILE.gguf` of the Hub."""
+    file = pathlib.Path(path).expanduser()
+    if file.suffix != ".gguf" or os.path.isdir(file):
+        return None
+    if os.path.exists(file):
+        if revision is not None:
+            raise CheckpointError(f"{path}: a local file has no revision {revision!r}")
+        return file
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)/([\w.-]+)", str(path))
+    if match is None:
+        raise CheckpointError(f"{path}: no such file, and not `owner/name/FILE.gguf` of the Hub")
+    return download_file(match[1], match[2], revision)
+
+
 def local_directory(path: str | pathlib.Path, revision: str | None) -> pathlib.Path:
     """`path` if it is a directory, else the repository `owner/name` at a revision."""
     directory = pathlib.Path(path).expanduser()
@@ -36,6 +51,16 @@ def download(repo: str, revision: str | None) -> pathlib.Path:
     except Exception as error:  # of the Hub, its HTTP client, transfer service and file system
         fix = remedy(error, page=repo, local="directory")
     raise CheckpointError(f"{name}: {fix}")
+
+
+def download_file(repo: str, name: str, revision: str | None) -> pathlib.Path:
+    """One file of a repository, from the cache or the Hub."""
+    where = f"{repo}/{name}" if revision is None else f"{repo}/{name} at {revision}"
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+    except Exception as error:  # as above
+        fix = remedy(error, page=repo, local="file")
+    raise CheckpointError(f"{where}: {fix}")
 
 
 def remedy(error: Exception, page: str, local: str) -> str:
