@@ -6,6 +6,7 @@ recognised by their sizes, as llama.cpp does. Early files of Gemma 2 lack its ca
 """
 
 import dataclasses
+import reprlib
 
 from models.checkpoints.fields import Fields
 from models.checkpoints.files import CheckpointError
@@ -30,11 +31,15 @@ TABLE = "token_embd.weight"
 def from_header(header: Header) -> GemmaConfig:
     """The architecture that a header describes; the tensors are compared with it later."""
     family = header.fields.get("general.architecture")
-    if family not in tuple(PATTERNS):
-        raise header.fail(f"general.architecture={family!r}: expected one of {', '.join(PATTERNS)}")
+    if family not in tuple(PATTERNS):  # which, unlike a dict, can be asked about a list
+        raise header.fail(
+            f"general.architecture={reprlib.repr(family)}: expected one of {', '.join(PATTERNS)}"
+        )
     parts = header.fields.get("split.count", 1)
     if parts not in (0, 1):
-        raise header.fail(f"one of {parts} parts; join them with llama-gguf-split --merge")
+        raise header.fail(
+            f"one of {reprlib.repr(parts)} parts; join them with llama-gguf-split --merge"
+        )
     own = {
         name.removeprefix(f"{family}."): value
         for name, value in header.fields.items()

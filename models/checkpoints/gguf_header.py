@@ -9,10 +9,12 @@ The file may be anybody's: each length is compared with what is left of the file
 made of it, and all is checked before any weight is read.
 """
 
+import array
 import itertools
 import math
 import mmap
 import pathlib
+import reprlib
 import struct
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ NUMBERS = {
 }
 TEXT, LIST = 8, 9
 MOST = 2**22  # bytes of a text, items of a list
+MOST_NAME = 200  # bytes; ggml's own limit is 64 for tensors
 MOST_AXES = 4  # ggml's own limit
 ALIGNMENT = 32  # where general.alignment does not say
 
@@ -53,7 +56,7 @@ class Header(NamedTuple):
     """A file's fields and tensors, by name."""
 
     file: pathlib.Path
-    fields: dict[str, Any]  # lists of numbers are arrays
+    fields: dict[str, Any]  # lists of numbers are array.array
     tensors: dict[str, Tensor]
 
     def fail(self, fault: str) -> CheckpointError:
@@ -88,7 +91,7 @@ class _Reader:
         self.need(13 * num_fields + 24 * num_tensors, "its fields and tensors")
         fields: dict[str, Any] = {}
         for _ in range(num_fields):
-            name = self.text("a field's name")
+            name = self.text("a field's name", MOST_NAME)
             if name in fields:
                 raise self.fail(f"has field {name!r} twice")
             fields[name] = self.value(name, self.number("I"))
@@ -115,10 +118,10 @@ class _Reader:
         self.place += form.size
         return value
 
-    def text(self, what: str) -> str:
+    def text(self, what: str, most: int = MOST) -> str:
         length = self.number("Q")
-        if length > MOST:
-            raise self.fail(f"{what} is {length} bytes long; at most {MOST} are read")
+        if length > most:
+            raise self.fail(f"{what} is {length} bytes long; at most {most} are read")
         self.need(length, what)
         start, self.place = self.place, self.place + length
         try:
@@ -146,15 +149,16 @@ class _Reader:
         if kind not in NUMBERS:
             what = "lists, which no model needs" if kind == LIST else f"unknown type {kind}"
             raise self.fail(f"field {name!r} is a list of {what}")
-        dtype = np.dtype("<" + NUMBERS[kind])
-        self.need(dtype.itemsize * length, f"field {name!r}")
-        values = np.frombuffer(self.data, dtype, length, self.place).copy()
-        self.place += values.nbytes
+        values = array.array(NUMBERS[kind].replace("?", "B"))
+        size = values.itemsize * length
+        self.need(size, f"field {name!r}")
+        values.frombytes(self.data[self.place : self.place + size])
+        self.place += size
         return values
 
     def entry(self) -> tuple[str, list[int], int, int]:
         """A tensor's name, sizes, number of the format, offset."""
-        name = self.text("a tensor's name")
+        name = self.text("a tensor's name", MOST_NAME)
         axes = self.number("I")
         if not 0 < axes <= MOST_AXES:
             raise self.fail(f"tensor {name} has {axes} axes; 1 to {MOST_AXES} are read")
@@ -164,7 +168,7 @@ class _Reader:
     def alignment(self, fields: dict[str, Any]) -> int:
         value = fields.get("general.alignment", ALIGNMENT)
         if not isinstance(value, int) or not 0 < value <= 2**20 or value & (value - 1):
-            raise self.fail(f"general.alignment={value!r}: expected a power of two")
+            raise self.fail(f"general.alignment={reprlib.repr(value)}: expected a power of two")
         return value
 
     def tensors(self, entries: list, alignment: int) -> dict[str, Tensor]:

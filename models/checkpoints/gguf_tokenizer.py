@@ -4,11 +4,13 @@ llama.cpp's converters change what has a function: control and user-defined piec
 -1000, <unk> and all that looks like <a tag> is "control", and runs of "▁" become spaces; older ones
 leave user-defined pieces normal, with the score +0.0 that no piece of the merge list has (its first
 has -0.0). Gemma's own models have three control pieces, <unk>, bytes, pieces that were merged, and
-user-defined ones, and so has what is made here. Names stay the file's: Gemma 3's from 256,000 on are
-those of Hugging Face, which begin with <end_of_image> where the original has <unused99>. Written in
-protobuf's format by hand, field numbers as in sentencepiece_model.proto.
+user-defined ones, and so has what is made here. Names stay the file's: Gemma 3's from 256,000 on
+are those of Hugging Face, which begin with <end_of_image> where the original has <unused99>.
+Written in protobuf's format by hand, field numbers as in sentencepiece_model.proto.
 """
 
+import array
+import reprlib
 import struct
 
 import numpy as np
@@ -39,7 +41,7 @@ def _proto(header: Header) -> bytes:
     proto: list[bytes] = []
     ids: dict[tuple[int, str], int] = {}
     for i, (token, score, stored) in enumerate(zip(tokens, scores, types.tolist(), strict=True)):
-        kind = OWN_TYPES.get(token, stored)
+        kind = OWN_TYPES[token] if token in OWN_TYPES else int(stored)
         ids[kind, token] = i
         piece = _text(1, token.replace(" ", "▁")) + struct.pack("<Bf", 2 << 3 | 5, score)
         proto.append(_nested(1, piece if kind == NORMAL else piece + _whole(3, kind)))
@@ -53,11 +55,12 @@ def _lists(header: Header) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Tokens, scores and types, without the rows of padding that some files list as tokens."""
     model, tokens = (header.fields.get(f"tokenizer.ggml.{name}") for name in ("model", "tokens"))
     if model != "llama":
-        raise header.fail(f"tokenizer.ggml.model={model!r}: expected 'llama', which Gemma's is")
+        found = reprlib.repr(model)
+        raise header.fail(f"tokenizer.ggml.model={found}: expected 'llama', which Gemma's is")
     if not isinstance(tokens, list) or not tokens:
         raise header.fail("tokenizer.ggml.tokens: expected a list of texts")
-    scores = _numbers(header, "scores", np.float32, len(tokens))
-    types = _numbers(header, "token_type", np.int32, len(tokens))
+    scores = _numbers(header, "scores", "f", len(tokens))
+    types = _numbers(header, "token_type", "i", len(tokens))
     if not np.isfinite(scores).all():
         raise header.fail("tokenizer.ggml.scores: expected finite numbers")
     if not np.isin(types, range(NORMAL, BYTE + 1)).all():
@@ -66,16 +69,16 @@ def _lists(header: Header) -> tuple[list[str], np.ndarray, np.ndarray]:
     return tokens[:end], scores[:end], types[:end]
 
 
-def _numbers(header: Header, name: str, dtype: type, length: int) -> np.ndarray:
+def _numbers(header: Header, name: str, code: str, length: int) -> np.ndarray:
     """One number for each token."""
     values = header.fields.get(f"tokenizer.ggml.{name}")
-    if not isinstance(values, np.ndarray) or values.dtype != dtype:
-        raise header.fail(f"tokenizer.ggml.{name}: expected a list of {dtype.__name__}")
+    if not isinstance(values, array.array) or values.typecode != code:
+        raise header.fail(f"tokenizer.ggml.{name}: expected a list of {np.dtype(code)}")
     if len(values) != length:
         raise header.fail(
             f"tokenizer.ggml.{name} has {len(values)} items, tokenizer.ggml.tokens {length}"
         )
-    return values
+    return np.array(values)
 
 
 def _trainer(vocab_size: int, ids: dict) -> bytes:
