@@ -16,7 +16,7 @@ def base() -> ConfigDict:
         "seed": 0,  # of everything: weights, data, order, sampling
         "patience": 5,  # updates that are not finite, or batches without rewards, in a row
         "model": {
-            "path": optional(str),  # a directory or Hub repository; None: random weights
+            "path": optional(str),  # a directory, .gguf file, Hub repository, package; None: random
             "revision": optional(str),  # of a Hub repository, best a commit
             "size": "gemma3_tiny",  # of random weights and of --preflight: models/config.py
             "vocab": 512,  # pieces of the tokenizer that is trained for random weights

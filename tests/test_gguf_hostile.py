@@ -97,7 +97,7 @@ FILES = {  # what is done to a whole file, and what is said of it
     "a field less": (set_attribute("num_fields", 10), ": "),
     "a tensor more": (set_attribute("num_tensors", 99), ": "),
     "a field twice": (raw_field("tokenizer.ggml.model", value_of("text", "llama")), ": has field"),
-    "a long name": (raw_field("a" * 201, b""), ": a field's name is 201 bytes long; at most 200"),
+    "a long name": (raw_field("a" * 129, b""), ": a field's name is 129 bytes long; at most 128"),
     "an unknown type": (raw_field("a", struct.pack("<I", 13)), ": field 'a' is of unknown type 13"),
     "a huge text": (
         raw_field("a", struct.pack("<IQ", 8, HUGE)),
@@ -155,8 +155,8 @@ FILES = {  # what is done to a whole file, and what is said of it
         ": general.alignment=array('I', [32, 32, 32, 32, 32, ...]): expected",
     ),
     "a long name of a tensor": (
-        set_tensor(Q, rename="q" * 201),
-        ": a tensor's name is 201 bytes long; at most 200 are read",
+        set_tensor(Q, rename="q" * 129),
+        ": a tensor's name is 129 bytes long; at most 128 are read",
     ),
     "parts in a list": (
         set_field("split.count", "list u32", [1] * 10**5),

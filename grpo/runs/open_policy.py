@@ -2,7 +2,7 @@
 
     a checkpoint of a run     <workdir>/checkpoints/<stage>/<step>
     anything else             models/loading.py: a Hugging Face directory or Hub repository, a
-                              DeepMind checkpoint
+                              DeepMind checkpoint, a GGUF file, a package
 
 A former run's policy is made again from its own config. For the base of a run, `source_of` tells
 tokenizer and sizes before any weights are read; there a path may also be None: random weights, and

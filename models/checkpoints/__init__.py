@@ -1,1 +1,1 @@
-"""Checkpoints in and out: Hugging Face, DeepMind (orbax), PEFT."""
+"""Checkpoints in and out: Hugging Face, DeepMind (orbax), PEFT; in: GGUF, and from packages."""

@@ -38,7 +38,7 @@ NUMBERS = {
 }
 TEXT, LIST = 8, 9
 MOST = 2**22  # bytes of a text, items of a list
-MOST_NAME = 200  # bytes; ggml's own limit is 64 for tensors
+MOST_NAME = 128  # bytes; ggml's own limit is 64 for tensors
 MOST_AXES = 4  # ggml's own limit
 ALIGNMENT = 32  # where general.alignment does not say
 
