@@ -24,10 +24,11 @@ from grpo.pipeline import STAGES, print_errors, run_config
 from grpo.runs.compile_cache import keep_programs
 from grpo.tools.evaluate import only_evaluation
 from grpo.tools.preflight import preflight, pretend
+from models.checkpoints.files import CheckpointError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
-EVALUATE = flags.DEFINE_string("evaluate", None, "A checkpoint or directory to evaluate.")
+EVALUATE = flags.DEFINE_string("evaluate", None, "A checkpoint, or a path as in model.path, to evaluate.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
 PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its devices.")
 
@@ -42,7 +43,10 @@ def main(argv: list[str]) -> int:
     if CHECK.value or PREFLIGHT.value:
         if wrong := problems(config, STAGES):
             return print_errors(wrong)
-        lines = preflight(config, STAGES) if PREFLIGHT.value else ["the config is fine"]
+        try:
+            lines = preflight(config, STAGES) if PREFLIGHT.value else ["the config is fine"]
+        except CheckpointError as error:
+            return print_errors([str(error)])
         print("\n".join(lines))
         return 0
     return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))

@@ -90,9 +90,10 @@ FILES = {  # what is done to a whole file, and what is said of it
     "version 4": (set_attribute("version", b"\4\0\0\0"), ": GGUF version 4; 2 and 3 are read"),
     "version 0": (set_attribute("version", b"\0\0\0\0"), ": GGUF version 0; 2 and 3 are read"),
     "big-endian": (set_attribute("version", b"\0\0\0\3"), ": a big-endian GGUF file; only"),
-    "many fields": (set_attribute("num_fields", HUGE), ": cut off or damaged: its fields and"),
-    "four billion fields": (set_attribute("num_fields", 2**32), ": cut off or damaged: its fields"),
-    "many tensors": (set_attribute("num_tensors", 2**62), ": cut off or damaged: its fields and"),
+    "many fields": (set_attribute("num_fields", HUGE), f": 93 tensors and {HUGE} fields; at most"),
+    "four billion fields": (set_attribute("num_fields", 2**32), ": 93 tensors and 4294967296 fiel"),
+    "many tensors": (set_attribute("num_tensors", 2**62), f": {2**62} tensors and "),
+    "tensors beyond the end": (set_attribute("num_tensors", 2**16), ": "),
     "a field more": (set_attribute("num_fields", 17), ": "),
     "a field less": (set_attribute("num_fields", 10), ": "),
     "a tensor more": (set_attribute("num_tensors", 99), ": "),
@@ -105,7 +106,7 @@ FILES = {  # what is done to a whole file, and what is said of it
     ),
     "a text beyond the end": (
         raw_field("a", struct.pack("<IQ", 8, MOST)),
-        f": cut off or damaged: field 'a' take {MOST} bytes",
+        f": cut off or damaged: field 'a' needs {MOST} bytes",
     ),
     "not UTF-8": (raw_field("a", value_of("text", b"\xff\xfe")), ": field 'a' is not UTF-8"),
     "a name not UTF-8": (raw_field(b"\xff", value_of("u8", 1)), ": a field's name is not UTF-8"),
@@ -115,11 +116,11 @@ FILES = {  # what is done to a whole file, and what is said of it
     ),
     "a list beyond the end": (
         raw_field("a", list_head(10, MOST)),
-        f": cut off or damaged: field 'a' take {8 * MOST} bytes",
+        f": cut off or damaged: field 'a' needs {8 * MOST} bytes",
     ),
     "texts beyond the end": (
         raw_field("a", list_head(8, MOST)),
-        f": cut off or damaged: field 'a' take {8 * MOST} bytes",
+        f": cut off or damaged: field 'a' needs {8 * MOST} bytes",
     ),
     "a list of unknown type": (raw_field("a", list_head(77, 0)), ": field 'a' is a list of unkn"),
     "a list of lists": (nested_lists(1), ": field 'a' is a list of lists, which no model needs"),
@@ -364,7 +365,7 @@ def test_no_gguf_file_at_all(tmp_path):
         path.write_bytes(content)
         assert refusal(path) == ": not a GGUF file (it does not begin with GGUF)"
     path.write_bytes(b"GGUF")
-    assert refusal(path).startswith(": cut off or damaged: the next number take 4 bytes, 0 are")
+    assert refusal(path).startswith(": cut off or damaged: the next number needs 4 bytes, 0 are")
     with pytest.raises(CheckpointError, match=r"a\.gguf: a local file has no revision 'main'\Z"):
         load_model(path, revision="main")
 

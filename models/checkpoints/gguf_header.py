@@ -23,21 +23,10 @@ import numpy as np
 from models.checkpoints.files import CheckpointError, TensorInfo
 from models.checkpoints.gguf_blocks import FORMATS, OTHERS, Format
 
-NUMBERS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+NUMBERS = dict(enumerate("BbHhIif?")) | dict(enumerate("Qqd", start=10))  # as struct has them
 TEXT, LIST = 8, 9
 MOST = 2**22  # bytes of a text, items of a list
+MOST_ENTRIES = 2**16  # fields, tensors; the largest Gemma has 808
 MOST_NAME = 128  # bytes; ggml's own limit is 64 for tensors
 MOST_AXES = 4  # ggml's own limit
 ALIGNMENT = 32  # where general.alignment does not say
@@ -88,7 +77,10 @@ class _Reader:
     def header(self) -> Header:
         self.version()
         num_tensors, num_fields = self.number("Q"), self.number("Q")
-        self.need(13 * num_fields + 24 * num_tensors, "its fields and tensors")
+        if max(num_tensors, num_fields) > MOST_ENTRIES:
+            raise self.fail(
+                f"{num_tensors} tensors and {num_fields} fields; at most {MOST_ENTRIES} are read"
+            )
         fields: dict[str, Any] = {}
         for _ in range(num_fields):
             name = self.text("a field's name", MOST_NAME)
@@ -109,7 +101,7 @@ class _Reader:
         """Raises if fewer bytes are left."""
         left = len(self.data) - self.place
         if count > left:
-            raise self.fail(f"cut off or damaged: {what} take {count} bytes, {left} are left")
+            raise self.fail(f"cut off or damaged: {what} needs {count} bytes, {left} are left")
 
     def number(self, code: str) -> Any:
         form = struct.Struct("<" + code)
