@@ -28,7 +28,7 @@ from models.checkpoints.files import CheckpointError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
-EVALUATE = flags.DEFINE_string("evaluate", None, "A checkpoint, or a path as in model.path, to evaluate.")
+EVALUATE = flags.DEFINE_string("evaluate", None, "What to evaluate: a path as model.path.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
 PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its devices.")
 

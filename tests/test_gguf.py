@@ -236,6 +236,15 @@ def raw(original, text):
     return original._pieces.encode(text)
 
 
+def test_pieces_of_any_length(tmp_path):
+    file, _, _ = tiny_file("gemma3")
+    tokens, _, _ = llama_cpp_tokens(Tokenizer(train_tokenizer(CORPUS, 320)), "new")
+    long = ["x" * length for length in (121, 122, 130, 1000)]  # written in one or two bytes
+    file.change("tokenizer.ggml.tokens", "list text", [*tokens[:-4], *long])
+    again = gguf.read_tokenizer(read_header(file.write(tmp_path / "a.gguf")), "gemma3")
+    assert [again.decode([i]) for i in range(316, 320)] == long
+
+
 def test_rows_of_padding_that_are_listed_as_tokens(monkeypatch, tmp_path):
     file, config, _ = tiny_file("gemma3")
     original = Tokenizer(train_tokenizer(CORPUS, 320))

@@ -238,6 +238,10 @@ FILES = {  # what is done to a whole file, and what is said of it
         set_field(TOKENS, "list text", ["<pad>"] * 320),
         ": not a sentencepiece model",
     ),
+    "a long token": (
+        set_field(TOKENS, "list text", ["x" * 20_000] * 320),
+        ": not a sentencepiece model (INTERNAL: piece is too long.)",
+    ),
     "a token not UTF-8": (
         set_field(TOKENS, "list text", [b"\xc3"]),
         f": field '{TOKENS}' is not UTF-8",

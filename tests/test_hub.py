@@ -11,6 +11,7 @@ from models import load_model
 from models.checkpoints import hf
 from models.checkpoints.files import INDEX, CheckpointError
 from models.checkpoints.hub import local_directory
+from tests.gguf_files import tiny_file
 from tests.helpers import TINY3, assert_trees_equal, tiny_params
 
 REPO, TOKEN = "owner/some-name_1.0", "hf_canaryCanaryCanaryCanaryCanary"
@@ -190,3 +191,17 @@ def test_directories_are_not_looked_for_on_the_hub(monkeypatch, tmp_path):
 def test_names_that_no_repository_has(repo):
     expected = f"{repo}: no such directory, and not a name that a Hub repository can have"
     assert refusal(local_directory, repo, None) == expected
+
+
+def test_a_gguf_file_of_a_repository(snapshots, tmp_path):
+    file, config, params = tiny_file("gemma3")
+    file.write(snapshots / OTHER / "tiny.gguf")
+    model = load_model(f"{REPO}/tiny.gguf", revision="v2")
+    assert model.config == config
+    assert_trees_equal(model.params, params)
+    expected = f"{REPO}/none.gguf at v2: {NOT_CACHED.replace('local directory', 'local file')}"
+    assert refusal(load_model, f"{REPO}/none.gguf", revision="v2") == expected
+    for path in ("a.gguf", "b/a.gguf", "a/b/c/a.gguf", "../b/c.gguf", "a/b/..gguf/d.gguf"):
+        assert refusal(load_model, path) == (
+            f"{path}: no such file, and not `owner/name/FILE.gguf` of the Hub"
+        )
