@@ -202,6 +202,10 @@ FILES = {  # what is done to a whole file, and what is said of it
         set_field("gemma3.attention.sliding_window_pattern", "list bool", [True, False]),
         ": gemma3: attention.sliding_window_pattern=array('B', [1, 0]): expected 6",
     ),
+    "scores of another scale": (
+        set_field("gemma3.attention.scale", "f32", 0.5),
+        ": gemma3: attention.scale=0.5: expected none: the model's sizes say it",
+    ),
     "widths in a list": (
         set_field("gemma3.rope.dimension_count", "list u32", [16, 16]),
         ": gemma3: rope.dimension_count=array('I', [16, 16]): expected what",

@@ -88,6 +88,8 @@ def _refuse_others(fields: Fields, family: str) -> None:
     for name in ("attention.value_length", "rope.dimension_count"):
         if fields.data.get(name) not in (None, fields.get("attention.key_length")):
             raise fields.fail(name, "what attention.key_length is")
+    if fields.data.get("attention.scale") is not None:
+        raise fields.fail("attention.scale", "none: the model's sizes say it")
     if family == "gemma3" and fields.data.get("attn_logit_softcapping") is not None:
         raise fields.fail("attn_logit_softcapping", "none: Gemma 3 has no soft-capped scores")
 
