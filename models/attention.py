@@ -10,6 +10,8 @@ padded query has position -1, sees nothing and yields some finite average; a pad
 position -1 and is unseen.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -35,9 +37,36 @@ def visible(
     return visible_BTS
 
 
-def contract(equation: str, *operands: Array) -> Array:
+def contract(equation: str, x: Array, y: Array) -> Array:
     """An einsum that accumulates and returns float32, whatever its operands' dtype."""
-    return jnp.einsum(equation, *operands, preferred_element_type=jnp.float32)
+    if x.dtype == y.dtype == jnp.float32:
+        return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+    return _contract(equation, x, y)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _contract(equation: str, x: Array, y: Array) -> Array:
+    """`contract` of short floats, whose gradients are products of short floats too.
+
+    Else the float32 gradient of the result would meet the other operand: a product of two dtypes,
+    which is one of float32 on GPUs, eight times as slow, and slower than that on CPUs.
+    """
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+
+
+def _contract_forward(equation: str, x: Array, y: Array):
+    return _contract(equation, x, y), (x, y)
+
+
+def _contract_backward(equation: str, operands: tuple[Array, Array], grad: Array):
+    (x, y), (of_x, of_y, of_out) = operands, equation.replace("->", ",").split(",")
+    short = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    grad_x = short(f"{of_out},{of_y}->{of_x}", grad.astype(y.dtype), y)
+    grad_y = short(f"{of_out},{of_x}->{of_y}", grad.astype(x.dtype), x)
+    return grad_x.astype(x.dtype), grad_y.astype(y.dtype)
+
+
+_contract.defvjp(_contract_forward, _contract_backward)
 
 
 def softcap(x: Array, cap: float | None) -> Array:

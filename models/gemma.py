@@ -167,9 +167,13 @@ def unstack(params: Params) -> Params:
 
 def unembed(config: GemmaConfig, params: Params, hidden_BTD: Array) -> Array:
     """logits_BTV in float32, from the same table that embeds."""
-    table_VD = params["embedder"]["table"].astype(hidden_BTD.dtype)
-    logits_BTV = contract("BTD,VD->BTV", hidden_BTD, table_VD)
-    return softcap(logits_BTV, config.logit_softcap)
+    return logits_by(config, params["embedder"]["table"], hidden_BTD)
+
+
+def logits_by(config: GemmaConfig, table_VD: Array, hidden: Array) -> Array:
+    """The logits [..., V] of hidden states [..., D] for the rows of a table, or for some of them."""
+    logits = contract("...D,VD->...V", hidden, table_VD.astype(hidden.dtype))
+    return softcap(logits, config.logit_softcap)
 
 
 def init_params(config: GemmaConfig, key: Array, dtype: Any) -> Params:

@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from models.attention import ATTENTION
+from models.attention import ATTENTION, contract
 from models.cache import LayerCache, extend
 from models.config import GemmaConfig
 
@@ -70,7 +70,7 @@ class Linear(nn.Module):
     def __call__(self, x: Array) -> Array:
         def dot(x, w, axes):
             w = w.reshape(math.prod(w.shape[:axes]), -1).astype(x.dtype)
-            return jnp.dot(x, w, preferred_element_type=jnp.float32)
+            return contract("BI,IO->BO", x, w)
 
         w = self.param("w", init_weight, self.shape, self.param_dtype)
         batch, outputs = x.shape[: -self.num_inputs], self.shape[self.num_inputs :]

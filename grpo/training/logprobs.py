@@ -21,7 +21,7 @@ from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
 from grpo.data.packing import Rows
 from grpo.training.train_step import Loss
-from models.gemma import Gemma, unembed
+from models.gemma import Gemma, logits_by
 from models.policy import variables_of
 
 Array = jax.Array
@@ -35,6 +35,7 @@ class Logprobs:
     module: Gemma
     temperature: float  # the sampler's
     with_entropy: bool
+    entropy_learns: bool = False  # the entropy has a gradient
 
     def __call__(
         self, variables: dict[str, Tree], ids_BT: Array, mask_BT: Array, completion: int
@@ -44,23 +45,28 @@ class Logprobs:
         The state at position t - 1 scores token t, so the last one scores nothing.
         """
         hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
-        mesh = self.module.mesh
-        rows, parts = ids_BT.shape[0], mesh.shape["fsdp"] if mesh else 1
-        rows = rows // parts if rows % parts == 0 else rows  # on one device
+        table_VD = variables["params"]["embedder"]["table"]
+        mesh, parts = self.module.mesh, {}
+        if mesh is not None:
+            parts["row_parts"] = mesh.shape["fsdp"] if len(ids_BT) % mesh.shape["fsdp"] == 0 else 1
+            parts["table_parts"] = mesh.shape["tp"] if len(table_VD) % mesh.shape["tp"] == 0 else 1
         return token_logprobs(
-            functools.partial(unembed, self.module.config),
-            {"embedder": variables["params"]["embedder"]},
+            functools.partial(logits_by, self.module.config),
+            table_VD,
             hidden_BTD[:, -completion - 1 : -1],
             ids_BT[:, -completion:],
+            None if mesh else mask_BT[:, -completion:],
             temperature=self.temperature,
-            chunk=chunk_size(rows, self.module.config.vocab_size),
             with_entropy=self.with_entropy,
+            entropy_learns=self.entropy_learns,
+            **parts,
         )
 
 
 @functools.lru_cache(maxsize=16)  # stages that are alike share a compiled update (train_step.py)
 def make_policy_loss(logprobs: Logprobs, objective: Objective) -> Loss:
     """The loss that a GRPO stage brings to the train step."""
+    logprobs = dataclasses.replace(logprobs, entropy_learns=bool(objective.entropy_coef))
 
     def loss(trainable: Tree, frozen: Tree, groups: Groups) -> tuple[Array, Metrics]:
         completion = groups.completion_mask_BC.shape[1]
