@@ -84,6 +84,13 @@ def section_of(config: Mapping[str, Any], name: str | None) -> Section:
     return sections_of(config)[name or DEFAULT]
 
 
+def buckets_for(config: Mapping[str, Any], name: str | None) -> tuple[int, ...]:
+    """The buckets that prompts of a dataset may need: none beyond the first that holds them all."""
+    buckets, longest = config[DEFAULT]["buckets"], section_of(config, name)["max_prompt"]
+    smaller = sorted(bucket for bucket in buckets if bucket < longest)
+    return (*smaller, min(bucket for bucket in buckets if bucket >= longest))
+
+
 def rows_of(data: Section) -> str:
     """What the rows of a dataset are: examples or preferences."""
     return "examples" if data["source"] == "arithmetic" else FILES[data["source"]].rows
