@@ -211,7 +211,7 @@ def test_what_is_held_out_is_no_shot(tmp_path, place):
     held = written(tmp_path, "held.jsonl", [{"q": " 1? ", "a": "1", "why": "so"}])
     sections = {
         "data": data_of(train_examples=5, test_examples=2),
-        "few": with_shots(tmp_path, 2, "so", "thus", "hence"),
+        "few": with_shots(tmp_path, 2, "so", "thus", "hence", "then"),
     }
     if place == "test of the other":
         train = numbered(tmp_path, "b.jsonl", (8,))
