@@ -70,7 +70,10 @@ def dataset(**fields) -> ConfigDict:
         "validation_examples": 0,
         "test_examples": 200,  # how many are made here
         "template": "plain",  # a name in grpo/data/templates.py
-        "max_prompt": 64,  # tokens; longer examples are dropped, never cut
+        # Worked training examples that stand before each question, as earlier turns of the
+        # conversation: the first ones, which are then not trained on.
+        "shots": 0,
+        "max_prompt": 64,  # tokens, shots among them; longer examples are dropped, never cut
         "min_kept": 0.9,  # smallest share of examples that may be left
     })  # fmt: skip
     for name, value in fields.items():
@@ -224,7 +227,7 @@ def evaluate() -> ConfigDict:
     """Accuracy on examples: grpo/stages/evaluate.py."""
     return ConfigDict({
         "kind": "evaluate",
-        "data": optional(str),
+        "data": optional(str),  # such as a further dataset() with shots, beside one without
         "split": "test",  # or validation, train
         "policies": ("base",),  # the ends of stages to compare; base: the model as loaded
         "examples": optional(int),  # how many of the split; None: all

@@ -119,6 +119,30 @@ def test_a_template_too_long_for_the_world(tmp_path, capsys):
     assert line.startswith("arithmetic (train, prompts of 38): 0.0% of the examples are kept")
 
 
+def test_shots_too_long_for_a_prompt(tmp_path, capsys):
+    line = refused(changed({"data.shots": 2}), tmp_path / "run", capsys)
+    assert line.startswith("arithmetic (train, prompts of 38 with 2 shots): 0.0% of the examples")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.train_examples": 3}, "stages.sft.data: every train example of data is a shot"),
+        (
+            {"evaluation.split": "train", "data.train_examples": 3, "pipeline": ("grpo",)},
+            "stages.grpo.data: every train example of data is a shot",
+        ),
+        (
+            {"data.train_examples": 3, "pipeline": ("evaluate",), "stages.evaluate.split": "train"}
+            | {"stages.evaluate.policies": ("base",)},
+            "stages.evaluate.data: every train example of data is a shot",
+        ),
+    ],
+)
+def test_nothing_left_to_read_beside_the_shots(tmp_path, capsys, changes, said):
+    assert refused(changed({"data.shots": 3, **changes}), tmp_path / "run", capsys) == said
+
+
 def test_too_small_a_world(tmp_path, capsys, monkeypatch):
     world = {1: {"steps": 1, "operations": "+-", "largest": 4}}
     monkeypatch.setattr("grpo.data.arithmetic.LEVELS", world)

@@ -4,9 +4,16 @@ import json
 
 import pytest
 
+import grpo.data.packing
+import grpo.rollout.generate
 import grpo.runs.stage_loop
 import grpo.stages.sft
 from configs import base
+from grpo.data.datasets import load_datasets
+from grpo.data.padding import pad_prompts
+from grpo.pipeline import STAGES
+from grpo.runs.setup import texts_of
+from grpo.tools.shapes import base_of, start_of
 from tests.small_run import (
     C,
     G,
@@ -20,6 +27,7 @@ from tests.small_run import (
     workshop,
 )
 
+SHORT, LONG = 160, 320  # the buckets; prompts with shots need the long one
 ASKED = "Solve the problem step by step."  # the other template begins so
 COLUMNS = {"question": "task", "answer": "result", "reasoning": "why"}
 
@@ -29,10 +37,14 @@ def config_of(folder):
     tasks = [{"task": f"What is {n} and 1?", "result": str(n + 1), "why": "so"} for n in range(10)]
     (folder / "more.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
     config = small()
-    config.data.update(validation_examples=3, buckets=(160,))
+    config.data.update(validation_examples=3, buckets=(SHORT, LONG))
     config.datasets.more = base.dataset(
         source="rows", train=str(folder / "more.jsonl"), columns=COLUMNS, validation_examples=2,
-        template="reasoning_tags", max_prompt=160,
+        template="reasoning_tags", max_prompt=SHORT,
+    )  # fmt: skip
+    config.datasets.few = base.dataset(
+        train_examples=24, validation_examples=3, test_examples=4, levels=(1,), shots=4,
+        max_prompt=LONG,
     )  # fmt: skip
     config.evaluation.split = "validation"
     config.stages.sft, config.stages.grpo = small_sft(), small_grpo()
@@ -43,14 +55,16 @@ def config_of(folder):
     config.stages.evaluate.update(data="more", split="validation", policies=("grpo",))
     config.stages.trained = small_evaluate()
     config.stages.trained.update(split="train", policies=("sft",), examples=2)
-    config.pipeline = ("sft", "trained", "grpo", "evaluate")
+    config.stages.few_shot = small_evaluate()
+    config.stages.few_shot.update(data="few", policies=("base",))
+    config.pipeline = ("sft", "trained", "grpo", "evaluate", "few_shot")
     return config
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The directory of a run; what was learnt from, and what was measured while it went."""
-    folder, learnt, measured = tmp_path_factory.mktemp("data"), [], []
+    """The directory of a run; what was learnt from, measured while it went; widths of prompts."""
+    folder, learnt, measured, widths = tmp_path_factory.mktemp("data"), [], [], []
     prompt_ids = grpo.stages.sft.prompt_ids
     evaluate = grpo.runs.stage_loop.evaluate_greedy
 
@@ -62,11 +76,18 @@ def run(tmp_path_factory):
         measured.append(([e["id"] for e in examples], setting.template["instruction"]))
         return evaluate(policy, examples, setting, **sizes)
 
+    def seen_widths(prompts, buckets):
+        padded = pad_prompts(prompts, buckets)
+        widths.append(padded[0].shape[1])
+        return padded
+
     with workshop(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(grpo.stages.sft, "prompt_ids", seen_prompt)
         patch.setattr(grpo.runs.stage_loop, "evaluate_greedy", seen_evaluation)
+        patch.setattr(grpo.data.packing, "pad_prompts", seen_widths)
+        patch.setattr(grpo.rollout.generate, "pad_prompts", seen_widths)
         assert launch(config_of(folder), folder / "run") == 0
-    return folder / "run", learnt, measured
+    return folder / "run", learnt, measured, widths
 
 
 def ids_of(dataset: str, split: str, count: int) -> list[str]:
@@ -76,7 +97,7 @@ def ids_of(dataset: str, split: str, count: int) -> list[str]:
 
 
 def test_supervised_training_reads_the_default(run):
-    _, learnt, _ = run
+    _, learnt, *_ = run
     assert len(learnt) == 2
     assert all(name in ids_of("data", "train", 24) and not text for name, text in learnt)
 
@@ -107,10 +128,12 @@ def test_evaluations_are_on_the_split_they_name(run):
 
 def test_every_dataset_is_reported_by_name(run):
     got = json.loads((run[0] / "data.json").read_text())
-    assert list(got) == ["data", "more"]
+    assert list(got) == ["data", "few", "more"]
     assert [got["data"][f"{part}/examples"] for part in ("train", "validation", "test")] == [
         24, 3, 4,
     ]  # fmt: skip
+    assert got["few"]["shots"] == ids_of("data", "train", 4)
+    assert [got["few"][f"{part}/examples"] for part in ("train", "test")] == [20, 4]
     assert got["more"] == {
         "source": "rows", "train/rows": 10, "train/duplicates": 0, "train/bad": [],
         "train/kept": 1.0, "train/examples": 8, "validation/kept": 1.0, "validation/examples": 2,
@@ -118,4 +141,62 @@ def test_every_dataset_is_reported_by_name(run):
 
 
 def test_the_summary_says_what_was_measured(run):
-    assert "accuracy on validation problems" in (run[0] / "summary.md").read_text()
+    text = (run[0] / "summary.md").read_text()
+    assert "accuracy on validation problems" in text
+    assert "On the test split of few, with 4 worked examples before each question." in text
+
+
+def test_shots_stand_before_the_questions_of_their_dataset_alone(run):
+    """The same test problems as those of the default; rows show the question by itself."""
+    folder, *_, widths = run
+    measured = rows(folder / "evaluations", "few_shot")
+    assert [row["id"] for row in measured] == ids_of("data", "test", 4)
+    assert all("<answer>" not in row["question"] for row in measured)
+    assert widths[-2:] == [LONG] * 2 and set(widths[:-2]) == {SHORT}  # 4 problems, 2 at a time
+
+
+def test_a_tokenizer_is_trained_on_the_same_texts_with_shots_and_without():
+    sections = {f"{n} shots": base.dataset(train_examples=9, shots=n).to_dict() for n in (0, 2, 9)}
+    without, *others = (texts_of(dataset) for dataset in load_datasets(sections, 3).values())
+    assert len(without) == 9 and others == [without] * 2
+
+
+def test_only_stages_of_long_prompts_have_programs_for_them(tmp_path):
+    """Rounds of refill, which are padded to the longest bucket, are to that of their dataset."""
+    config = config_of(tmp_path)
+    config.stages.refill = refill = config.stages.grpo.copy_and_resolve_references()
+    refill.update(dynamic_sampling="refill", max_rounds=2)
+    refill.loss.kl_coef = 0.04
+    config = config.to_dict()
+    base_policy, found = base_of(config), {}
+    for name in ("sft", "trained", "grpo", "refill", "few_shot"):
+        stage = config["stages"][name]
+        programs = STAGES[stage["kind"]].build(config, name, start_of(base_policy, stage))
+        found[name] = {
+            tuple(widths_of(program))
+            for what, program in programs.items()
+            if "decoding weights" not in what
+        }
+    target, new = SHORT + config["stages"]["sft"]["max_target"], SHORT + C
+    assert found == {
+        "sft": {(target,), (SHORT,)}, "trained": {(SHORT,)}, "grpo": {(new,), (SHORT,)},
+        "refill": {(new,), (SHORT,)}, "few_shot": {(SHORT, LONG)},
+    }  # fmt: skip
+
+
+def test_running_evaluations_have_programs_for_what_they_read(tmp_path):
+    """Of a dataset with longer prompts than the stage learns from, and of the stage's own."""
+    config = config_of(tmp_path).to_dict()
+    start, found = base_of(config), []
+    for data in (None, "few"):
+        config["evaluation"]["data"] = data
+        programs = STAGES["grpo"].build(config, "grpo", start)
+        found.append(tuple(widths_of(programs["running evaluation, rollout"])))
+    assert found == [(SHORT,), (SHORT, LONG)]
+
+
+def widths_of(program):
+    """The columns of what each case of a program reads: of a batch, or of prompts."""
+    for case in program.cases:
+        ids = case[2] if not hasattr(case[2], "ids_BT") else case[2].ids_BT
+        yield ids.shape[1]

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from configs import base
-from grpo.data.datasets import Dataset, drop_long, has_split, load_dataset, load_datasets
+from grpo.data.datasets import (
+    Dataset,
+    buckets_for,
+    drop_long,
+    has_split,
+    load_dataset,
+    load_datasets,
+    reads_of,
+)
 from grpo.data.examples import DataError
 from grpo.data.templates import TEMPLATES
 
@@ -164,6 +172,89 @@ def test_several_datasets_have_templates_and_reports_of_their_own(tmp_path):
     }  # fmt: skip
 
 
+COLUMNS = {"question": "q", "answer": "a", "reasoning": "why"}
+
+
+def asked(folder, name, *whys):
+    """A file of questions, with a worked solution where there is one."""
+    rows = [{"q": f"{n}?", "a": str(n), "why": why} for n, why in enumerate(whys)]
+    return written(folder, name, rows)
+
+
+def with_shots(folder, shots, *whys, **changes):
+    train = asked(folder, "a.jsonl", *whys)
+    return data_of(source="rows", train=train, columns=COLUMNS, shots=shots, **changes)
+
+
+def test_shots_are_the_first_worked_examples_and_not_trained_on(tmp_path):
+    got = load_datasets({"data": with_shots(tmp_path, 2, None, "so", "thus", "hence", None)}, 0)
+    data = got["data"]
+    assert [shot["reasoning"] for shot in data.template["shots"]] == ["so", "thus"]
+    assert [example["question"] for example in data.train] == ["0?", "3?", "4?"]
+    assert data.report["shots"] == ["a:2", "a:3"] and data.report["train/rows"] == 5
+    assert {**data.template, "shots": ()} == {**TEMPLATES["plain"], "shots": ()}
+    assert load_datasets({"data": with_shots(tmp_path, 2, "so", "thus")}, 0)["data"].train == []
+
+
+def test_too_few_worked_examples(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_datasets({"data": with_shots(tmp_path, 2, "so", None, None)}, 0)
+    assert str(caught.value) == (
+        f"{tmp_path}/a.jsonl: 1 of 3 training examples have a worked solution, shots=2 are to be "
+        "shown"
+    )
+
+
+@pytest.mark.parametrize("place", ["test", "test of the other", "validation"])
+def test_what_is_held_out_is_no_shot(tmp_path, place):
+    """In whichever dataset it is held out."""
+    held = written(tmp_path, "held.jsonl", [{"q": " 1? ", "a": "1", "why": "so"}])
+    sections = {
+        "data": data_of(train_examples=5, test_examples=2),
+        "few": with_shots(tmp_path, 2, "so", "thus", "hence", "then"),
+    }
+    if place == "test of the other":
+        train = numbered(tmp_path, "b.jsonl", (8,))
+        sections["data"] = data_of(source="rows", train=train, test=held)
+        sections["data"]["columns"] = COLUMNS | {"reasoning": "a"}
+        written(tmp_path, "b.jsonl", [{"q": "8?", "a": "8"}])
+    else:
+        sections["few"][place] = held
+    with pytest.raises(DataError, match=r"held\.jsonl: 1 \w+ questions are among the training one"):
+        load_datasets(sections, 0)
+
+
+def test_the_same_world_with_shots():
+    """The same problems are asked of both; the shots are worked examples of the training."""
+    sections = {
+        "data": data_of(train_examples=30, test_examples=20, validation_examples=3),
+        "few": data_of(train_examples=30, test_examples=20, validation_examples=3, shots=4),
+    }
+    data, few = load_datasets(sections, 7).values()
+    assert few.test == data.test and "shots" not in data.template
+    assert few.template["shots"] == data.train[:4] and few.train == data.train[4:]
+    held = {example["problem"] for example in (*data.test, *data.validation)}
+    assert not held & {shot["problem"] for shot in few.template["shots"]}
+
+
+def test_only_the_buckets_that_prompts_may_need():
+    config = {
+        "data": data_of(max_prompt=39) | {"buckets": (400, 39, 20, 100)},
+        "datasets": {"few": data_of(max_prompt=400), "between": data_of(max_prompt=40)},
+    }
+    assert buckets_for(config, None) == buckets_for(config, "data") == (20, 39)
+    assert buckets_for(config, "few") == (20, 39, 100, 400)
+    assert buckets_for(config, "between") == (20, 39, 100)
+
+
+def test_what_a_stage_reads():
+    config = base.base().to_dict() | {"datasets": {"few": data_of()}}
+    assert reads_of(base.evaluate().to_dict(), config) == [("", "data", "test")]
+    trains = base.grpo().to_dict() | {"data": "few"}
+    assert reads_of(trains, config) == [("", "few", "train"), ("evaluation.", "few", "test")]
+    assert reads_of(trains | {"evaluate_every": 0}, config) == [("", "few", "train")]
+
+
 def test_preferences(tmp_path):
     rows = [{"prompt": "Hi", "chosen": word, "rejected": "no"} for word in ("a", "b", "a")]
     columns = {"question": "prompt", "chosen": "chosen", "rejected": "rejected"}
@@ -215,6 +306,13 @@ def test_long_validation_examples_are_dropped_too():
     data = data_of(source="rows", train="/x/a.jsonl", test="/x/b.jsonl", max_prompt=4)
     with pytest.raises(DataError, match=r"^a\.jsonl \(validation, prompts of 4\): 50\.0%"):
         drop_long(two, length_of, data)
+
+
+def test_shots_count_in_a_prompt_and_are_named_where_it_is_too_long():
+    with pytest.raises(
+        DataError, match=r"^arithmetic \(train, prompts of 4 with 2 shots\): 50\.0%"
+    ):
+        drop_long(dataset(3, 5), length_of, data_of(max_prompt=4, shots=2))
 
 
 def test_too_few_are_left():

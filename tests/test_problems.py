@@ -96,6 +96,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("datasets.data", base.dataset().to_dict(), ": expected another name, of letters, digits"),
     ("datasets.more", base.dataset(max_promt=3).to_dict(), ".max_promt: unknown field; did you m"),
     ("datasets.more", base.dataset(source="row").to_dict(), ".source='row': expected one of arit"),
+    ("data.shots", -1, "=-1: expected an integer, at least 0"),
     ("data.validation_examples", -1, "=-1: expected an integer, at least 0"),
     ("evaluation.split", "valid", "='valid': expected one of train, validation, test; did you me"),
     ("stages.more", 3, ".kind=None: expected one of sft, grpo, evaluate"),
@@ -237,6 +238,15 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
     (
         {"datasets": {"more": MORE["more"] | {"max_prompt": 99}}},
         "data.buckets=(38,): the largest must be max_prompt=99",
+    ),
+    ({"data.shots": 6001}, "data.shots=6001: only train_examples=6000 are made"),
+    (
+        {"datasets": {"more": MORE["more"] | {"shots": 2}}},
+        "datasets.more.shots=2: columns.reasoning is missing: name the column of worked solutions",
+    ),
+    (
+        {"datasets": {"pairs": PAIRS["pairs"] | {"shots": 2}}},
+        "datasets.pairs.shots=2: preferences have no worked solutions to show: set it to 0",
     ),
     ({"datasets": MORE, f"{S}data": "more", f"{S}packing": 68}, f"{S}packing=68: an example may"),
 ]

@@ -5,7 +5,14 @@ import json
 import pytest
 
 from configs import base
-from grpo.reporting.summary import accuracy_table, curves, samples, seconds_of, summary
+from grpo.reporting.summary import (
+    accuracy_table,
+    curves,
+    measured_on,
+    samples,
+    seconds_of,
+    summary,
+)
 from grpo.storage.journal import Journal, read_journal
 from tests import tiny_run
 
@@ -139,6 +146,19 @@ def test_a_stage_without_running_evaluations_still_takes_its_time(run):
     rows = [row for row in rows if row["stage"] != "rl" or "loss" in row]
     found = {one.name: [*one.x] for one in curves(run.config, rows)}
     assert found == {"sft": [5, 10], "more": [45, 60], "side": [30, 50]}
+
+
+def test_what_was_measured_is_said_where_it_is_not_the_default(run):
+    config = run.config
+    assert measured_on(config, "check") == ""
+    config["datasets"]["few"] = base.dataset(shots=4).to_dict()
+    stage = config["stages"]["check"]
+    stage |= {"split": "validation"}
+    assert measured_on(config, "check") == "On the validation split of data."
+    stage |= {"data": "few", "split": "test"}
+    wanted = "On the test split of few, with 4 worked examples before each question."
+    assert measured_on(config, "check") == wanted
+    assert f"## check\n\n{wanted}\n\n| after" in summary(config, run.workdir)
 
 
 def test_the_summary(run):

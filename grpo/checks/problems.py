@@ -14,7 +14,7 @@ import jax
 
 from grpo.checks.rules import COMMON, DATASET, OF_TYPE, REWARD, TEXT, Rule, one_of
 from grpo.checks.sections import about_reading
-from grpo.data.datasets import DEFAULT, FILES, SPLITS, required_splits, sections_of
+from grpo.data.datasets import DEFAULT, FILES, SPLITS, required_splits, rows_of, sections_of
 from grpo.data.examples import DataError, check_columns
 from grpo.data.nearest import nearest
 from grpo.data.sources import READERS
@@ -133,7 +133,7 @@ def dataset_fields(name: str, data: Any) -> Lines:
 
 
 def about_data(name: str, data: Mapping) -> Lines:
-    """Files for what is read, none for what is made, columns for what a row needs."""
+    """Files for what is read, none for what is made, columns for what a row needs, shots."""
     source = data["source"]
     for split in SPLITS:
         path = data[split]
@@ -148,6 +148,7 @@ def about_data(name: str, data: Mapping) -> Lines:
             f"validation_examples={data['validation_examples']}: of a file of their own all are "
             "taken: set it to 0, or validation to None"
         )
+    yield from about_shots(data)
     for ours, column in data["columns"].items():
         if wrong := TEXT(column):
             yield f"columns.{ours}={column!r}: {wrong}, the name of a column"
@@ -156,6 +157,19 @@ def about_data(name: str, data: Mapping) -> Lines:
             check_columns(data["columns"], FILES[source].required, FILES[source].optional)
         except DataError as error:
             yield str(error)
+
+
+def about_shots(data: Mapping) -> Lines:
+    """Worked solutions to show, where that is known without the files."""
+    shots, source = data["shots"], data["source"]
+    if not shots:
+        return
+    if source == "arithmetic" and shots > data["train_examples"]:
+        yield f"shots={shots}: only train_examples={data['train_examples']} are made"
+    elif rows_of(data) != "examples":
+        yield f"shots={shots}: {rows_of(data)} have no worked solutions to show: set it to 0"
+    elif source == "rows" and "reasoning" not in data["columns"]:
+        yield f"shots={shots}: columns.reasoning is missing: name the column of worked solutions"
 
 
 def about_buckets(config: Mapping) -> Lines:

@@ -105,6 +105,7 @@ DATASET: dict[str, Rule] = {
     "validation_examples": FROM_0,
     "test_examples": COUNT,
     "template": one_of(*TEMPLATES),
+    "shots": FROM_0,
     "max_prompt": COUNT,
     "min_kept": SHARE,
 }

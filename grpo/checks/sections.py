@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from grpo.algorithms.advantages import OVER_BATCH
 from grpo.algorithms.presets import objective_of, resolve
-from grpo.data.datasets import DEFAULT, has_split, required_splits, rows_of, sections_of
+from grpo.data.datasets import has_split, reads_of, required_splits, rows_of, sections_of
 from grpo.data.nearest import nearest
 from grpo.rewards.table import checked, faults
 from models.lora import TARGETS
@@ -15,12 +15,8 @@ Lines = Iterator[str]
 
 def about_reading(stage: Mapping, config: Mapping) -> Lines:
     """The datasets that a stage reads exist, with the splits it reads, of rows that it can read."""
-    evaluation, datasets = config["evaluation"], sections_of(config)
-    own = stage.get("data") or DEFAULT
-    reads = [("", own, stage.get("split", "train"))]
-    if own in datasets and stage.get("evaluate_every"):
-        reads.append(("evaluation.", evaluation["data"] or own, evaluation["split"]))
-    for section, name, split in reads:
+    datasets = sections_of(config)
+    for section, name, split in reads_of(stage, config):
         if name not in datasets:
             yield f"{section}data={name!r}: is none of datasets{nearest(name, datasets)}"
         elif (rows := rows_of(datasets[name])) != "examples":

@@ -11,6 +11,9 @@
 Validation examples stand in a file of their own, or are made here of problems of their own, or are
 the last ones of the training file, which is then trained on without them. No question that is held
 out is trained on, in whichever dataset it stands; nor is a validation question in the test.
+
+Shots are the first training examples with a worked solution, shown before every question of their
+dataset and taken off what is trained on there: no prompt shows its own question, nor one held out.
 """
 
 import pathlib
@@ -84,6 +87,22 @@ def section_of(config: Mapping[str, Any], name: str | None) -> Section:
     return sections_of(config)[name or DEFAULT]
 
 
+def reads_of(stage: Section, config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What a stage reads: the section that says so, "" or "evaluation.", a dataset, a split."""
+    evaluation, own = config["evaluation"], stage.get("data") or DEFAULT
+    reads = [("", own, stage.get("split", "train"))]
+    if own in sections_of(config) and stage.get("evaluate_every"):
+        reads.append(("evaluation.", evaluation["data"] or own, evaluation["split"]))
+    return reads
+
+
+def buckets_for(config: Mapping[str, Any], name: str | None) -> tuple[int, ...]:
+    """The buckets that prompts of a dataset may need: none beyond the first that holds them all."""
+    buckets, longest = config[DEFAULT]["buckets"], section_of(config, name)["max_prompt"]
+    smaller = sorted(bucket for bucket in buckets if bucket < longest)
+    return (*smaller, min(bucket for bucket in buckets if bucket >= longest))
+
+
 def rows_of(data: Section) -> str:
     """What the rows of a dataset are: examples or preferences."""
     return "examples" if data["source"] == "arithmetic" else FILES[data["source"]].rows
@@ -112,7 +131,7 @@ def load_datasets(sections: Mapping[str, Section], seed: int) -> dict[str, Datas
                 require_disjoint(dataset.train, getattr(held, split), file, split, among)
         file = file_of(sections[name], "test")
         require_disjoint(held.validation, held.test, file, "test", "the validation ones")
-    return loaded
+    return {name: with_shots(dataset, sections[name]) for name, dataset in loaded.items()}
 
 
 def load_dataset(data: Section, seed: int) -> Dataset:
@@ -120,6 +139,25 @@ def load_dataset(data: Section, seed: int) -> Dataset:
     report: Report = {"source": data["source"]}
     load = made if data["source"] == "arithmetic" else read
     return Dataset(**load(data, seed, report), template=TEMPLATES[data["template"]], report=report)
+
+
+def with_shots(dataset: Dataset, data: Section) -> Dataset:
+    """The dataset with its shots in the template, and not among the training examples."""
+    if not data["shots"]:
+        return dataset
+    worked = [example for example in dataset.train if example["reasoning"]]
+    shots = worked[: data["shots"]]
+    if len(shots) < data["shots"]:
+        raise DataError(
+            f"{file_of(data, 'train')}: {len(worked)} of {len(dataset.train)} training examples "
+            f"have a worked solution, shots={data['shots']} are to be shown"
+        )
+    ids = [example["id"] for example in shots]
+    return dataset._replace(
+        train=[example for example in dataset.train if example["id"] not in ids],
+        template={**dataset.template, "shots": shots},
+        report={**dataset.report, "shots": ids},
+    )
 
 
 def made(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
@@ -161,12 +199,13 @@ def file_of(data: Section, split: str) -> str:
 def drop_long(dataset: Dataset, length_of: Callable[[Example], int], data: Section) -> Dataset:
     """The examples whose prompts fit, and their share; too small a share is an error."""
     kept, report = {}, dict(dataset.report)
+    limit = f"{data['max_prompt']}" + (f" with {data['shots']} shots" if data["shots"] else "")
     for split in SPLITS:
         kept[split] = examples = getattr(dataset, split)
         if not examples:
             continue
         kept[split], ratio = keep_short(examples, length_of, data["max_prompt"])
         name = pathlib.Path(file_of(data, split)).name
-        require_kept(ratio, data["min_kept"], f"{name} ({split}, prompts of {data['max_prompt']})")
+        require_kept(ratio, data["min_kept"], f"{name} ({split}, prompts of {limit})")
         report |= {f"{split}/kept": ratio, f"{split}/examples": len(kept[split])}
     return dataset._replace(**kept, report=report)

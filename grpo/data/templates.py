@@ -5,6 +5,11 @@ A template is data:
     instruction   what stands before the question in the user's turn, or ""
     model_line    how the model's turn begins, after <start_of_turn>
     target        what the model is to write there
+    shots         worked examples that stand before the question; a dataset adds its own
+
+A shot is an earlier exchange of the same conversation: its question put as any other is, with the
+instruction, and its target as what the model wrote. So the prompt with shots is the prompt without
+them, and before it, for each shot, its own prompt, its target and the end of that turn.
 
 `s1_kaggle` and `s1_repo` are, byte for byte, the prompts of Tunix's GRPO demo: as it ran on Kaggle
 (google-tunix 0.1.3), where the newline after "model" is missing and so is the model's to write, and
@@ -19,7 +24,7 @@ from grpo.data.examples import DataError, Example
 from models.chat import encode_chat, render
 from models.tokenizer import START_OF_TURN, Tokenizer
 
-Template = dict[str, str]
+Template = dict[str, Any]
 
 LINES = "<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 ONE_LINE = "<reasoning>{reasoning}</reasoning><answer>{answer}</answer>"
@@ -65,9 +70,18 @@ TEMPLATES: dict[str, Template] = {
 
 
 def prompt_messages(example: Example, template: Template) -> list[dict[str, Any]]:
-    """The conversation that asks an example's question."""
+    """The conversation that asks an example's question, with the shots as earlier turns."""
+    messages = []
+    for shot in template.get("shots", ()):
+        answered = {"role": "assistant", "content": target_text(shot, template)}
+        messages += [asked(shot, template), answered]
+    return [*messages, asked(example, template)]
+
+
+def asked(example: Example, template: Template) -> dict[str, Any]:
+    """The turn that asks one question."""
     parts = [part for part in (template["instruction"], example["question"]) if part]
-    return [{"role": "user", "content": "\n\n".join(parts)}]
+    return {"role": "user", "content": "\n\n".join(parts)}
 
 
 def prompt_text(example: Example, template: Template) -> str:
@@ -78,7 +92,7 @@ def prompt_text(example: Example, template: Template) -> str:
 
 
 def prompt_ids(tokenizer: Tokenizer, example: Example, template: Template) -> list[int]:
-    """The ids of `prompt_text` after <bos>; a question cannot end its turn, whatever it says."""
+    """The ids of `prompt_text` after <bos>; no example can end its turn, whatever it says."""
     ids = encode_chat(tokenizer, prompt_messages(example, template), reply=False)
     return [*ids, tokenizer.start_of_turn_id, *tokenizer.encode(template["model_line"], bos=False)]
 

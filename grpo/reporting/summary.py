@@ -28,6 +28,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
         if (workdir / "evaluations" / f"{name}.json").exists():
             parts += [
                 f"## {name}",
+                measured_on(config, name),
                 accuracy_table(config, workdir, name, seconds),
                 samples(config, workdir, name),
             ]
@@ -47,6 +48,17 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
     lines = [f"- `{workdir / file}`: {what}" for file, what in places
              if (workdir / file).exists()]  # fmt: skip
     return "\n\n".join([*(part for part in parts if part), "\n".join(lines)]) + "\n"
+
+
+def measured_on(config: Config, name: str) -> str:
+    """What an evaluation stage asked, where that is not the test of `data`, without shots."""
+    stage = config["stages"][name]
+    data = config["datasets"][stage["data"]] if stage["data"] else config["data"]
+    where, shots = (stage["data"] or "data", stage["split"]), data["shots"]
+    if where == ("data", "test") and not shots:
+        return ""
+    before = f", with {shots} worked examples before each question" if shots else ""
+    return f"On the {where[1]} split of {where[0]}{before}."
 
 
 def seconds_of(workdir: pathlib.Path) -> dict[str, float]:

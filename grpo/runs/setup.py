@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, sections_of
+from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, reads_of, sections_of
+from grpo.data.examples import DataError
 from grpo.data.templates import prompt_ids, prompt_text, target_text
 from grpo.reporting.progress import Progress
 from grpo.runs.open_policy import source_of
@@ -26,6 +27,7 @@ def set_up(
     """The run of a config, and its policies."""
     sections = sections_of(config)
     loaded = load_datasets(sections, config["seed"])
+    require_left(config, loaded)
     devices = config["mesh"]["fsdp"] * config["mesh"]["tp"]
     mesh = make_mesh(**config["mesh"]) if devices > 1 else None
 
@@ -54,11 +56,11 @@ def set_up(
 
 
 def texts_of(dataset: Dataset) -> list[str]:
-    """Prompts, with their solutions where there are any."""
-    template = dataset.template
+    """Prompts, with their solutions where there are any; a shot stands there once."""
+    shots, template = dataset.template.get("shots", ()), {**dataset.template, "shots": ()}
     return [
         prompt_text(e, template) + (target_text(e, template) if e.get("reasoning") else "")
-        for e in dataset.train[:MOST_TEXTS]
+        for e in [*shots, *dataset.train][:MOST_TEXTS]
     ]
 
 
@@ -67,7 +69,18 @@ def fitting(dataset: Dataset, data: Mapping[str, Any], tokenizer: Tokenizer) -> 
     return drop_long(dataset, lambda e: len(prompt_ids(tokenizer, e, dataset.template)), data)
 
 
+def require_left(config: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> None:
+    """Refuses stages that read a training split of which every example is a shot."""
+    for name in config["pipeline"]:
+        for section, data, split in reads_of(config["stages"][name], config):
+            if not getattr(datasets[data], split):
+                raise DataError(
+                    f"stages.{name}.{section}data: every {split} example of {data} is a shot"
+                )
+
+
 def counts(dataset: Dataset) -> str:
     """How many examples there are."""
     sizes = {split: len(getattr(dataset, split)) for split in SPLITS}
-    return ", ".join(f"{size} {split}" for split, size in sizes.items() if size)
+    sizes["shots"] = len(dataset.template.get("shots", ()))
+    return ", ".join(f"{size} {what}" for what, size in sizes.items() if size)

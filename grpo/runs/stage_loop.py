@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from grpo.data.datasets import buckets_for
 from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
 from grpo.runs.resume import Resumed, cut_back, resume
 from grpo.runs.run import Run, StoppedError
@@ -269,10 +270,12 @@ class StageLoop:
         return self.seconds + time.monotonic() - self._since
 
 
-def running_evaluation(config: Mapping[str, Any], policy: Policy) -> dict[str, Program]:
+def running_evaluation(config: Mapping[str, Any], stage: str, policy: Policy) -> dict[str, Program]:
     """The programs of `evaluate_if_due`."""
-    sizes = {name: config["evaluation"][name] for name in ("examples", "batch", "max_new_tokens")}
-    programs = greedy_programs(policy, config["data"]["buckets"], **sizes)
+    evaluation = config["evaluation"]
+    sizes = {field: evaluation[field] for field in ("examples", "batch", "max_new_tokens")}
+    buckets = buckets_for(config, evaluation["data"] or config["stages"][stage]["data"])
+    programs = greedy_programs(policy, buckets, **sizes)
     return {f"running evaluation, {name}": program for name, program in programs.items()}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from grpo.checks.rules import COUNT, FLAG, FROM_0, SAMPLING, TEXT, one_of, optional, several
-from grpo.data.datasets import SPLITS
+from grpo.data.datasets import SPLITS, buckets_for
 from grpo.data.examples import Example
 from grpo.evaluation.evaluate import (
     Rows,
@@ -54,7 +54,8 @@ def check(stage: Config, config: Config) -> Iterator[str]:
 
 def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     """The rollouts of a policy; those of the others are the same where adapters are merged."""
-    stage, buckets = config["stages"][name], config["data"]["buckets"]
+    stage = config["stages"][name]
+    buckets = buckets_for(config, stage["data"])
     batch, C = stage["batch"], stage["max_new_tokens"]
     programs: dict[str, Program] = {}
     if stage["greedy"]:

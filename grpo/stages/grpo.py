@@ -37,6 +37,7 @@ from grpo.checks.rules import (
     one_of,
 )
 from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
+from grpo.data.datasets import buckets_for
 from grpo.data.templates import prompt_ids
 from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
@@ -112,7 +113,7 @@ def needs_of(stage: Config) -> Needs:
 
 def buckets_of(stage: Config, config: Config) -> tuple[int, ...]:
     """Rounds of one iteration stand side by side: all of them need the same number of columns."""
-    buckets = tuple(config["data"]["buckets"])
+    buckets = buckets_for(config, stage["data"])
     return buckets if stage["max_rounds"] == 1 else (max(buckets),)
 
 
@@ -151,7 +152,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
             {"logprobs": logprobs, "completion": C, "parts": stage["microbatches"] * minibatches},
         )
     if stage["evaluate_every"]:
-        programs |= running_evaluation(config, policy)
+        programs |= running_evaluation(config, name, policy)
     return programs
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from grpo.checks.rules import COUNT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
-from grpo.data.datasets import section_of
+from grpo.data.datasets import buckets_for, section_of
 from grpo.data.examples import Example
 from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
@@ -61,7 +61,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
         tokens_BT = rows_shape(mesh, jnp.int32, rows, T)
         return Rows(tokens_BT, tokens_BT, rows_shape(mesh, jnp.float32, rows, C))
 
-    buckets = config["data"]["buckets"]
+    buckets = buckets_for(config, stage["data"])
     batches = [batch(bucket + target, target) for bucket in buckets]
     logprobs = Logprobs(module=policy.module, temperature=1.0, with_entropy=False)
     programs = {
@@ -75,7 +75,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
         )
     }
     if stage["evaluate_every"]:
-        programs |= running_evaluation(config, policy)
+        programs |= running_evaluation(config, name, policy)
     return programs
 
 
