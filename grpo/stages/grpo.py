@@ -126,6 +126,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
         module=policy.module,
         temperature=stage["sampling"]["temperature"],
         with_entropy=stage["entropy"],
+        entropy_learns=bool(needs.objective.entropy_coef),
     )
     sampling = sampling_programs(
         policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],

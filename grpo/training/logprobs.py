@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from grpo.algorithms.groups import Groups
-from grpo.algorithms.logprobs import chunk_size, token_logprobs
+from grpo.algorithms.logprobs import token_logprobs
 from grpo.algorithms.losses import policy_loss, supervised_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
@@ -35,7 +35,7 @@ class Logprobs:
     module: Gemma
     temperature: float  # the sampler's
     with_entropy: bool
-    entropy_learns: bool = False  # the entropy has a gradient
+    entropy_learns: bool = True  # else it is only measured, which costs less
 
     def __call__(
         self, variables: dict[str, Tree], ids_BT: Array, mask_BT: Array, completion: int
@@ -66,7 +66,6 @@ class Logprobs:
 @functools.lru_cache(maxsize=16)  # stages that are alike share a compiled update (train_step.py)
 def make_policy_loss(logprobs: Logprobs, objective: Objective) -> Loss:
     """The loss that a GRPO stage brings to the train step."""
-    logprobs = dataclasses.replace(logprobs, entropy_learns=bool(objective.entropy_coef))
 
     def loss(trainable: Tree, frozen: Tree, groups: Groups) -> tuple[Array, Metrics]:
         completion = groups.completion_mask_BC.shape[1]
