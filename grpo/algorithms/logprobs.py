@@ -1,57 +1,27 @@
 """Log-probabilities of given tokens over a large vocabulary, never holding [B, T, V].
 
-    logprob_n = z_n[target] - log Σ_v exp z_nv      z = logits / T: distribution.py
-    entropy_n = log Σ_v exp z_nv - Σ_v π_nv z_nv    π = softmax z
+    logprob_BC[b, c] = log π(target_BC[b, c])       π and its temperature: distribution.py
+    entropy_BC[b, c] = -Σ_v π(v) log π(v)
 
-The sums over the vocabulary are made a tile of W rows of the embedding table at a time, relative to
-the largest z so far, as attention sums over keys (arXiv:2205.14135). What the gradient needs is one
-more sum of that walk,
-
-    ∂ logprob_n / ∂ h_n = ∂ z_n[target] / ∂ h_n - Σ_v π_nv ∂ z_nv / ∂ h_n
-
-a row of D numbers per token, whatever the loss makes of the log-probability. The gradient for the
-table does depend on the loss: a second walk makes the tiles' logits again, and disappears from the
-program where the table is frozen.
-
-Where a mask says which tokens count, these are moved together and go through in blocks; the blocks
-that remain have no token that counts, and nothing is computed for them.
+Where the logits of all positions fit, they are made. Elsewhere the vocabulary is walked in tiles
+(vocabulary.py), and of the tokens only those that count go through: they are moved together, and
+for the blocks of tokens that remain nothing is computed.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
 from grpo.algorithms.distribution import logprob_of, temper
+from grpo.algorithms.vocabulary import Walk, scores
 
 Array = jax.Array
-Unembed = Callable[[Array, Array], Array]  # (table_VD, hidden [..., D]) -> logits [..., V]
+Unembed = Callable[[Array, Array], Array]  # (table [V, D], hidden [..., D]) -> logits [..., V]
 AT_ONCE = 2**24  # logits on one device that need no walk: 64 MiB of float32
 TILE = 2**22  # logits of a block of tokens and a tile of the vocabulary
 BLOCK = 256  # tokens of a block
-
-
-class Walk(NamedTuple):
-    """How a vocabulary is walked, and what for."""
-
-    unembed: Unembed
-    tile: int  # rows of the table at a time: W
-    shards: int  # parts in which the devices hold the table; each is walked where it is
-    with_entropy: bool
-    entropy_learns: bool  # the entropy has a gradient
-
-
-class Sums(NamedTuple):
-    """Sums over the vocabulary seen so far, all but the first times exp(-largest)."""
-
-    largest_N: Array
-    exp_N: Array  # Σ exp z
-    z_exp_N: Array | None  # Σ z exp z
-    slope_ND: Array | None  # Σ exp z ∂z/∂h
-    z_slope_ND: Array | None  # Σ z exp z ∂z/∂h
 
 
 def tile_width(tokens: int, vocab_size: int) -> int:
@@ -86,232 +56,33 @@ def token_logprobs(
     in `row_parts` and the table in `table_parts`; there every token goes through.
     """
     (B, C), V = target_BC.shape, table_VD.shape[0]
-    if B * C * V <= at_once * row_parts * table_parts:
+    if at_once * row_parts * table_parts >= B * C * V:
         z_BCV = temper(unembed(table_VD, hidden_BCD), temperature)
         return logprob_of(z_BCV, target_BC), entropy_of(z_BCV) if with_entropy else None
     hidden_ND, target_N = hidden_BCD.reshape(B * C, -1), target_BC.reshape(B * C)
     together = mask_BC is not None and row_parts * table_parts == 1
     block = block if together else B * C
     width = min(tile or tile_width(block // row_parts, V), V // table_parts)
-    walk = Walk(unembed, width, table_parts, with_entropy, with_entropy and entropy_learns)
+    walk = Walk(
+        unembed, temperature, width, table_parts, with_entropy, with_entropy and entropy_learns
+    )
     if not together:
         one_block = hidden_ND[None], target_N[None]
-        scores = _scores(walk, temperature, table_VD, *one_block, jnp.int32(1))
-        scores = jax.tree.map(lambda x: x.reshape(B, C), scores)
+        found = scores(walk, table_VD, *one_block, jnp.int32(1))
+        found = jax.tree.map(lambda x: x.reshape(B, C), found)
     else:
         counts_N = mask_BC.reshape(B * C) > 0
         order_N = jnp.argsort(~counts_N, stable=True)
         place_N = jnp.argsort(order_N)
         blocks = [_in_blocks(x[order_N], block) for x in (hidden_ND, target_N)]
         filled = -(-jnp.sum(counts_N) // block)
-        scores = _scores(walk, temperature, table_VD, *blocks, filled)
-        scores = jax.tree.map(lambda x: x.reshape(-1)[place_N].reshape(B, C), scores)
-        scores = jax.tree.map(lambda x: jnp.where(mask_BC > 0, x, 0.0), scores)
-    return scores.logprob_N, scores.entropy_N
+        found = scores(walk, table_VD, *blocks, filled)
+        found = jax.tree.map(lambda x: x.reshape(-1)[place_N].reshape(B, C), found)
+        found = jax.tree.map(lambda x: jnp.where(mask_BC > 0, x, 0.0), found)
+    return found.logprob_N, found.entropy_N
 
 
 def _in_blocks(x: Array, block: int) -> Array:
     """x [N, ...] as [blocks, block, ...], filled up with zeros."""
     padding = ((0, -x.shape[0] % block),) + ((0, 0),) * (x.ndim - 1)
     return rearrange(jnp.pad(x, padding), "(m n) ... -> m n ...", n=block)
-
-
-def _walk(walk: Walk, temperature: float, table_VD: Array, h_ND: Array, slopes: bool) -> Sums:
-    """The sums over all rows of a table, or of a shard of it."""
-    V, W, N = table_VD.shape[0], walk.tile, h_ND.shape[0]
-    zeros_N, zeros_ND = jnp.zeros(N, jnp.float32), jnp.zeros(h_ND.shape, jnp.float32)
-    learns = slopes and walk.entropy_learns
-    start = Sums(
-        largest_N=jnp.full(N, -jnp.inf, jnp.float32),
-        exp_N=zeros_N,
-        z_exp_N=zeros_N if walk.with_entropy else None,
-        slope_ND=zeros_ND if slopes else None,
-        z_slope_ND=zeros_ND if learns else None,
-    )
-
-    def add(i: Array, sums: Sums) -> Sums:
-        table_WD, _, is_new_W = _tile(table_VD, W, i)
-
-        def logits(h_ND: Array) -> Array:
-            return temper(walk.unembed(table_WD, h_ND), temperature)
-
-        z_NW, pull = jax.vjp(logits, h_ND)
-        if V % W:
-            z_NW = jnp.where(is_new_W[None], z_NW, -jnp.inf)
-        largest_N = jnp.maximum(sums.largest_N, jnp.max(z_NW, axis=1))
-        exp_NW = jnp.exp(z_NW - largest_N[:, None])
-        factor_N = jnp.exp(sums.largest_N - largest_N)
-        factor_N1 = factor_N[:, None]
-        z_exp_NW = jnp.where(exp_NW > 0, z_NW, 0.0) * exp_NW
-        return Sums(
-            largest_N=largest_N,
-            exp_N=factor_N * sums.exp_N + jnp.sum(exp_NW, axis=1),
-            z_exp_N=_then(sums.z_exp_N, factor_N, lambda: jnp.sum(z_exp_NW, axis=1)),
-            slope_ND=_then(sums.slope_ND, factor_N1, lambda: pull(exp_NW)[0]),
-            z_slope_ND=_then(sums.z_slope_ND, factor_N1, lambda: pull(z_exp_NW)[0]),
-        )
-
-    return jax.lax.fori_loop(0, -(-V // W), add, start)
-
-
-def _then(total: Array | None, factor: Array, more: Callable[[], Array]) -> Array | None:
-    """factor * total + more, in float32, where there is such a sum."""
-    return None if total is None else factor * total + more().astype(jnp.float32)
-
-
-def _tile(table_VD: Array, W: int, i: Array) -> tuple[Array, Array, Array]:
-    """Tile i of W rows, its first row, and which rows no tile before had: the last ends at V."""
-    V = table_VD.shape[0]
-    first = jnp.minimum(i * W, V - W)
-    table_WD = jax.lax.dynamic_slice_in_dim(table_VD, first, W)
-    return table_WD, first, first + jnp.arange(W) >= i * W
-
-
-def _sums(walk: Walk, temperature: float, table_VD: Array, h_ND: Array, slopes: bool) -> Sums:
-    """The sums over the vocabulary: those of the table's shards, put together."""
-    if walk.shards == 1:
-        return _walk(walk, temperature, table_VD, h_ND, slopes)
-    table_SVD = rearrange(table_VD, "(S V) D -> S V D", S=walk.shards)
-    sums_S = jax.vmap(lambda table_VD: _walk(walk, temperature, table_VD, h_ND, slopes))(table_SVD)
-    largest_N = jnp.max(sums_S.largest_N, axis=0)
-    factor_SN = jnp.exp(sums_S.largest_N - largest_N[None])
-
-    def together(x: Array) -> Array:
-        return jnp.sum(factor_SN.reshape(factor_SN.shape + (1,) * (x.ndim - 2)) * x, axis=0)
-
-    return Sums(largest_N, *jax.tree.map(together, tuple(sums_S[1:])))
-
-
-def _of_target(walk: Walk, temperature: float, table_VD: Array, h_ND: Array, target_N: Array):
-    """z_N of the targets."""
-
-    def one(row_D: Array, h_D: Array) -> Array:
-        return temper(walk.unembed(row_D[None], h_D[None]), temperature)[0, 0]
-
-    return jax.vmap(one)(table_VD[target_N], h_ND)
-
-
-class Scores(NamedTuple):
-    """Of the tokens of a block, or of M blocks."""
-
-    logprob_N: Array
-    entropy_N: Array | None
-
-
-class Slopes(NamedTuple):
-    """What the gradients of the scores are made of."""
-
-    log_total_N: Array  # log Σ exp z
-    logprob_ND: Array  # ∂ logprob / ∂ h
-    entropy_ND: Array | None  # ∂ entropy / ∂ h, if it has a gradient
-
-
-def _block(
-    walk: Walk, temperature: float, table_VD: Array, h_ND: Array, target_N: Array, slopes: bool
-) -> tuple[Scores, Slopes | None]:
-    """The scores of a block of tokens, and their slopes if asked for."""
-    z_N, pull = jax.vjp(lambda h: _of_target(walk, temperature, table_VD, h, target_N), h_ND)
-    sums = _sums(walk, temperature, table_VD, h_ND, slopes)
-    log_total_N = sums.largest_N + jnp.log(sums.exp_N)
-    scores = Scores(z_N - log_total_N, None)
-    if sums.z_exp_N is not None:
-        mean_N = sums.z_exp_N / sums.exp_N  # Σ π z
-        scores = scores._replace(entropy_N=log_total_N - mean_N)
-    if sums.slope_ND is None:
-        return scores, None
-    mean_slope_ND = sums.slope_ND / sums.exp_N[:, None]  # Σ π ∂z/∂h
-    found = Slopes(log_total_N, pull(jnp.ones_like(z_N))[0] - mean_slope_ND, None)
-    if sums.z_slope_ND is not None:  # -∂/∂h Σ π log π = -Σ π (z - Σ π z) ∂z/∂h
-        entropy_ND = mean_N[:, None] * mean_slope_ND - sums.z_slope_ND / sums.exp_N[:, None]
-        found = found._replace(entropy_ND=entropy_ND)
-    return scores, found
-
-
-def _blocks(walk, temperature, table_VD, hidden_MND, target_MN, filled, slopes: bool):
-    """`_block` of the first `filled` blocks, and zeros for the others."""
-
-    def one(m: Array | int) -> Any:
-        return _block(walk, temperature, table_VD, hidden_MND[m], target_MN[m], slopes)
-
-    if len(target_MN) == 1:
-        return jax.tree.map(lambda x: x[None], one(0))
-    shapes = jax.eval_shape(one, 0)
-    zeros = jax.tree.map(lambda x: jnp.zeros((len(target_MN), *x.shape), x.dtype), shapes)
-
-    def add(m: Array, found: Any) -> Any:
-        return jax.tree.map(lambda x_M, x: x_M.at[m].set(x), found, one(m))
-
-    return jax.lax.fori_loop(0, filled, add, zeros)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scores(
-    walk: Walk,
-    temperature: float,
-    table_VD: Array,
-    hidden_MND: Array,
-    target_MN: Array,
-    filled: Array,
-) -> Scores:
-    """The scores of M blocks of N tokens; of blocks that are not filled they are 0."""
-    return _blocks(walk, temperature, table_VD, hidden_MND, target_MN, filled, slopes=False)[0]
-
-
-def _forward(walk, temperature, table_VD, hidden_MND, target_MN, filled):
-    scores, slopes = _blocks(
-        walk, temperature, table_VD, hidden_MND, target_MN, filled, slopes=True
-    )
-    return scores, (table_VD, hidden_MND, target_MN, filled, scores, slopes)
-
-
-def _backward(walk: Walk, temperature: float, residuals: tuple, grads: Scores):
-    """The gradients for the table and the hidden states, given those of the scores."""
-    table_VD, hidden_MND, target_MN, filled, scores, slopes = residuals
-    grad_MND = grads.logprob_N[..., None] * slopes.logprob_ND
-    if slopes.entropy_ND is not None:
-        grad_MND += grads.entropy_N[..., None] * slopes.entropy_ND
-    else:
-        grads = grads._replace(entropy_N=None)
-    tokens = hidden_MND, target_MN, scores.entropy_N, slopes.log_total_N, grads
-    grad_VD = _table_gradient(walk, temperature, table_VD, tokens, filled)
-    return grad_VD.astype(table_VD.dtype), grad_MND.astype(hidden_MND.dtype), None, None
-
-
-def _table_gradient(walk: Walk, temperature: float, table_VD: Array, tokens: Any, filled: Array):
-    """Σ_n grad_n ∂ score_n / ∂ table, in float32, tile by tile."""
-    W, V = walk.tile, table_VD.shape[0] // walk.shards
-
-    def of_tile(table_WD: Array, row_W: Array, is_new_W: Array) -> Array:
-        def add(m: Array | int, total_WD: Array) -> Array:
-            h_ND, target_N, entropy_N, log_total_N, grads = jax.tree.map(lambda x: x[m], tokens)
-            z_NW, pull = jax.vjp(
-                lambda table_WD: temper(walk.unembed(table_WD, h_ND), temperature), table_WD
-            )
-            log_p_NW = z_NW - log_total_N[:, None]
-            p_NW = jnp.exp(log_p_NW)
-            grad_NW = grads.logprob_N[:, None] * ((row_W[None] == target_N[:, None]) - p_NW)
-            if grads.entropy_N is not None:
-                grad_NW -= grads.entropy_N[:, None] * p_NW * (log_p_NW + entropy_N[:, None])
-            return total_WD + pull(jnp.where(is_new_W[None], grad_NW, 0.0))[0].astype(jnp.float32)
-
-        zeros_WD = jnp.zeros(table_WD.shape, jnp.float32)
-        if len(tokens[1]) == 1:
-            return add(0, zeros_WD)
-        return jax.lax.fori_loop(0, filled, add, zeros_WD)
-
-    def of_shard(table_VD: Array, shard: Array) -> Array:
-        def add(i: Array, total_VD: Array) -> Array:
-            table_WD, first, is_new_W = _tile(table_VD, W, i)
-            row_W = shard * V + first + jnp.arange(W)
-            more_WD = of_tile(table_WD, row_W, is_new_W)
-            more_WD += jax.lax.dynamic_slice_in_dim(total_VD, first, W)
-            return jax.lax.dynamic_update_slice_in_dim(total_VD, more_WD, first, axis=0)
-
-        return jax.lax.fori_loop(0, -(-V // W), add, jnp.zeros(table_VD.shape, jnp.float32))
-
-    table_SVD = rearrange(table_VD, "(S V) D -> S V D", S=walk.shards)
-    grad_SVD = jax.vmap(of_shard)(table_SVD, jnp.arange(walk.shards))
-    return rearrange(grad_SVD, "S V D -> (S V) D")
-
-
-_scores.defvjp(_forward, _backward)

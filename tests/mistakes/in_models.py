@@ -76,7 +76,7 @@ MISTAKES = [
             "jnp.asarray(self.config.width**0.5, jnp.float32)",
             "tests/test_gemma.py::test_embedding_scale_is_rounded_to_the_weights"),
     Mistake("final soft-cap forgotten", "models/gemma.py",
-            "return softcap(logits_BTV, config.logit_softcap)", "return logits_BTV",
+            "return softcap(logits, config.logit_softcap)", "return logits",
             "tests/test_transformers.py::test_logits"),
     Mistake("logits rounded to bfloat16", "models/gemma.py",
             "logits_BTV = contract(", "logits_BTV = jnp.einsum(",
