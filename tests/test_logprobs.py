@@ -1,17 +1,23 @@
 """Log-probabilities by tiles of the vocabulary beside the plain ones: values, gradients, memory."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from grpo.algorithms.logprobs import token_logprobs
 from models.gemma import logits_by
+from models.sharding import make_mesh, shardings
 from tests.helpers import TINY
 
 B, C, D = 3, 7, 48
+GATHERED = re.compile(r"\w+\[([\d,]+)\]\S* all-gather")
 
 
 def plain(config, table_VD, hidden_BCD, target_BC, temperature):
@@ -182,3 +188,30 @@ def test_memory_is_an_eighth_and_flat(wrt):
     assert ours <= theirs / 8
     assert temporary(True, 512, 524_288, wrt) <= 1.1 * ours + 2**20
     assert temporary(True, 1024, 262_144, wrt) <= 1.1 * ours + 2**20
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 4), (4, 1)])
+def test_on_a_mesh_every_device_walks_its_own_rows_and_shard(shape):
+    """Equal to one device; and no device sees more of the table or of the tokens at a time."""
+    mesh = make_mesh(*shape)
+    random = np.random.RandomState(0)
+    table = jnp.asarray(random.standard_normal((64, D)) * 0.2, jnp.float32)
+    hidden = jnp.asarray(random.standard_normal((4, C, D)), jnp.float32)
+    target = jnp.asarray(random.randint(0, 64, (4, C)))
+    rows, parts = NamedSharding(mesh, P("fsdp")), {"row_parts": shape[0], "table_parts": shape[1]}
+
+    def loss(table, hidden, target, **parts):
+        logprob_BC, entropy_BC = token_logprobs(
+            functools.partial(logits_by, TINY["gemma3"]), table, hidden, target,
+            temperature=0.8, with_entropy=True, at_once=0, tile=4, **parts,
+        )  # fmt: skip
+        return jnp.sum(jnp.tanh(logprob_BC)) + jnp.sum(entropy_BC**2)
+
+    where = (shardings({"embedder": {"table": table}}, mesh)["embedder"]["table"], rows, rows)
+    one = jax.jit(jax.value_and_grad(loss, (0, 1)))(table, hidden, target)
+    step = jax.jit(jax.value_and_grad(functools.partial(loss, **parts), (0, 1)), in_shardings=where)
+    compiled = step.lower(table, hidden, target).compile()
+    assert_alike(compiled(*jax.device_put((table, hidden, target), where)), one)
+    gathered = GATHERED.findall(compiled.as_text())
+    largest = max([math.prod(map(int, dims.split(","))) for dims in gathered], default=0)
+    assert largest <= max(4 * D * shape[1], 4 * C * D // shape[0])
