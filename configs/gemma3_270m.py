@@ -44,7 +44,7 @@ def get_config(variant: str = ""):
     sft.optimizer.update(learning_rate=5e-4, schedule="cosine", final=0.1)
 
     config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=30, prompts=8, group=8, max_new_tokens=40, microbatches=4)
+    grpo.update(iterations=20, prompts=8, group=8, max_new_tokens=40, microbatches=4)
     grpo.update(evaluate_every=5, checkpoint_every=10)
     grpo.lora.update(rank=16, alpha=32.0)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
@@ -61,7 +61,7 @@ def get_config(variant: str = ""):
 def controls(config):
     """What else the result is to be compared with."""
     config.stages.more_sft = more_sft = config.stages.sft.copy_and_resolve_references()
-    more_sft.update(start="sft", steps=240, evaluate_every=40)
+    more_sft.update(start="sft", steps=140, evaluate_every=35)
     config.stages.zero_shot = zero_shot = config.stages.evaluate.copy_and_resolve_references()
     zero_shot.policies = ("base",)
     data = config.data.to_dict()

@@ -85,7 +85,7 @@ MISTAKES = [
             "return softcap(logits, config.logit_softcap)", "return logits",
             "tests/test_transformers.py::test_logits"),
     Mistake("logits rounded to bfloat16", "models/gemma.py",
-            "logits_BTV = contract(", "logits_BTV = jnp.einsum(",
+            "logits = contract(", "logits = jnp.einsum(",
             "tests/test_layers.py::test_every_contraction_of_a_bfloat16_model_accumulates_in_float32"),
     Mistake("positions by column, not by token", "models/gemma.py",
             "count_BT = jnp.cumsum(mask_BT > 0, axis=1)",
