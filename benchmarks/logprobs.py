@@ -1,4 +1,4 @@
-"""Log-probabilities by tiles of the vocabulary beside the plain way, over a vocabulary of a real model.
+"""Log-probabilities by tiles of a real vocabulary beside the plain way.
 
     python benchmarks/logprobs.py
 

@@ -59,24 +59,25 @@ def token_logprobs(
     if at_once * row_parts * table_parts >= B * C * V:
         z_BCV = temper(unembed(table_VD, hidden_BCD), temperature)
         return logprob_of(z_BCV, target_BC), entropy_of(z_BCV) if with_entropy else None
-    hidden_ND, target_N = hidden_BCD.reshape(B * C, -1), target_BC.reshape(B * C)
-    together = mask_BC is not None and row_parts * table_parts == 1
-    block = block if together else B * C
-    width = min(tile or tile_width(block // row_parts, V), V // table_parts)
-    walk = Walk(
-        unembed, temperature, width, table_parts, with_entropy, with_entropy and entropy_learns
-    )
-    if not together:
-        one_block = hidden_ND[None], target_N[None]
-        found = scores(walk, table_VD, *one_block, jnp.int32(1))
+    tokens = hidden_BCD.reshape(B * C, -1), target_BC.reshape(B * C)
+
+    def walk(count: int) -> Walk:
+        """For so many tokens at a time on a device."""
+        width = min(tile or tile_width(count, V), V // table_parts)
+        learns = with_entropy and entropy_learns
+        return Walk(unembed, temperature, width, table_parts, with_entropy, learns)
+
+    if mask_BC is None or row_parts * table_parts > 1:
+        one_block = [x[None] for x in tokens]
+        found = scores(walk(B * C // row_parts), table_VD, *one_block, jnp.int32(1))
         found = jax.tree.map(lambda x: x.reshape(B, C), found)
     else:
         counts_N = mask_BC.reshape(B * C) > 0
         order_N = jnp.argsort(~counts_N, stable=True)
         place_N = jnp.argsort(order_N)
-        blocks = [_in_blocks(x[order_N], block) for x in (hidden_ND, target_N)]
+        blocks = [_in_blocks(x[order_N], block) for x in tokens]
         filled = -(-jnp.sum(counts_N) // block)
-        found = scores(walk, table_VD, *blocks, filled)
+        found = scores(walk(block), table_VD, *blocks, filled)
         found = jax.tree.map(lambda x: x.reshape(-1)[place_N].reshape(B, C), found)
         found = jax.tree.map(lambda x: jnp.where(mask_BC > 0, x, 0.0), found)
     return found.logprob_N, found.entropy_N

@@ -196,7 +196,7 @@ def _backward(walk: Walk, residuals: tuple, grads: Scores):
     """The gradients for the table and the hidden states, given those of the scores."""
     table_VD, hidden_MND, target_MN, filled, scores, slopes = residuals
     grad_MND = grads.logprob_N[..., None] * slopes.logprob_ND
-    if slopes.entropy_ND is not None:
+    if grads.entropy_N is not None and slopes.entropy_ND is not None:
         grad_MND += grads.entropy_N[..., None] * slopes.entropy_ND
     else:
         grads = grads._replace(entropy_N=None)
