@@ -5,6 +5,9 @@
 Twice: the GGUF file as it is, whose products llama.cpp computes with activations quantised to 8
 bits; and the float32 file that llama.cpp's own quantiser makes of it, which is the dequantisation
 by another hand. The cache is in float32. Writes logits_TV of the ids and greedy tokens.
+
+Repacked weights are off: llama-cpp-python 0.3.36, compiled where it ran, ends in its products for
+AMX (a segmentation fault at `ldtilecfg`) on a virtual machine that says it has them.
 """
 
 import ctypes
@@ -14,9 +17,20 @@ import pathlib
 import sys
 
 import llama_cpp
+import llama_cpp.llama_cpp as low_level
 import numpy as np
 
 F32 = 0  # of ggml's types, and of the quantiser's mixes
+
+
+default_params = low_level.llama_model_default_params
+
+
+def params_without_repacking() -> ctypes.Structure:
+    """How a model is opened; `Llama` has no argument for this one."""
+    params = default_params()
+    params.use_extra_bufts = False
+    return params
 
 
 def dequantised(file: str, to: pathlib.Path) -> str:
@@ -56,6 +70,7 @@ def greedy(model: llama_cpp.Llama, task: dict) -> list[list[int]]:
 
 def main(folder: str) -> None:
     """The file as it is, then in float32."""
+    low_level.llama_model_default_params = params_without_repacking
     where = pathlib.Path(folder)
     task = json.loads((where / "task.json").read_text())
     files = {
