@@ -18,6 +18,8 @@ import sys
 import time
 from typing import Any
 
+from page import put
+
 from grpo.reporting.curve import Series, curve_svg
 from grpo.reporting.progress import table
 from grpo.storage.journal import read_journal
@@ -131,14 +133,8 @@ def main() -> None:
     for seed, workdir in runs.items():
         run(seed, workdir)
     (ROOT / "docs" / "main_job.svg").write_text(picture(runs), "utf-8")
-    page = ROOT / "docs" / "main_job.md"
-    head = page.read_text("utf-8").partition("<!-- results -->")[0]
-    page.write_text(f"{head}<!-- results -->\n\n{results(runs)}\n\n{more(runs)}\n", "utf-8")
-    readme = ROOT / "README.md"
-    start, end = "<!-- main job -->\n", "<!-- /main job -->"
-    before, _, rest = readme.read_text("utf-8").partition(start)
-    after = rest.partition(end)[2]
-    readme.write_text(f"{before}{start}{results(runs)}\n{end}{after}", "utf-8")
+    put(ROOT / "docs" / "main_job.md", "results", f"{results(runs)}\n\n{more(runs)}")
+    put(ROOT / "README.md", "main job", results(runs))
     print(results(runs))
 
 

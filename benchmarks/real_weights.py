@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 from absl import app, flags
+from page import DOCS, put
 from real_weights_tables import (
     LOGIT_BOUND,
     Folder,
@@ -35,8 +36,6 @@ SIDES = ("transformers", "tunix", "llama")
 PYTHONS = {s: flags.DEFINE_string(s, None, f"the Python of an environment for {s}") for s in SIDES}
 
 HERE = pathlib.Path(__file__).parent
-PAGE = HERE.parent / "docs" / "real_weights.md"
-BEGIN, END = "<!-- parity -->\n", "<!-- /parity -->"
 
 
 def run_side(python: str, side: str, *arguments: str) -> None:
@@ -45,13 +44,6 @@ def run_side(python: str, side: str, *arguments: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "JAX_PLATFORMS": "cpu"}
     script = str(HERE / f"real_weights_{side}.py")
     subprocess.run([python, script, *arguments], env=environment, check=True)
-
-
-def write(lines: list[str]) -> None:
-    """The tables between their marks."""
-    head, rest = PAGE.read_text("utf-8").split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(head + BEGIN + "\n".join(lines) + "\n" + END + tail, "utf-8")
 
 
 def main(_) -> None:
@@ -72,7 +64,7 @@ def main(_) -> None:
         lines = [versions, "", *first, "", *second, "", *sampling_table(folder)]
         print("\n".join(lines))
         if WRITE.value:
-            write(lines)
+            put(DOCS / "real_weights.md", "parity", "\n".join(lines))
         held = {f"logits within {LOGIT_BOUND}": is_bounded}
         if "transformers" in sides:
             held |= {"its greedy texts": is_equal, "its tokenizer": tokenizers_agree(folder)}
