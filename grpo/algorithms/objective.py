@@ -55,22 +55,6 @@ def keywords(piece: Callable) -> frozenset[str]:
     return frozenset(p.name for p in wanted)
 
 
-def idle(fields: Mapping[str, Any]) -> set[str]:
-    """The fields that nothing would read under the choices of the others."""
-    found = {"eps"} if fields["scale"] == "none" else set()
-    ratio, surrogate = RATIOS.get(fields["ratio"]), SURROGATES.get(fields["surrogate"])
-    if ratio is not None and surrogate is not None:
-        pieces = (*RATIOS.values(), *SURROGATES.values())
-        found |= frozenset().union(*map(keywords, pieces)) - keywords(ratio) - keywords(surrogate)
-    if fields["overlong_buffer"] is None:
-        found.add("overlong_penalty")
-    if fields["overlong_penalty"] is None:
-        found.add("overlong_buffer")
-    if fields["correction"] is None:
-        found |= {"correction_level", "correction_cap"}
-    return found
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
     """The options of a policy update."""
@@ -114,6 +98,24 @@ class Objective:
                 stacklevel=2,
             )
 
+    @staticmethod
+    def idle(fields: Mapping[str, Any]) -> set[str]:
+        """The fields that nothing would read under the choices of the others."""
+        found = {"eps"} if fields["scale"] == "none" else set()
+        ratio, surrogate = RATIOS.get(fields["ratio"]), SURROGATES.get(fields["surrogate"])
+        if ratio is not None and surrogate is not None:
+            pieces = (*RATIOS.values(), *SURROGATES.values())
+            found |= (
+                frozenset().union(*map(keywords, pieces)) - keywords(ratio) - keywords(surrogate)
+            )
+        if fields["overlong_buffer"] is None:
+            found.add("overlong_penalty")
+        if fields["overlong_penalty"] is None:
+            found.add("overlong_buffer")
+        if fields["correction"] is None:
+            found |= {"correction_level", "correction_cap"}
+        return found
+
     def read_by(self, piece: Callable) -> dict[str, Any]:
         """The fields that a ratio or a surrogate reads, as its keywords."""
         return {name: getattr(self, name) for name in keywords(piece)}
@@ -133,7 +135,7 @@ class Objective:
 
     def _numbers(self) -> list[str]:
         """Numbers that are missing, that would do nothing, or that are out of range."""
-        found, unread = [], idle(dataclasses.asdict(self))
+        found, unread = [], self.idle(dataclasses.asdict(self))
         for field, (low, high, choice) in NUMBERS.items():
             value = getattr(self, field)
             under = f" under {choice}={getattr(self, choice)!r}" if choice else ""

@@ -24,7 +24,11 @@ reinforce_pp_baseline
               as baseline, the deviation of the batch, k2 in the loss with its authors' 0.001
               (their scripts have it from 1e-3 down to 1e-5)
 
-A config's loss section names a preset and has every field of an Objective: None is what the preset
+dpo, ipo, simpo, orpo, kto: preference.py, with the numbers of the papers (dpo and kto: 0.1) and of
+              SimPO's Mistral; "dpo" with sft_coef=1.0 is RPO, arXiv:2404.19733, with its term per
+              token of the update
+
+A config's loss section names a preset and has every field of its class: None is what the preset
 has; a value is the config's own. A preset's value that nothing reads under the config's choices is
 dropped; a config's own one is an error. OFF is what switches a feature of a preset off.
 """
@@ -34,7 +38,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from grpo.algorithms.objective import Objective, idle
+from grpo.algorithms.objective import Objective
+from grpo.algorithms.preference import Preference
 
 GRPO = Objective(
     baseline="group",
@@ -96,6 +101,29 @@ PRESETS: dict[str, Objective] = {
         GRPO, scale="advantages", aggregation="token", kl="k2", kl_coef=1e-3
     ),
 }  # fmt: skip
+
+DPO = Preference(
+    score="ratio",
+    comparison="logistic",
+    beta=0.1,
+    gamma=0.0,
+    margin_coef=0.0,
+    label_smoothing=0.0,
+    desirable=None,
+    undesirable=None,
+    coef=1.0,
+    sft_coef=0.0,
+)
+NOT_LOGISTIC: dict[str, None] = {"gamma": None, "margin_coef": None, "label_smoothing": None}
+PREFERENCES: dict[str, Preference] = {
+    "dpo": DPO,
+    "ipo": dataclasses.replace(DPO, comparison="square", **NOT_LOGISTIC),
+    "simpo": dataclasses.replace(DPO, score="mean", beta=2.0, gamma=0.5),
+    "orpo": dataclasses.replace(DPO, score="odds", beta=1.0, coef=0.1, sft_coef=1.0),
+    "kto": dataclasses.replace(
+        DPO, comparison="apart", desirable=1.0, undesirable=1.0, **NOT_LOGISTIC
+    ),
+}
 OFF: dict[str, Any] = {
     "overlong_buffer": 0.0,
     "overlong_penalty": 0.0,
@@ -110,24 +138,35 @@ OFF: dict[str, Any] = {
 def resolve(loss: Mapping[str, Any]) -> dict[str, Any]:
     """A loss section with what its preset says filled in; that of such a section is the same."""
     name = loss["preset"]
-    if name not in PRESETS:
-        raise ValueError(f"preset={name!r}: expected one of {', '.join(PRESETS)}")
-    preset = dataclasses.asdict(PRESETS[name])
+    known: dict[str, Any] = {**PRESETS, **PREFERENCES}
+    if name not in known:
+        raise ValueError(f"preset={name!r}: expected one of {', '.join(known)}")
+    preset = dataclasses.asdict(known[name])
     if unknown := sorted(loss.keys() - preset.keys() - {"preset"}):
         raise ValueError(f"{unknown[0]}: unknown field of a loss")
     own = {field for field in preset if loss.get(field) is not None}
     # What is off in the preset is not switched off once more.
     own -= {field for field in own if preset[field] is None and _is_off(field, loss[field])}
     fields = {field: loss[field] if field in own else preset[field] for field in preset}
-    dropped = idle(_switched(fields)) - own
+    dropped = known[name].idle(_switched(fields)) - own
     return {"preset": name, **{f: None if f in dropped else x for f, x in fields.items()}}
 
 
 def objective_of(loss: Mapping[str, Any]) -> Objective:
     """The objective of a loss section, resolved or not."""
+    return Objective(**_fields(loss))
+
+
+def preference_of(loss: Mapping[str, Any]) -> Preference:
+    """The same of a section of preferences."""
+    return Preference(**_fields(loss))
+
+
+def _fields(loss: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as the class of the preset has them."""
     fields = _switched(resolve(loss))
     del fields["preset"]
-    return Objective(**fields)
+    return fields
 
 
 def _is_off(field: str, value: Any) -> bool:
