@@ -139,6 +139,63 @@ def sft() -> ConfigDict:
     })  # fmt: skip
 
 
+def pairs() -> ConfigDict:
+    """Preferences out of a policy's own completions: grpo/stages/pairs.py."""
+    return ConfigDict({
+        "kind": "pairs",
+        "data": optional(str),
+        "policy": "base",  # the end of a stage, or base: the model as loaded
+        "prompts": 512,  # training examples that are sampled for
+        "batch": 64,  # prompts at a time
+        "group": 8,  # completions per prompt
+        "max_new_tokens": 48,
+        "sampling": sampling(),
+        "against": ("malformed", "wrong", "verbose"),  # what is rejected, a pair for each
+        "verbose": 1.5,  # times the tokens of the chosen one, from which a right one is verbose
+        "least": 32,  # pairs; fewer are an error
+    })  # fmt: skip
+
+
+def preference() -> ConfigDict:
+    """Training on preferences: grpo/stages/preference.py."""
+    return ConfigDict({
+        "kind": "preference",
+        "preferences": "pairs",  # a name in datasets, or a stage of kind pairs before it
+        "data": optional(str),  # what is asked while it runs
+        "start": optional(str),
+        "lora": lora(),
+        "steps": 100,  # optimizer updates
+        "batch": 32,  # pairs per update
+        "microbatches": 1,
+        "max_completion": 48,  # tokens; pairs with longer completions are dropped, never cut
+        "reference": "start",  # of this stage, or base
+        "loss": preference_loss(),
+        "optimizer": optimizer(),
+        "evaluate_every": 0,  # updates; 0: never
+        "checkpoint_every": 100,
+    })  # fmt: skip
+
+
+def preference_loss() -> ConfigDict:
+    """The objective of an update from preferences: a preset, and in what it is to differ.
+
+    None is what the preset has: grpo/algorithms/presets.py; the formulas: preference.py there.
+    """
+    return ConfigDict({
+        "preset": "dpo",  # dpo, ipo, simpo, orpo, kto
+        "score": optional(str),  # of a completion: ratio, ratio_mean, mean, odds
+        "comparison": optional(str),  # of two scores: logistic, square, apart
+        "beta": optional(float),  # steepness
+        "gamma": optional(float),  # by how much the chosen one is to be ahead
+        "margin_coef": optional(float),  # how much more, per unit of a pair's own margin
+        "label_smoothing": optional(float),  # share of pairs that may be the wrong way round
+        "desirable": optional(float),  # weight of chosen completions under apart
+        "undesirable": optional(float),  # of rejected ones
+        "coef": optional(float),  # of the comparison in the loss
+        "sft_coef": optional(float),  # of the chosen ones' negative log-likelihood per token
+    })  # fmt: skip
+
+
 def grpo() -> ConfigDict:
     """Group relative policy optimization: grpo/stages/grpo.py."""
     return ConfigDict({

@@ -27,12 +27,18 @@ from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
-from grpo.stages import evaluate, grpo, sft
+from grpo.stages import evaluate, grpo, pairs, preference, sft
 from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
 
 # By kind: FIELDS, check, build, run (grpo/stages/__init__.py).
-STAGES: dict[str, Any] = {"sft": sft, "grpo": grpo, "evaluate": evaluate}
+STAGES: dict[str, Any] = {
+    "sft": sft,
+    "pairs": pairs,
+    "preference": preference,
+    "grpo": grpo,
+    "evaluate": evaluate,
+}
 FINISHED, FAILED, WRONG, SAVED = 0, 1, 2, 75
 # What may differ between two launches of a run: it changes nothing that was computed.
 FREE = ("log", "checkpoint")

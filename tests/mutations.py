@@ -24,6 +24,7 @@ from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
+from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
@@ -44,6 +45,7 @@ MISTAKES = [
     *IN_DISPLAY,
     *IN_UNITS,
     *IN_STAGES,
+    *IN_PREFERENCES,
     *IN_WIRING,
     *IN_DEMO,
     *IN_LAUNCH,

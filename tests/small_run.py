@@ -128,7 +128,7 @@ def watched(see: Callable[[Run, str], None]) -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grpo.pipeline.set_up", watched_set_up)
-        for module in ("grpo.stages.grpo", "grpo.evaluation.evaluate"):
+        for module in ("grpo.stages.grpo", "grpo.stages.pairs", "grpo.evaluation.evaluate"):
             patch.setattr(f"{module}.row_keys", watched_keys)
         patch.setattr(Sampler, "sample", watched_sample)
         patch.setattr(StageLoop, "keep_update", watched_update)
@@ -197,14 +197,14 @@ def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
         assert [name for name in there if there[name] != here[name]] == []
         assert there.keys() == here.keys()
         assert trimmed(a) == trimmed(b)
-    for file in (*FILES, *evaluations(left)):
+    for file in (*(file for file in FILES if (left / file).exists()), *left_by_stages(left)):
         there, here = ((run / file).read_bytes() for run in (left, right))
         assert there == here, file
 
 
-def evaluations(workdir: pathlib.Path) -> list[str]:
-    """The files that evaluation stages have left."""
-    found = (workdir / "evaluations").glob("*.json*")
+def left_by_stages(workdir: pathlib.Path) -> list[str]:
+    """The files that stages have left beside checkpoints."""
+    found = [*workdir.glob("evaluations/*.json*"), *workdir.glob("preferences/*.jsonl")]
     return [path.relative_to(workdir).as_posix() for path in found]
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from grpo.algorithms.objective import Objective
-from grpo.algorithms.presets import PRESETS
+from grpo.algorithms.preference import Preference
+from grpo.algorithms.presets import PREFERENCES, PRESETS
 from grpo.data.arithmetic import LEVELS
 from grpo.data.datasets import FILES, SPLITS
 from grpo.data.nearest import nearest
@@ -182,6 +183,10 @@ OF_TYPE: dict[Any, Rule] = {
 LOSS: dict[str, Rule] = {
     "loss.preset": one_of(*PRESETS),
     **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Objective)},
+}
+PREFERENCE: dict[str, Rule] = {
+    "loss.preset": one_of(*PREFERENCES),
+    **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Preference)},
 }
 REWARD: dict[str, Rule] = {
     "weight": NUMBER,

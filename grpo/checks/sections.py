@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from grpo.algorithms.advantages import OVER_BATCH
-from grpo.algorithms.presets import objective_of, resolve
+from grpo.algorithms.presets import objective_of, preference_of, resolve
 from grpo.data.datasets import has_split, reads_of, required_splits, rows_of, sections_of
 from grpo.data.nearest import nearest
 from grpo.rewards.table import checked, faults
@@ -23,6 +23,16 @@ def about_reading(stage: Mapping, config: Mapping) -> Lines:
             yield f"{section}data={name!r}: its rows are {rows}, this stage reads examples"
         elif split not in required_splits(name) and not has_split(datasets[name], split):
             yield f"{section}split={split!r}: {name} has no {split} examples"
+    name = stage.get("preferences")
+    if name in datasets:
+        if (rows := rows_of(datasets[name])) != "preferences":
+            yield f"preferences={name!r}: its rows are {rows}, this stage reads preferences"
+    elif name is not None and config["stages"].get(name, {}).get("kind") != "pairs":
+        known = [*datasets, *(n for n, s in config["stages"].items() if s.get("kind") == "pairs")]
+        yield (
+            f"preferences={name!r}: is neither of datasets nor a stage of kind 'pairs'"
+            f"{nearest(name, known)}"
+        )
 
 
 def about_rows(rows: int, stage: Mapping, config: Mapping, what: str) -> Lines:
@@ -80,6 +90,17 @@ def about_loss(stage: Mapping) -> Lines:
                 f"rewards.{name}: weight={weight}, low={low}: loss.scale='mean' divides by the "
                 "mean reward: expected none below 0"
             )
+
+
+def about_preference(stage: Mapping) -> Lines:
+    """The objective of a stage that learns from preferences."""
+    try:
+        objective = preference_of(stage["loss"])
+    except ValueError as error:
+        yield from (f"loss.{line}" for line in str(error).split("; "))
+        return
+    if objective.comparison == "apart" and stage["batch"] == 1:
+        yield "batch=1: loss.comparison='apart' needs the completions of other prompts: use more"
 
 
 def about_rewards(rewards: Mapping) -> Lines:

@@ -6,13 +6,16 @@ share it kept is returned to be logged, and `require_kept` refuses a small one.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from grpo.data.examples import DataError, Example, question_key
 
+Item = TypeVar("Item")
+
 
 def keep_short(
-    examples: Sequence[Example], length_of: Callable[[Example], int], limit: int
-) -> tuple[list[Example], float]:
+    examples: Sequence[Item], length_of: Callable[[Item], int], limit: int
+) -> tuple[list[Item], float]:
     """The examples that are no longer than `limit`, and their share."""
     kept = [example for example in examples if length_of(example) <= limit]
     return kept, len(kept) / max(1, len(examples))

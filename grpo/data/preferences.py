@@ -5,6 +5,7 @@ question  str           what both complete, put into words by a template
 chosen    str           the better completion
 rejected  str           the other one
 margin    float | None  by how much it is worse, where the dataset says so; 0 or more
+cut_off   bool          whether the rejected one was cut off, and so has no end
 """
 
 import functools
@@ -16,16 +17,21 @@ from grpo.data.examples import DataError, Example, check_columns, question_key, 
 from grpo.data.sources import load
 
 REQUIRED = {"question", "chosen", "rejected"}
-OPTIONAL = {"id", "margin"}
+OPTIONAL = {"id", "margin", "cut_off"}
+TEXTS = {*REQUIRED, "id"}
 
 
 def from_row(row: dict[str, Any], columns: dict[str, str]) -> Example:
     """The preference in a row; `columns` says which column is its question and so on."""
-    texts = {key: text_in(row, column) for key, column in columns.items() if key != "margin"}
+    texts = {key: text_in(row, column) for key, column in columns.items() if key in TEXTS}
     if texts["chosen"] == texts["rejected"]:
         raise DataError("the chosen completion is the rejected one")
     margin = row.get(columns["margin"]) if "margin" in columns else None
-    return texts | {"margin": None if margin is None else margin_of(margin, columns["margin"])}
+    cut_off = row.get(columns["cut_off"], False) if "cut_off" in columns else False
+    if not isinstance(cut_off, bool):
+        raise DataError(f"field {columns['cut_off']!r} is {cut_off!r:.40}, neither true nor false")
+    margin = None if margin is None else margin_of(margin, columns["margin"])
+    return texts | {"margin": margin, "cut_off": cut_off}
 
 
 def margin_of(value: Any, column: str) -> float:

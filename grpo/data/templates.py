@@ -106,7 +106,10 @@ def target_text(example: Example, template: Template) -> str:
 
 def target_ids(tokenizer: Tokenizer, example: Example, template: Template) -> list[int]:
     """The ids of `target_text` and the end of the turn, which the model must learn to write too."""
-    return [
-        *tokenizer.encode(target_text(example, template), bos=False),
-        tokenizer.end_of_turn_id,
-    ]
+    return completion_ids(tokenizer, target_text(example, template))
+
+
+def completion_ids(tokenizer: Tokenizer, text: str, *, is_cut_off: bool = False) -> list[int]:
+    """The ids of a completion; one that was cut off has no end of the turn."""
+    end = [] if is_cut_off else [tokenizer.end_of_turn_id]
+    return [*tokenizer.encode(text, bos=False), *end]

@@ -28,8 +28,8 @@ class Sampler:
     """A policy as it stands, ready to write completions: its weights are copied for decoding."""
 
     def __init__(self, policy: Policy, buckets: Sequence[int]):
-        self._buckets = buckets
-        self._stop_ids = np.array(policy.own_tokenizer.stop_ids, np.int32)
+        self._buckets, self.tokenizer = buckets, policy.own_tokenizer
+        self._stop_ids = np.array(self.tokenizer.stop_ids, np.int32)
         self._weights = decoding_program(policy)(policy.params, policy.adapter)
         self._module = decoding_module(policy, self._weights)
 

@@ -7,6 +7,7 @@
           timing.jsonl        seconds, which differ between equal runs
           checkpoints/<stage>/<step>/
           evaluations/<stage>.json and .jsonl
+          preferences/<stage>.jsonl
 """
 
 import dataclasses
@@ -64,6 +65,10 @@ class Run:
     def journal(self, name: str) -> Journal:
         """metrics, rollouts or timing."""
         return Journal(self.workdir / f"{name}.jsonl")
+
+    def preferences(self, stage: str) -> pathlib.Path:
+        """The pairs that a stage made, or with `.reference` what a reference said of its pairs."""
+        return self.workdir / "preferences" / f"{stage}.jsonl"
 
     def checkpoints(self, stage: str) -> Checkpoints:
         """The checkpoints of a stage."""

@@ -39,6 +39,7 @@ SHOWN = {  # metric -> its name in the line of progress
     "right": "right",
     "kl": "kl",
     "length/mean": "tokens",
+    "preference/accuracy": "preferred",
 }
 FRESH = {
     "iteration": 0, "update": 0, "taken": 0, "evaluated": -1, "bad_updates": 0, "bad_rewards": 0,

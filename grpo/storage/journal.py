@@ -63,6 +63,10 @@ class Journal:
             replace(self.path.resolve(), b"".join(kept))  # the file, not a link to it
         return dropped
 
+    def rows(self) -> list[Row]:
+        """Every row; none of a file that is not there yet."""
+        return read_journal(self.path) if self.path.exists() else []
+
 
 def read_journal(path: str | pathlib.Path) -> list[Row]:
     """Every row of a journal."""

@@ -6,6 +6,7 @@ reckoned from the shapes: what lives through a stage, and what a rollout and an 
 comes and goes within a layer, and a compiler's own, is not in it (benchmarks/tpu_compile.py).
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -86,11 +87,11 @@ def needed(program: Program, policy: Policy) -> str:
         state, frozen, batch = case
         loss, parts = program.facts["loss"], program.facts["microbatches"]
         saved = saved_bytes(loss, state.trainable, frozen, batch, parts)
-        rows, T = batch.ids_BT.shape
+        *rows, T = jax.tree.leaves(batch)[0].shape
         fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
         return (
-            f"{rows} rows of {T} tokens in {parts} parts; saved for the backward pass at most "
-            f"{amount(saved // fsdp)} on a device"
+            f"{math.prod(rows)} rows of {T} tokens in {parts} parts; saved for the backward pass "
+            f"at most {amount(saved // fsdp)} on a device"
         )
     if "group" in static:
         _, weights, ids_PI, _, key_B, *_ = case

@@ -19,6 +19,7 @@ from grpo.algorithms.logprobs import token_logprobs
 from grpo.algorithms.losses import policy_loss, supervised_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
+from grpo.algorithms.preference import Pairs, Preference, preference_loss
 from grpo.data.packing import Rows
 from grpo.training.train_step import Loss
 from models.gemma import Gemma, logits_by
@@ -85,6 +86,22 @@ def make_supervised_loss(logprobs: Logprobs) -> Loss:
         variables = variables_of(trainable, frozen)
         logprob_BC, _ = logprobs(variables, rows.ids_BT, rows.mask_BT, completion)
         return supervised_loss(logprob_BC, rows.weight_BC)
+
+    return loss
+
+
+@functools.lru_cache(maxsize=16)
+def make_preference_loss(logprobs: Logprobs, objective: Preference) -> Loss:
+    """The loss that a preference stage brings to the train step."""
+
+    def loss(trainable: Tree, frozen: Tree, pairs: Pairs) -> tuple[Array, Metrics]:
+        ids_BT, mask_BT = (
+            rearrange(x, "p two t -> (p two) t") for x in (pairs.ids_P2T, pairs.mask_P2T)
+        )
+        completion = pairs.completion_mask_P2C.shape[2]
+        logprob_BC, _ = logprobs(variables_of(trainable, frozen), ids_BT, mask_BT, completion)
+        logprob_P2C = rearrange(logprob_BC, "(p two) c -> p two c", two=2)
+        return preference_loss(logprob_P2C, pairs, objective=objective)
 
     return loss
 

@@ -1,0 +1,217 @@
+"""Training on preferences: DPO and its relatives.
+
+    (1) log π_ref(w) and log π_ref(l) of every pair, once, where the loss has a reference
+    (2) θ <- AdamW(θ, ∇L)    L of grpo/algorithms/preference.py, over the pairs of an update
+
+The pairs are a dataset's, or those that a stage before this one made (grpo/stages/pairs.py), in the
+order of (seed, index). What (1) finds stands in preferences/<stage>.jsonl of the run, a row per
+pair, and is not made again. Under kto each update begins with z, from every prompt with the
+completions of the next one.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grpo.algorithms.preference import Pairs, Preference
+from grpo.algorithms.presets import preference_of
+from grpo.checks.rules import COUNT, PREFERENCE, TEXT, TRAINED, one_of
+from grpo.checks.sections import about_preference, about_rows, about_training
+from grpo.data.datasets import DEFAULT, buckets_for, section_of
+from grpo.data.filters import keep_short, require_kept
+from grpo.data.order import example_at
+from grpo.data.pairing import Tokens, mismatched, pairs_of, tokens_of
+from grpo.data.preferences import load_preferences
+from grpo.runs.policies import Policies
+from grpo.runs.run import Run
+from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.storage.journal import Journal
+from grpo.training.logprobs import Logprobs, logprobs_of_rows, make_preference_loss
+from grpo.training.program import Program, rows_shape
+from grpo.training.train_step import update_program
+from models.policy import Policy
+from models.sharding import row_sharding
+from models.tokenizer import Tokenizer
+
+Config = Mapping[str, Any]
+FIELDS = {
+    **TRAINED,
+    **PREFERENCE,
+    "preferences": TEXT,
+    "steps": COUNT,
+    "batch": COUNT,
+    "max_completion": COUNT,
+    "reference": one_of("start", "base"),
+}
+
+
+def check(stage: Config, config: Config) -> Iterator[str]:
+    """What is wrong with fields that are fine one by one."""
+    yield from about_training(stage)
+    yield from about_rows(stage["batch"], stage, config, "batch")
+    yield from about_preference(stage)
+
+
+def dataset_of(stage: Config, config: Config) -> str | None:
+    """The dataset whose prompts the pairs have: their own, or that of the stage that made them."""
+    made = config["stages"].get(stage["preferences"])
+    return made["data"] if made else stage["preferences"]
+
+
+def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
+    """The programs of an update, for a policy that is there or for its shapes."""
+    stage, mesh = config["stages"][name], policy.mesh
+    objective, P, C = preference_of(stage["loss"]), stage["batch"], stage["max_completion"]
+    lengths = [bucket + C for bucket in buckets_for(config, dataset_of(stage, config))]
+
+    def pairs(T: int) -> Pairs:
+        shape = functools.partial(rows_shape, mesh)
+        tokens_P2T, number_P = shape(jnp.int32, P, 2, T), shape(jnp.float32, P)
+        return Pairs(
+            ids_P2T=tokens_P2T,
+            mask_P2T=tokens_P2T,
+            completion_mask_P2C=shape(jnp.int32, P, 2, C),
+            ref_logprob_P2=shape(jnp.float32, P, 2) if objective.has_reference else None,
+            margin_P=number_P,
+            moved_P=number_P if objective.comparison == "apart" else None,
+            share_P=number_P,
+            weight_PC=shape(jnp.float32, P, C),
+        )
+
+    logprobs = Logprobs(module=policy.module, temperature=1.0, with_entropy=False)
+    programs = {
+        "update": update_program(
+            make_preference_loss(logprobs, objective),
+            policy,
+            optimizer=stage["optimizer"],
+            updates=stage["steps"],
+            microbatches=stage["microbatches"],
+            batches=[pairs(T) for T in lengths],
+        )
+    }
+    if objective.has_reference:
+        scored = [policy] * (objective.comparison == "apart") + [policy.base()]
+        tokens = [rows_shape(mesh, jnp.int32, 2 * P, T) for T in lengths]
+        programs["log-probs"] = Program(
+            logprobs_of_rows,
+            tuple((one.variables, x_BT, x_BT) for one in scored for x_BT in tokens),
+            {"logprobs": logprobs, "completion": C, "parts": stage["microbatches"]},
+        )
+    if stage["evaluate_every"]:
+        programs |= running_evaluation(config, name, policy)
+    return programs
+
+
+class Setting(NamedTuple):
+    """What stays the same through the stage."""
+
+    objective: Preference
+    programs: dict[str, Program]
+    tokens: Sequence[Tokens]
+    buckets: Sequence[int]
+    reference: Policy | None
+
+
+def run(run: Run, name: str, policies: Policies) -> None:
+    """Runs the stage from where it is to its end."""
+    stage, start = run.config["stages"][name], policies.start(name)
+    objective = preference_of(stage["loss"])
+    setting = Setting(
+        objective=objective,
+        programs=build(run.config, name, start),
+        tokens=all_tokens(run, name, start.own_tokenizer),
+        buckets=buckets_for(run.config, dataset_of(stage, run.config)),
+        reference=policies.reference(name, start) if objective.has_reference else None,
+    )
+    reference_N2 = reference_logprobs(run, name, setting)
+    loop = StageLoop(run, name, start, stage["steps"], updates=1)
+    loop.evaluate_at_start()
+    while not loop.is_done:
+        places = [
+            example_at(run.seed, loop.taken + n, len(setting.tokens)) for n in range(stage["batch"])
+        ]
+        pairs = batch_of(setting, stage, places, reference_N2)
+        if objective.comparison == "apart":
+            pairs = pairs._replace(moved_P=moved(setting, stage, loop.policy, places))
+        state, metrics = setting.programs["update"](loop.state, start.frozen, pairs)
+        arrays = {field: x for field, x in pairs._asdict().items() if x is not None}
+        loop.keep_update(state, metrics, arrays)
+        loop.move_to(loop.iteration + 1, taken=stage["batch"])
+        loop.evaluate_save_or_stop()
+
+
+def all_tokens(run: Run, name: str, tokenizer: Tokenizer) -> list[Tokens]:
+    """Every pair whose completions fit."""
+    stage = run.config["stages"][name]
+    source, data = stage["preferences"], dataset_of(stage, run.config)
+    dataset = run.datasets[data or DEFAULT]
+    rows = dataset.train
+    if source in run.config["stages"]:
+        fields = ("id", "question", "chosen", "rejected", "cut_off")
+        rows, _ = load_preferences(run.preferences(source), {f: f for f in fields}, max_bad=0.0)
+    pairs = [tokens_of(tokenizer, row, dataset.template) for row in rows]
+    kept, ratio = keep_short(pairs, lambda pair: pair.longest, stage["max_completion"])
+    least = section_of(run.config, data)["min_kept"]
+    require_kept(ratio, least, f"completions of {source} of at most {stage['max_completion']}")
+    run.progress.say(f"{len(kept)} pairs, {ratio:.1%} fit {stage['max_completion']} tokens")
+    return kept
+
+
+def batch_of(
+    setting: Setting, stage: Config, places: Sequence[int], reference_N2: np.ndarray | None
+) -> Pairs:
+    """The arrays of an update, those of the reference among them."""
+    return pairs_of(
+        [setting.tokens[place] for place in places],
+        None if reference_N2 is None else reference_N2[list(places)],
+        buckets=setting.buckets,
+        max_completion=stage["max_completion"],
+    )
+
+
+def completion_logprobs(
+    setting: Setting, stage: Config, policy: Policy, tokens: Sequence[Tokens]
+) -> np.ndarray:
+    """logprob_P2: what a policy says of whole completions."""
+    sizes = {"buckets": setting.buckets, "max_completion": stage["max_completion"]}
+    pairs = pairs_of(tokens, None, **sizes)
+    ids_BT, mask_BT = (x.reshape(-1, x.shape[2]) for x in (pairs.ids_P2T, pairs.mask_P2T))
+    if policy.mesh is not None:
+        where = row_sharding(len(ids_BT), 2, policy.mesh)
+        ids_BT, mask_BT = jax.device_put((ids_BT, mask_BT), where)
+    logprob_BC = setting.programs["log-probs"](policy.variables, ids_BT, mask_BT)
+    logprob_P2C = np.asarray(logprob_BC).reshape(pairs.completion_mask_P2C.shape)
+    return np.where(pairs.completion_mask_P2C, logprob_P2C, 0).sum(axis=2)
+
+
+def reference_logprobs(run: Run, name: str, setting: Setting) -> np.ndarray | None:
+    """reference_N2 of all pairs, as far as they are not yet in the run's directory."""
+    if setting.reference is None:
+        return None
+    stage, tokens = run.config["stages"][name], setting.tokens
+    P, journal = stage["batch"], Journal(run.preferences(f"{name}.reference"))
+    there = len(journal.rows())
+    begun = there if there >= len(tokens) else there // P * P
+    journal.keep(lambda row: row["pair"] < begun)  # whole batches: bits hang on what is in one
+    for first in range(begun, len(tokens), P):
+        run.stop.check()
+        places = [min(first + n, len(tokens) - 1) for n in range(P)]
+        batch = [tokens[place] for place in places]
+        found_P2 = completion_logprobs(setting, stage, setting.reference, batch)
+        for place, (chosen, rejected) in zip(range(first, len(tokens)), found_P2, strict=False):
+            journal.write({"pair": place, "chosen": float(chosen), "rejected": float(rejected)})
+    return np.float32([[row["chosen"], row["rejected"]] for row in journal.rows()])
+
+
+def moved(setting: Setting, stage: Config, policy: Policy, places: Sequence[int]) -> np.ndarray:
+    """moved_P: max(0, mean of log π/π_ref) over completions of other prompts."""
+    tokens = mismatched([setting.tokens[place] for place in places])
+    assert setting.reference is not None
+    gap_P2 = completion_logprobs(setting, stage, policy, tokens) - completion_logprobs(
+        setting, stage, setting.reference, tokens
+    )
+    return np.full(len(tokens), max(0.0, gap_P2.mean()), np.float32)

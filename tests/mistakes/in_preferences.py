@@ -1,0 +1,132 @@
+"""Mistakes in preferences: their losses, arrays, references, and how pairs are made."""
+
+from tests.mistakes import Mistake
+
+LOSS, STAGE = "grpo/algorithms/preference.py", "grpo/stages/preference.py"
+MADE, ARRAYS = "grpo/stages/pairs.py", "grpo/data/pairing.py"
+ORACLE = "tests/test_preference.py::test_value_and_gradient_are_the_oracles"
+CUT = "tests/test_preference.py::test_pairs_may_be_cut_and_filled_up_in_any_way"
+HAND = "tests/test_preference.py::test_two_pairs_by_hand"
+STOPPED = (
+    "tests/test_preference_stage.py::"
+    "test_stopped_anywhere_it_ends_bit_by_bit_like_one_that_is_not"
+)
+BY_HAND = "tests/test_preference_stage.py::test_arrays_by_hand"
+PROMPT = "tests/test_preference_stage.py::test_pairs_of_a_prompt_by_hand"
+REFERENCE = (
+    "tests/test_preference_stage.py::test_what_the_reference_says_is_what_the_policy_said"
+)
+FIRST = (
+    "tests/test_preference_stage.py::test_the_first_update_is_where_the_policy_is_its_reference"
+)
+REFUSED = "tests/test_preference_stage.py::test_a_config_that_makes_no_sense_is_refused"
+
+MISTAKES = [
+    Mistake("DPO's reference the wrong way round", LOSS,
+            '    """Σ_t log π/π_ref."""\n    return sum_P2 - ref_P2',
+            '    """Σ_t log π/π_ref."""\n    return sum_P2 + ref_P2', ORACLE),
+    Mistake("the rejected one is preferred", LOSS,
+            "ahead_P = o.beta * (score_P2[:, 0] - score_P2[:, 1])",
+            "ahead_P = o.beta * (score_P2[:, 1] - score_P2[:, 0])", ORACLE),
+    Mistake("SimPO's log-probs summed, as DPO's are", LOSS,
+            '    """1/|y| Σ_t log π."""\n    return sum_P2 / length_P2',
+            '    """1/|y| Σ_t log π."""\n    return sum_P2', ORACLE),
+    Mistake("β times γ", LOSS,
+            "ahead_P - o.gamma - o.margin_coef * pairs.margin_P",
+            "ahead_P - o.beta * o.gamma - o.margin_coef * pairs.margin_P", ORACLE),
+    Mistake("a pair's own margin is forgotten", LOSS,
+            "- o.gamma - o.margin_coef * pairs.margin_P", "- o.gamma", ORACLE),
+    Mistake("a margin is added", LOSS,
+            "- o.gamma - o.margin_coef * pairs.margin_P",
+            "- o.gamma + o.margin_coef * pairs.margin_P", ORACLE),
+    Mistake("smoothing that takes from one side only", LOSS,
+            "return -(1 - o.label_smoothing) * right_P - o.label_smoothing * wrong_P",
+            "return -(1 - o.label_smoothing) * right_P", ORACLE),
+    Mistake("smoothing with its sign turned", LOSS,
+            "* right_P - o.label_smoothing * wrong_P",
+            "* right_P + o.label_smoothing * wrong_P", ORACLE),
+    Mistake("IPO's target is 1/β", LOSS,
+            "- 1 / (2 * o.beta)) ** 2", "- 1 / o.beta) ** 2", ORACLE),
+    Mistake("odds without the other side", LOSS,
+            "return log_p_P2 - jnp.log(-jnp.expm1(log_p_P2))",
+            "return log_p_P2", ORACLE),
+    Mistake("odds of what is certain", LOSS,
+            "jnp.minimum(sum_P2 / length_P2, NEAREST)", "sum_P2 / length_P2",
+            "tests/test_preference.py::test_odds_of_a_certain_completion_are_finite"),
+    Mistake("KTO moves rejected ones up", LOSS,
+            "jax.nn.sigmoid(o.beta * (score_P2[:, 1] - moved_P))",
+            "jax.nn.sigmoid(o.beta * (moved_P - score_P2[:, 1]))", ORACLE),
+    Mistake("KTO's weights exchanged", LOSS,
+            "chosen_P = o.desirable *", "chosen_P = o.undesirable *", ORACLE),
+    Mistake("KTO without what the policy has moved", LOSS,
+            "jax.nn.sigmoid(o.beta * (moved_P - score_P2[:, 0]))",
+            "jax.nn.sigmoid(o.beta * -score_P2[:, 0])", ORACLE),
+    Mistake("the supervised term learns rejected completions", LOSS,
+            "-masked_sum(logprob_P2C[:, 0], pairs.weight_PC)",
+            "-masked_sum(logprob_P2C[:, 1], pairs.weight_PC)", ORACLE),
+    Mistake("tokens beyond a completion count", LOSS,
+            "jnp.sum(inside(logprob_P2C, mask_P2C), axis=2)",
+            "jnp.sum(logprob_P2C, axis=2)", ORACLE),
+    Mistake("a mean over the padded width", LOSS,
+            "jnp.maximum(jnp.sum(mask_P2C != 0, axis=2), 1)",
+            "jnp.full(sum_P2.shape, mask_P2C.shape[2])", ORACLE),
+    Mistake("the mean over a microbatch's pairs", LOSS,
+            '"loss/preference": masked_sum(cost_P, pairs.share_P)',
+            '"loss/preference": jnp.mean(cost_P)', CUT),
+    Mistake("the coefficient of the comparison is forgotten", LOSS,
+            'loss = objective.coef * sums["loss/preference"]',
+            'loss = sums["loss/preference"]', ORACLE),
+    Mistake("ties count as right", LOSS,
+            "(ahead_P > 0).astype", "(ahead_P > -2).astype", HAND),
+    Mistake("an option that does nothing is accepted", LOSS,
+            "if field in unread and value is not None:", "if False:", REFUSED),
+    Mistake("KTO may have scores without a reference", LOSS,
+            'if not found and self.comparison == "apart" and self.score not in RELATIVE:',
+            "if False:",
+            "tests/test_preference.py::test_an_objective_that_makes_no_sense_is_refused"),
+    Mistake("chosen and rejected change places in the arrays", ARRAYS,
+            "for text in (one.chosen, one.rejected)]",
+            "for text in (one.rejected, one.chosen)]", BY_HAND),
+    Mistake("the supervised term's weights are those of every second pair", ARRAYS,
+            "np.float32(mask_BC[::2])", "np.float32(mask_BC[1::2])", BY_HAND),
+    Mistake("a completion is paired with its own prompt", ARRAYS,
+            "shifted = [*tokens[1:], tokens[0]]", "shifted = tokens", BY_HAND),
+    Mistake("the reference is what the policy has become", STAGE,
+            "completion_logprobs(setting, stage, setting.reference, batch)",
+            "-completion_logprobs(setting, stage, setting.reference, batch)", REFERENCE),
+    Mistake("the reference's rows are not those of the update", STAGE,
+            "reference_N2[list(places)]", "reference_N2[: len(places)]", FIRST),
+    Mistake("reference log-probs begin again in the middle of a batch", STAGE,
+            "begun = there if there >= len(tokens) else there // P * P",
+            "begun = there if there >= len(tokens) else there // P * P - 1", STOPPED),
+    Mistake("the same pairs in every update", STAGE,
+            "example_at(run.seed, loop.taken + n,", "example_at(run.seed, n,",
+            "tests/test_preference_stage.py::test_every_pair_is_learnt_once_an_epoch"),
+    Mistake("the longest right completion is chosen", MADE,
+            "chosen = min(right,", "chosen = max(right,", PROMPT),
+    Mistake("cut-off completions are well-formed", MADE,
+            "if not one.cut_off and strict(one.text) is not None]",
+            "if strict(one.text) is not None]", PROMPT),
+    Mistake("a blank completion is rejected", MADE,
+            "if one not in well_formed and one.text.strip()]",
+            "if one not in well_formed]", PROMPT),
+    Mistake("any right one is verbose", MADE,
+            "one.tokens >= verbose * chosen.tokens", "one.tokens >= chosen.tokens", PROMPT),
+    Mistake("right ones are wrong", MADE,
+            "[one for one in well_formed if one not in right]", "well_formed", PROMPT),
+    Mistake("pairs of a batch that was not finished stay", MADE,
+            'pairs.keep(lambda row: row["step"] <= done)', "pairs.keep(lambda row: True)",
+            "tests/test_preference_stage.py::test_a_batch_that_was_killed_is_made_again"),
+    Mistake("every batch has the same draws", MADE,
+            'row_keys(run.seed, "pairs", batch,', 'row_keys(run.seed, "pairs", 0,',
+            "tests/test_preference_stage.py::test_batches_have_draws_of_their_own"),
+    Mistake("too few pairs go unsaid", MADE,
+            'if made < stage["least"]:', "if False:",
+            "tests/test_preference_stage.py::test_too_few_pairs_are_an_error"),
+    Mistake("a rejected completion that was cut off ends", ARRAYS,
+            'is_cut_off=preference.get("cut_off", False)', "is_cut_off=False",
+            "tests/test_preference_stage.py::test_what_was_cut_off_has_no_end"),
+    Mistake("a stage may learn from pairs that come later", "grpo/checks/problems.py",
+            "if made in stages and made not in before:", "if False:",
+            "tests/test_preference_stage.py::test_a_stage_comes_after_its_pairs"),
+]
