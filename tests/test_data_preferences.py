@@ -15,13 +15,23 @@ ROW = {"prompt": "Hi", "good": "Hello!", "bad": "What?", "by": 2, "name": "one"}
 def test_by_hand():
     assert from_row(ROW, COLUMNS) == {
         "question": "Hi", "chosen": "Hello!", "rejected": "What?", "margin": None,
+        "cut_off": False,
     }  # fmt: skip
     assert from_row(ROW, WITH_MARGIN) == {
         "id": "one", "question": "Hi", "chosen": "Hello!", "rejected": "What?", "margin": 2.0,
+        "cut_off": False,
     }  # fmt: skip
     for row in ({**ROW, "by": None}, {key: ROW[key] for key in ROW if key != "by"}):
         assert from_row(row, WITH_MARGIN)["margin"] is None
     assert from_row({**ROW, "by": 0}, WITH_MARGIN)["margin"] == 0.0
+
+
+def test_a_rejected_completion_may_have_been_cut_off():
+    columns = {**COLUMNS, "cut_off": "short"}
+    found = [from_row({**ROW, **extra}, columns)["cut_off"] for extra in ({}, {"short": True})]
+    assert found == [False, True]
+    with pytest.raises(DataError, match="field 'short' is 1, neither true nor false"):
+        from_row({**ROW, "short": 1}, columns)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +79,10 @@ def test_a_file(tmp_path):
     ("columns", "reason"),
     [
         ({"question": "prompt"}, "columns: which one is the chosen and the rejected?"),
-        ({**COLUMNS, "answer": "x"}, "columns: 'answer' is none of chosen, id, margin, question,"),
+        (
+            {**COLUMNS, "answer": "x"},
+            "columns: 'answer' is none of chosen, cut_off, id, margin, ques",
+        ),
     ],
 )
 def test_columns_that_do_not_fit(tmp_path, columns, reason):

@@ -85,7 +85,10 @@ def test_stopped_anywhere_it_ends_bit_by_bit_like_one_that_is_not(folder, straig
         with watched(stop_at(event)), stopped_within_the_reference(event == "reference"):
             assert launch(config, workdir) == 75
         if event == "reference":
-            assert len(rows(workdir / "preferences", "dpo.reference")) == 4  # a batch
+            file = "preferences/dpo.reference.jsonl"
+            lines = (straight / file).read_bytes().splitlines(keepends=True)
+            assert (workdir / file).read_bytes() == b"".join(lines[:4])  # a batch
+            (workdir / file).write_bytes(b"".join(lines[:5]))  # as if killed within the next one
     assert launch(config, workdir) == 0
     assert_same_run(straight, workdir)
 
@@ -278,16 +281,14 @@ def test_a_batch_that_was_killed_is_made_again(folder, straight):
 
 
 def test_batches_have_draws_of_their_own(folder):
-    """Three times the same prompts: other completions."""
+    """Three times the same prompt: other completions."""
     config = config_of()
-    config.data.train_examples = 4
-    config.data.min_kept = 0.1
+    config.data.train_examples = 1
     config.pipeline = ("pairs",)
-    config.stages.pairs.update(policy="base")
+    config.stages.pairs.update(policy="base", prompts=3, batch=1)
     assert launch(config, folder / "draws") == 0
     made = pairs_made(folder / "draws")
-    by_batch = [{row["rejected"] for row in made if row["step"] == step} for step in (1, 2, 3)]
-    assert by_batch[0] != by_batch[1] != by_batch[2]
+    assert len({(row["chosen"], row["rejected"]) for row in made}) == 3
 
 
 def test_what_was_cut_off_has_no_end(straight):

@@ -138,9 +138,8 @@ OFF: dict[str, Any] = {
 def resolve(loss: Mapping[str, Any]) -> dict[str, Any]:
     """A loss section with what its preset says filled in; that of such a section is the same."""
     name = loss["preset"]
-    known: dict[str, Any] = {**PRESETS, **PREFERENCES}
-    if name not in known:
-        raise ValueError(f"preset={name!r}: expected one of {', '.join(known)}")
+    known: Mapping[str, Any] = PREFERENCES if name in PREFERENCES else PRESETS
+    require_known(name, known)
     preset = dataclasses.asdict(known[name])
     if unknown := sorted(loss.keys() - preset.keys() - {"preset"}):
         raise ValueError(f"{unknown[0]}: unknown field of a loss")
@@ -152,18 +151,25 @@ def resolve(loss: Mapping[str, Any]) -> dict[str, Any]:
     return {"preset": name, **{f: None if f in dropped else x for f, x in fields.items()}}
 
 
+def require_known(name: str, known: Mapping[str, Any]) -> None:
+    """Refuses the name of a preset that there is not."""
+    if name not in known:
+        raise ValueError(f"preset={name!r}: expected one of {', '.join(known)}")
+
+
 def objective_of(loss: Mapping[str, Any]) -> Objective:
     """The objective of a loss section, resolved or not."""
-    return Objective(**_fields(loss))
+    return Objective(**_fields(loss, PRESETS))
 
 
 def preference_of(loss: Mapping[str, Any]) -> Preference:
     """The same of a section of preferences."""
-    return Preference(**_fields(loss))
+    return Preference(**_fields(loss, PREFERENCES))
 
 
-def _fields(loss: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields as the class of the preset has them."""
+def _fields(loss: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as the class of the known presets has them."""
+    require_known(loss["preset"], known)
     fields = _switched(resolve(loss))
     del fields["preset"]
     return fields

@@ -133,7 +133,7 @@ MISTAKES = [
             "ids = [2, *tokenizer._pieces.encode(prompt_text(example, {**template, 'model_line': ''}))][:-1]",
             "tests/test_data_templates.py::test_a_question_cannot_end_its_turn"),
     Mistake("a target does not end its turn", TEMPLATES,
-            "        tokenizer.end_of_turn_id,\n", "",
+            "[] if is_cut_off else [tokenizer.end_of_turn_id]", "[]",
             "tests/test_data_templates.py::test_prompt_and_target_are_one_conversation"),
     Mistake("a target without reasoning", TEMPLATES,
             'if not example["reasoning"]:', 'if "reasoning" not in example:',
