@@ -193,7 +193,7 @@ def test_a_section_is_filled_in_from_its_preset():
     square = preference_of({"preset": "dpo", "comparison": "square"})
     assert square == PREFERENCES["ipo"]
     assert resolve(resolve({"preset": "orpo"})) == resolve({"preset": "orpo"})
-    with pytest.raises(ValueError, match="^preset='grpo': expected one of dpo, ipo, simpo"):
+    with pytest.raises(ValueError, match=r"^preset='grpo': expected one of dpo, ipo, simpo"):
         preference_of({"preset": "grpo"})
     with pytest.raises(ValueError, match="clip_low: unknown field of a loss"):
         resolve({"preset": "dpo", "clip_low": 0.2})

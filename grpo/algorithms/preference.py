@@ -23,7 +23,7 @@ left out. ipo's score is the paper's sum; "ratio_mean" has the mean over tokens 
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ import jax.numpy as jnp
 
 from grpo.algorithms.masked import inside, masked_sum
 from grpo.algorithms.metrics import Metrics
+from grpo.algorithms.objective import keywords
 
 Array = jax.Array
 NEAREST = -1e-6  # the log of a probability that has odds
@@ -76,9 +77,14 @@ class Preference:
     @staticmethod
     def idle(fields: Mapping[str, Any]) -> set[str]:
         """The fields that nothing would read under the choices of the others."""
-        logistic, apart = {"gamma", "margin_coef", "label_smoothing"}, {"desirable", "undesirable"}
-        unread = {"logistic": apart, "square": logistic | apart, "apart": logistic}
-        return unread.get(fields["comparison"], set())
+        if (comparison := COMPARISONS.get(fields["comparison"])) is None:
+            return set()
+        every = frozenset().union(*map(keywords, COMPARISONS.values()))
+        return set(every - keywords(comparison))
+
+    def read_by(self, comparison: Callable) -> dict[str, Any]:
+        """The fields that a comparison reads, as its keywords."""
+        return {name: getattr(self, name) for name in keywords(comparison)}
 
     def problems(self) -> list[str]:
         """Everything that is wrong, a line each."""
@@ -145,24 +151,34 @@ def odds(sum_P2: Array, ref_P2: Array | None, length_P2: Array) -> Array:
 # What a pair of scores costs.
 
 
-def logistic(score_P2: Array, pairs: Pairs, o: Preference) -> Array:
+def logistic(
+    score_P2: Array,
+    pairs: Pairs,
+    *,
+    beta: float,
+    gamma: float,
+    margin_coef: float,
+    label_smoothing: float,
+) -> Array:
     """-(1 - ε) log σ(βΔ - γ) - ε log σ(γ - βΔ)."""
-    ahead_P = o.beta * (score_P2[:, 0] - score_P2[:, 1])
-    ahead_P = ahead_P - o.gamma - o.margin_coef * pairs.margin_P
+    ahead_P = beta * (score_P2[:, 0] - score_P2[:, 1])
+    ahead_P = ahead_P - gamma - margin_coef * pairs.margin_P
     right_P, wrong_P = jax.nn.log_sigmoid(ahead_P), jax.nn.log_sigmoid(-ahead_P)
-    return -(1 - o.label_smoothing) * right_P - o.label_smoothing * wrong_P
+    return -(1 - label_smoothing) * right_P - label_smoothing * wrong_P
 
 
-def square(score_P2: Array, pairs: Pairs, o: Preference) -> Array:
+def square(score_P2: Array, pairs: Pairs, *, beta: float) -> Array:
     """(Δ - 1/(2β))²."""
-    return (score_P2[:, 0] - score_P2[:, 1] - 1 / (2 * o.beta)) ** 2
+    return (score_P2[:, 0] - score_P2[:, 1] - 1 / (2 * beta)) ** 2
 
 
-def apart(score_P2: Array, pairs: Pairs, o: Preference) -> Array:
+def apart(
+    score_P2: Array, pairs: Pairs, *, beta: float, desirable: float, undesirable: float
+) -> Array:
     """(λ_w σ(β(z - s_w)) + λ_l σ(β(s_l - z))) / 2."""
     moved_P = jax.lax.stop_gradient(pairs.moved_P)
-    chosen_P = o.desirable * jax.nn.sigmoid(o.beta * (moved_P - score_P2[:, 0]))
-    rejected_P = o.undesirable * jax.nn.sigmoid(o.beta * (score_P2[:, 1] - moved_P))
+    chosen_P = desirable * jax.nn.sigmoid(beta * (moved_P - score_P2[:, 0]))
+    rejected_P = undesirable * jax.nn.sigmoid(beta * (score_P2[:, 1] - moved_P))
     return (chosen_P + rejected_P) / 2
 
 
@@ -183,7 +199,8 @@ def preference_loss(
     sum_P2 = jnp.sum(inside(logprob_P2C, mask_P2C), axis=2)
     length_P2 = jnp.maximum(jnp.sum(mask_P2C != 0, axis=2), 1)
     score_P2 = SCORES[objective.score](sum_P2, pairs.ref_logprob_P2, length_P2)
-    cost_P = COMPARISONS[objective.comparison](score_P2, pairs, objective)
+    comparison = COMPARISONS[objective.comparison]
+    cost_P = comparison(score_P2, pairs, **objective.read_by(comparison))
     sums = {
         "loss/preference": masked_sum(cost_P, pairs.share_P),
         "loss/sft": -masked_sum(logprob_P2C[:, 0], pairs.weight_PC),

@@ -60,7 +60,7 @@ def pairs_of(
         mask_P2T=np.concatenate([mask_BI, mask_BC], axis=1).reshape(P, 2, -1),
         completion_mask_P2C=mask_BC.reshape(P, 2, C),
         ref_logprob_P2=reference_P2,
-        margin_P=np.float32([one.margin for one in tokens]),
+        margin_P=np.array([one.margin for one in tokens], np.float32),
         moved_P=None,
         share_P=np.full(P, 1 / P, np.float32),
         weight_PC=chosen_PC / chosen_PC.sum(),

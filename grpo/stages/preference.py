@@ -204,7 +204,8 @@ def reference_logprobs(run: Run, name: str, setting: Setting) -> np.ndarray | No
         found_P2 = completion_logprobs(setting, stage, setting.reference, batch)
         for place, (chosen, rejected) in zip(range(first, len(tokens)), found_P2, strict=False):
             journal.write({"pair": place, "chosen": float(chosen), "rejected": float(rejected)})
-    return np.float32([[row["chosen"], row["rejected"]] for row in journal.rows()])
+    rows = [[row["chosen"], row["rejected"]] for row in journal.rows()]
+    return np.array(rows, np.float32)
 
 
 def moved(setting: Setting, stage: Config, policy: Policy, places: Sequence[int]) -> np.ndarray:
