@@ -12,6 +12,7 @@ import grpo.stages.pairs
 import grpo.stages.preference
 from configs import base
 from grpo.checks.problems import problems
+from grpo.data.examples import DataError
 from grpo.data.pairing import Tokens, mismatched, pairs_of, tokens_of
 from grpo.pipeline import STAGES
 from grpo.stages.pairs import Sampled, pairs_in
@@ -302,8 +303,15 @@ def test_what_was_cut_off_has_no_end(straight):
     assert ends[0] == tokenizer.end_of_turn_id != ends[1]
 
 
+def test_margins_that_are_not_there_are_asked_for(folder):
+    config = config_of("dpo")
+    config.stages.dpo.loss.margin_coef = 1.0
+    with pytest.raises(DataError, match="needs a margin of every pair of pairs, "):
+        launch(config, folder / "margins")
+
+
 def test_too_few_pairs_are_an_error(folder, capsys):
     config = config_of()
     config.stages.pairs.update(least=1000)
-    with pytest.raises(Exception, match="pairs out of 12 prompts, least=1000 are needed"):
+    with pytest.raises(DataError, match="pairs out of 12 prompts, least=1000 are needed"):
         launch(config, folder / "few")

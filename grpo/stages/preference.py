@@ -4,8 +4,8 @@
     (2) θ <- AdamW(θ, ∇L)    L of grpo/algorithms/preference.py, over the pairs of an update
 
 The pairs are a dataset's, or those that a stage before this one made (grpo/stages/pairs.py), in the
-order of (seed, index). What (1) finds stands in preferences/<stage>.jsonl of the run, a row per
-pair, and is not made again. Under kto each update begins with z, from every prompt with the
+order of (seed, index). What (1) finds stands in preferences/<stage>.reference.jsonl of the run, a
+row per pair, and is not made again. Under kto each update begins with z, from every prompt with the
 completions of the next one.
 """
 
@@ -21,7 +21,8 @@ from grpo.algorithms.preference import Pairs, Preference
 from grpo.algorithms.presets import preference_of
 from grpo.checks.rules import COUNT, PREFERENCE, TEXT, TRAINED, one_of
 from grpo.checks.sections import about_preference, about_rows, about_training
-from grpo.data.datasets import DEFAULT, buckets_for, section_of
+from grpo.data.datasets import DEFAULT, buckets_for, section_of, sections_of
+from grpo.data.examples import DataError
 from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
 from grpo.data.pairing import Tokens, mismatched, pairs_of, tokens_of
@@ -58,8 +59,8 @@ def check(stage: Config, config: Config) -> Iterator[str]:
 
 def dataset_of(stage: Config, config: Config) -> str | None:
     """The dataset whose prompts the pairs have: their own, or that of the stage that made them."""
-    made = config["stages"].get(stage["preferences"])
-    return made["data"] if made else stage["preferences"]
+    name = stage["preferences"]
+    return name if name in sections_of(config) else config["stages"][name]["data"]
 
 
 def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
@@ -150,9 +151,15 @@ def all_tokens(run: Run, name: str, tokenizer: Tokenizer) -> list[Tokens]:
     source, data = stage["preferences"], dataset_of(stage, run.config)
     dataset = run.datasets[data or DEFAULT]
     rows = dataset.train
-    if source in run.config["stages"]:
+    if source not in run.datasets:
         fields = ("id", "question", "chosen", "rejected", "cut_off")
         rows, _ = load_preferences(run.preferences(source), {f: f for f in fields}, max_bad=0.0)
+    without = sum(row["margin"] is None for row in rows)
+    if preference_of(stage["loss"]).margin_coef and without:
+        raise DataError(
+            f"stages.{name}: loss.margin_coef needs a margin of every pair of {source}, "
+            f"{without} of {len(rows)} have none"
+        )
     pairs = [tokens_of(tokenizer, row, dataset.template) for row in rows]
     kept, ratio = keep_short(pairs, lambda pair: pair.longest, stage["max_completion"])
     least = section_of(run.config, data)["min_kept"]
