@@ -83,7 +83,8 @@ def full(config):
 
 
 def gsm8k(config):
-    """Grade-school problems, the form and rewards of the GRPO demo."""
+    """Grade-school problems, the form and rewards of the GRPO demo, in bfloat16."""
+    config.model.update(dtype="bfloat16", param_dtype="bfloat16")
     config.data.update(
         source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
         validation_examples=100, template="reasoning_tags", max_prompt=200, buckets=(120, 200),
