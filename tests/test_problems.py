@@ -89,7 +89,11 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("data.template", "plane", "; did you mean plain?"),
     ("data.levels", (2, 6), "=(2, 6): expected one of 1, 2, 3, 4, 5"),
     ("model.size", "gemma3_1", "='gemma3_1': expected one of "),
-    (f"{S}kind", "stf", "='stf': expected one of sft, pairs, preference, grpo, e; did you mean sft?"),
+    (
+        f"{S}kind",
+        "stf",
+        "='stf': expected one of sft, pairs, preference, grpo, evaluate; did you mean sft?",
+    ),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
     ("datasets", 3, "=3: expected named fields, as in configs/base.py"),
