@@ -196,6 +196,29 @@ def preference_loss() -> ConfigDict:
     })  # fmt: skip
 
 
+def reward_model() -> ConfigDict:
+    """A reward model, trained on pairs: grpo/stages/reward_model.py."""
+    return ConfigDict({
+        "kind": "reward_model",
+        "policy": "base",  # the end of the stage whose weights it begins with, or base
+        "preferences": "pairs",  # a name in datasets, or a stage of kind pairs before it
+        "lora": lora(),
+        "heads": {"score": ()},  # name -> kinds of pairs that it learns; (): all
+        "loss": "compared",  # or by values: mse, huber, bce
+        "margin_coef": 0.0,  # how far the chosen one is to be ahead, per unit of a pair's margin
+        "centre": 0.01,  # what holds the sum of a pair's rewards near 0
+        "steps": 100,  # optimizer updates
+        "batch": 32,  # pairs per update
+        "microbatches": 1,
+        "max_completion": 48,  # tokens; pairs with longer completions are dropped, never cut
+        "held_out": 0.2,  # share of the prompts, for measuring
+        "similar": 0.1,  # lengths that differ by this share at most are the same
+        "shuffle_labels": False,  # a control: a coin says which completion is the better one
+        "optimizer": optimizer(),
+        "checkpoint_every": 100,  # updates; the end of a stage is always kept
+    })  # fmt: skip
+
+
 def grpo() -> ConfigDict:
     """Group relative policy optimization: grpo/stages/grpo.py."""
     return ConfigDict({

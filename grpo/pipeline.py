@@ -27,7 +27,7 @@ from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
-from grpo.stages import evaluate, grpo, pairs, preference, sft
+from grpo.stages import evaluate, grpo, pairs, preference, reward_model, sft
 from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
 
@@ -36,6 +36,7 @@ STAGES: dict[str, Any] = {
     "sft": sft,
     "pairs": pairs,
     "preference": preference,
+    "reward_model": reward_model,
     "grpo": grpo,
     "evaluate": evaluate,
 }

@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"layers/mlp/down/a", P(None, "tp", None)),  # L F R
     (r"layers/(attention/o|mlp/down)/b", P(None, None, "fsdp")),  # L R D
     (r"(layers/.*|final)_norm/scale", P()),
+    (r"head/[wb]", P()),  # D H, H: of a reward model
     (r"", P()),  # the counters of a training state
 )
 

@@ -15,7 +15,7 @@ from grpo.checks.problems import problems
 from grpo.data.examples import DataError
 from grpo.data.pairing import Tokens, mismatched, pairs_of, tokens_of
 from grpo.pipeline import STAGES
-from grpo.stages.pairs import Sampled, pairs_in
+from grpo.stages.pairs import judged, pairs_in
 from models.policy import logits
 from tests.small_run import (
     C,
@@ -34,7 +34,7 @@ from tests.small_run import (
 LOSSES = ("dpo", "simpo", "kto")
 
 
-def by_checksum(example, group, against, verbose):
+def by_checksum(group, stage, random):
     """A pair of a random model's completions, which are never right."""
     texts = {one.text: one for one in group if one.text.strip()}
     order = sorted(texts, key=lambda text: zlib.crc32(text.encode("utf-8", "surrogatepass")))
@@ -176,17 +176,23 @@ def test_pairs_on_a_mesh(folder, straight):
 
 
 def test_pairs_of_a_prompt_by_hand():
-    """Right: 7 short, 7 long. Wrong: 8. Malformed: no tags, cut off."""
+    """Right: 7 short, 7 long. Wrong: 8. Malformed: no tags, cut off, blank."""
 
-    def said(answer, tokens, cut_off=False):
-        return Sampled(f"<reasoning>x</reasoning><answer>{answer}</answer>", tokens, cut_off)
+    def said(text, tokens, cut_off=False):
+        if not isinstance(text, str):
+            text = f"<reasoning>3+4=7; so</reasoning><answer>{text}</answer>"
+        return judged({"answer": "7"}, text, tokens, cut_off)
 
-    long, short, wrong = said(7, 30), said("7.0", 20), said(8, 10)
-    no_tags, cut, empty = Sampled("7", 2, False), said(7, 5, cut_off=True), Sampled(" ", 1, False)
-    group, every = [long, empty, cut, wrong, no_tags, short], ("malformed", "wrong", "verbose")
+    long, short, wrong = said(7, 30), said(7.0, 20), said(8, 10)
+    no_tags, cut, blank = said("7", 2), said(7, 5, cut_off=True), said(" ", 1)
+    assert [(one.well_formed, one.right) for one in (long, short, wrong, no_tags, cut, blank)] == [
+        (True, True), (True, True), (True, False), (False, False), (False, False), (False, False),
+    ]  # fmt: skip
+    every, group = ("malformed", "wrong", "verbose"), [long, blank, cut, wrong, no_tags, short]
 
     def found(group, against=every, verbose=1.5):
-        return pairs_in({"answer": "7"}, group, against, verbose)
+        stage = {"against": against, "verbose": verbose}
+        return pairs_in(group, stage, np.random.RandomState(0))
 
     assert found(group) == [
         ("malformed", short, cut), ("wrong", short, wrong), ("verbose", short, long),
@@ -195,6 +201,9 @@ def test_pairs_of_a_prompt_by_hand():
     assert found(group, against=("verbose",)) == [("verbose", short, long)]
     assert found([no_tags, short]) == [("malformed", short, no_tags)]
     assert found([wrong, no_tags]) == [] == found([short]) == found([cut, wrong])
+    ((kind, chosen, worse),) = found(group, against=("deleted",))
+    assert (kind, chosen) == ("deleted", long)
+    assert worse.text in (long.text.replace("3+4=7; ", ""), long.text.replace("; so", ""))
 
 
 def test_arrays_by_hand():

@@ -36,7 +36,7 @@ class Stage(Protocol):
 
 
 # Whose fields have names of the experiment's own, or of its reward functions.
-OPEN = ("data.columns", "columns", "datasets", "stages", "rewards", "options")
+OPEN = ("data.columns", "columns", "datasets", "stages", "rewards", "options", "heads")
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
 
 

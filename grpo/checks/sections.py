@@ -103,6 +103,22 @@ def about_preference(stage: Mapping) -> Lines:
         yield "batch=1: loss.comparison='apart' needs the completions of other prompts: use more"
 
 
+def about_heads(stage: Mapping) -> Lines:
+    """The heads of a reward model: names, and kinds of pairs that are of one head each."""
+    heads, seen = stage["heads"], set()
+    if not heads:
+        yield "heads={}: expected one at least, such as {'score': ()}"
+    for name, kinds in heads.items():
+        if not isinstance(kinds, tuple | list) or not all(isinstance(x, str) for x in kinds):
+            yield f"heads.{name}={kinds!r}: expected a tuple of kinds of pairs; () takes all"
+        elif not kinds and len(heads) > 1:
+            yield f"heads.{name}=(): takes all kinds, and other heads none: name its own"
+        elif twice := seen & set(kinds):
+            yield f"heads.{name}: {sorted(twice)[0]!r} is of another head as well"
+        else:
+            seen |= set(kinds)
+
+
 def about_rewards(rewards: Mapping) -> Lines:
     """A reward table: every entry by itself, then all together."""
     table = {}

@@ -20,6 +20,10 @@ class Tokens(NamedTuple):
     rejected: list[int]
     margin: float
 
+    def turned(self) -> "Tokens":
+        """With the rejected completion as the chosen one."""
+        return self._replace(chosen=self.rejected, rejected=self.chosen)
+
     @property
     def longest(self) -> int:
         """The length of the longer completion."""

@@ -6,6 +6,7 @@ chosen    str           the better completion
 rejected  str           the other one
 margin    float | None  by how much it is worse, where the dataset says so; 0 or more
 cut_off   bool          whether the rejected one was cut off, and so has no end
+kind      str           what is wrong with the rejected one, where the dataset says so
 """
 
 import functools
@@ -17,8 +18,8 @@ from grpo.data.examples import DataError, Example, check_columns, question_key, 
 from grpo.data.sources import load
 
 REQUIRED = {"question", "chosen", "rejected"}
-OPTIONAL = {"id", "margin", "cut_off"}
-TEXTS = {*REQUIRED, "id"}
+OPTIONAL = {"id", "margin", "cut_off", "kind"}
+TEXTS = {*REQUIRED, "id", "kind"}
 
 
 def from_row(row: dict[str, Any], columns: dict[str, str]) -> Example:

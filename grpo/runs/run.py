@@ -8,6 +8,7 @@
           checkpoints/<stage>/<step>/
           evaluations/<stage>.json and .jsonl
           preferences/<stage>.jsonl
+          rewards/<stage>.json
 """
 
 import dataclasses
@@ -69,6 +70,10 @@ class Run:
     def preferences(self, stage: str) -> pathlib.Path:
         """The pairs that a stage made, or with `.reference` what a reference said of its pairs."""
         return self.workdir / "preferences" / f"{stage}.jsonl"
+
+    def rewards(self, stage: str) -> pathlib.Path:
+        """What a reward model knows of prompts that it has not learnt."""
+        return self.workdir / "rewards" / f"{stage}.json"
 
     def checkpoints(self, stage: str) -> Checkpoints:
         """The checkpoints of a stage."""

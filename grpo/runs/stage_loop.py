@@ -202,7 +202,7 @@ class StageLoop:
 
     def evaluate_if_due(self) -> bool:
         """The running evaluation, if it is due here and not done; whether it was."""
-        every = self.config["evaluate_every"]
+        every = self.config.get("evaluate_every", 0)  # a reward model answers nothing
         is_due = every and (self.iteration % every == 0 or self.is_done)
         if not is_due or self.cursor["evaluated"] == self.iteration:
             return False

@@ -5,11 +5,15 @@
                 malformed    has not the form
                 wrong        has the form and another answer
                 verbose      right, of at least `verbose` times the chosen one's tokens
+    chosen      the longest right completion
+    rejected    the same with its reasoning made worse (grpo/data/corruptions.py): number, deleted,
+                shuffled
 
 A pair for each kind. They stand in preferences/<stage>.jsonl of the run, as a dataset of source
-"preferences" reads them, so that a later stage, and a later run, can learn from them. The prompts
-are the first `prompts` training examples in the order of the seed; a completion that was cut off is
-malformed, and its pair says so.
+"preferences" reads them, so that a later stage, and a later run, can learn from them; all that was
+sampled, and whether it is right, in preferences/<stage>.samples.jsonl. The prompts are the first
+`prompts` training examples in the order of the seed; a completion that was cut off is malformed,
+and its pair says so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo.checks.rules import COUNT, SAMPLING, TEXT, number, one_of, optional, several
+from grpo.data.corruptions import CORRUPTIONS, corrupted
 from grpo.data.datasets import buckets_for
 from grpo.data.examples import DataError, Example
 from grpo.data.templates import prompt_ids
@@ -34,7 +39,8 @@ from grpo.training.program import Program
 from models.policy import Policy
 
 Config = Mapping[str, Any]
-KINDS = ("malformed", "wrong", "verbose")
+SAMPLED = ("malformed", "wrong", "verbose")
+KINDS = (*SAMPLED, *CORRUPTIONS)
 FIELDS = {
     **SAMPLING,
     "data": optional(TEXT),
@@ -69,19 +75,31 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 def run(run: Run, name: str, policies: Policies) -> None:
     """Samples what is not yet sampled, a batch of prompts at a time."""
     stage, metrics, file = run.config["stages"][name], run.journal("metrics"), run.preferences(name)
-    pairs, batches = Journal(file), stage["prompts"] // stage["batch"]
-    # A batch is done once its metrics are written, which is after its pairs.
+    pairs, samples = Journal(file), Journal(run.preferences(f"{name}.samples"))
+    batches = stage["prompts"] // stage["batch"]
+    # A batch is done once its metrics are written, which is after its rows.
     done = sum(row["stage"] == name for row in metrics.rows())
-    pairs.keep(lambda row: row["step"] <= done)
+    for journal in (pairs, samples):
+        journal.keep(lambda row: row["step"] <= done)
     if done < batches:
         sampler = Sampler(policies.end(stage["policy"]), buckets_for(run.config, stage["data"]))
         for batch in range(done, batches):
             run.stop.check()
-            rows, found = batch_of(run, name, sampler, batch)
-            for row in rows:
-                pairs.write(row)
-            metrics.write({"stage": name, "step": batch + 1, **found})
-            run.progress.update(name, batch + 1, batches, found)
+            groups = groups_of_batch(run, name, sampler, batch)
+            found = dict.fromkeys(stage["against"], 0)
+            for number, (example, group) in enumerate(groups, start=batch * stage["batch"]):
+                where = {"question": example["question"], "step": batch + 1, "prompt": number}
+                for one in group:
+                    samples.write({**where, **one._asdict()})
+                random = np.random.RandomState([run.seed, number])
+                for kind, chosen, rejected in pairs_in(group, stage, random):
+                    row = {"id": f"{number} {kind}", "kind": kind, **where}
+                    row |= {"chosen": chosen.text, "rejected": rejected.text}
+                    pairs.write({**row, "cut_off": rejected.cut_off})
+                    found[kind] += 1
+            shares = {f"pairs/{kind}": count / stage["batch"] for kind, count in found.items()}
+            metrics.write({"stage": name, "step": batch + 1, **shares})
+            run.progress.update(name, batch + 1, batches, shares)
     made = len(pairs.rows())
     if made < stage["least"]:
         raise DataError(
@@ -91,10 +109,28 @@ def run(run: Run, name: str, policies: Policies) -> None:
         )
 
 
-def batch_of(
+class Sampled(NamedTuple):
+    """A completion of a prompt."""
+
+    text: str
+    tokens: int
+    cut_off: bool
+    well_formed: bool
+    right: bool  # and well-formed
+
+
+def judged(example: Example, text: str, tokens: int, cut_off: bool) -> Sampled:
+    """A completion, with what is to be said of it."""
+    well_formed = not cut_off and strict(text) is not None
+    return Sampled(
+        text, tokens, cut_off, well_formed, well_formed and is_gold(strict, example, text)
+    )
+
+
+def groups_of_batch(
     run: Run, name: str, sampler: Sampler, batch: int
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The pairs of a batch of prompts as rows, and how many there are of each kind."""
+) -> list[tuple[Example, list[Sampled]]]:
+    """The examples of a batch with their completions."""
     stage, data = run.config["stages"][name], run.data_of(name)
     P, G = stage["batch"], stage["group"]
     examples = examples_from(data.train, run.seed, batch * P, P)
@@ -103,48 +139,38 @@ def batch_of(
         row_keys(run.seed, "pairs", batch, jnp.arange(P * G)),
         sampling=stage["sampling"], group=G, max_new_tokens=stage["max_new_tokens"],
     )  # fmt: skip
-    texts, length_B = texts_of(rollout, sampler.tokenizer), np.asarray(rollout.length_B)
-    truncated_B = np.asarray(rollout.truncated_B)
-    rows = []
-    for p, example in enumerate(examples):
-        group = [
-            Sampled(texts[b], int(length_B[b]), bool(truncated_B[b]))
-            for b in range(p * G, (p + 1) * G)
-        ]
-        for kind, chosen, rejected in pairs_in(example, group, stage["against"], stage["verbose"]):
-            rows.append({
-                "id": f"{example['id']} {batch * P + p} {kind}",
-                "question": example["question"],
-                "chosen": chosen.text,
-                "rejected": rejected.text,
-                "cut_off": rejected.cut_off,
-                "kind": kind,
-                "step": batch + 1,
-            })  # fmt: skip
-    found = {kind: sum(row["kind"] == kind for row in rows) / P for kind in stage["against"]}
-    return rows, {f"pairs/{kind}": share for kind, share in found.items()}
-
-
-class Sampled(NamedTuple):
-    """A completion of a prompt."""
-
-    text: str
-    tokens: int
-    cut_off: bool
+    facts = texts_of(rollout, sampler.tokenizer), rollout.length_B, rollout.truncated_B
+    texts, length_B, truncated_B = map(np.asarray, facts)
+    return [
+        (
+            example,
+            [
+                judged(example, str(texts[b]), int(length_B[b]), bool(truncated_B[b]))
+                for b in range(p * G, (p + 1) * G)
+            ],
+        )
+        for p, example in enumerate(examples)
+    ]
 
 
 def pairs_in(
-    example: Example, group: Sequence[Sampled], against: Sequence[str], verbose: float
+    group: Sequence[Sampled], stage: Config, random: np.random.RandomState
 ) -> list[tuple[str, Sampled, Sampled]]:
     """(kind, chosen, rejected) of a prompt's completions."""
-    well_formed = [one for one in group if not one.cut_off and strict(one.text) is not None]
-    right = [one for one in well_formed if is_gold(strict, example, one.text)]
+    right = [one for one in group if one.right]
     if not right:
         return []
-    chosen = min(right, key=lambda one: one.tokens)
+    shortest, longest = (find(right, key=lambda one: one.tokens) for find in (min, max))
     rejected = {
-        "malformed": [one for one in group if one not in well_formed and one.text.strip()],
-        "wrong": [one for one in well_formed if one not in right],
-        "verbose": [one for one in right if one.tokens >= verbose * chosen.tokens],
+        "malformed": [one for one in group if not one.well_formed and one.text.strip()],
+        "wrong": [one for one in group if one.well_formed and not one.right],
+        "verbose": [one for one in right if one.tokens >= stage["verbose"] * shortest.tokens],
     }
-    return [(kind, chosen, rejected[kind][0]) for kind in against if rejected[kind]]
+    found = []
+    for kind in stage["against"]:
+        if kind in CORRUPTIONS:
+            if worse := corrupted(longest.text, kind, random):
+                found.append((kind, longest, longest._replace(text=worse)))
+        elif rejected[kind]:
+            found.append((kind, shortest, rejected[kind][0]))
+    return found

@@ -21,13 +21,12 @@ from grpo.algorithms.preference import Pairs, Preference
 from grpo.algorithms.presets import preference_of
 from grpo.checks.rules import COUNT, PREFERENCE, TEXT, TRAINED, one_of
 from grpo.checks.sections import about_preference, about_rows, about_training
-from grpo.data.datasets import DEFAULT, buckets_for, section_of, sections_of
+from grpo.data.datasets import buckets_for
 from grpo.data.examples import DataError
-from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
-from grpo.data.pairing import Tokens, mismatched, pairs_of, tokens_of
-from grpo.data.preferences import load_preferences
+from grpo.data.pairing import Tokens, mismatched, pairs_of
 from grpo.runs.policies import Policies
+from grpo.runs.preferences import dataset_of, fitting_pairs
 from grpo.runs.run import Run
 from grpo.runs.stage_loop import StageLoop, running_evaluation
 from grpo.storage.journal import Journal
@@ -55,12 +54,6 @@ def check(stage: Config, config: Config) -> Iterator[str]:
     yield from about_training(stage)
     yield from about_rows(stage["batch"], stage, config, "batch")
     yield from about_preference(stage)
-
-
-def dataset_of(stage: Config, config: Config) -> str | None:
-    """The dataset whose prompts the pairs have: their own, or that of the stage that made them."""
-    name = stage["preferences"]
-    return name if name in sections_of(config) else config["stages"][name]["data"]
 
 
 def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
@@ -146,26 +139,15 @@ def run(run: Run, name: str, policies: Policies) -> None:
 
 
 def all_tokens(run: Run, name: str, tokenizer: Tokenizer) -> list[Tokens]:
-    """Every pair whose completions fit."""
-    stage = run.config["stages"][name]
-    source, data = stage["preferences"], dataset_of(stage, run.config)
-    dataset = run.datasets[data or DEFAULT]
-    rows = dataset.train
-    if source not in run.datasets:
-        fields = ("id", "question", "chosen", "rejected", "cut_off")
-        rows, _ = load_preferences(run.preferences(source), {f: f for f in fields}, max_bad=0.0)
-    without = sum(row["margin"] is None for row in rows)
+    """Every pair whose completions fit; all have margins, where the loss asks for these."""
+    stage, pairs = run.config["stages"][name], fitting_pairs(run, name, tokenizer)
+    without = sum(row["margin"] is None for row, _ in pairs)
     if preference_of(stage["loss"]).margin_coef and without:
         raise DataError(
-            f"stages.{name}: loss.margin_coef needs a margin of every pair of {source}, "
-            f"{without} of {len(rows)} have none"
+            f"stages.{name}: loss.margin_coef needs a margin of every pair of "
+            f"{stage['preferences']}, {without} of {len(pairs)} have none"
         )
-    pairs = [tokens_of(tokenizer, row, dataset.template) for row in rows]
-    kept, ratio = keep_short(pairs, lambda pair: pair.longest, stage["max_completion"])
-    least = section_of(run.config, data)["min_kept"]
-    require_kept(ratio, least, f"completions of {source} of at most {stage['max_completion']}")
-    run.progress.say(f"{len(kept)} pairs, {ratio:.1%} fit {stage['max_completion']} tokens")
-    return kept
+    return [tokens for _, tokens in pairs]
 
 
 def batch_of(
