@@ -203,8 +203,8 @@ def reward_model() -> ConfigDict:
         "policy": "base",  # the end of the stage whose weights it begins with, or base
         "preferences": "pairs",  # a name in datasets, or a stage of kind pairs before it
         "lora": lora(),
-        "heads": {"score": ()},  # name -> kinds of pairs that it learns; (): all
-        "loss": "compared",  # or by values: mse, huber, bce
+        "heads": {},  # name -> kinds of pairs that it learns, (): all; {}: one of all
+        "objective": "compared",  # or by values: mse, huber, bce
         "margin_coef": 0.0,  # how far the chosen one is to be ahead, per unit of a pair's margin
         "centre": 0.01,  # what holds the sum of a pair's rewards near 0
         "steps": 100,  # optimizer updates

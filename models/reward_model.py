@@ -72,4 +72,4 @@ def rewards(
     hidden_BTD, _ = module.apply(variables, ids_BT, mask_BT)
     last_B = mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1] != 0, axis=1)
     hidden_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
-    return hidden_BD.astype(jnp.float32) @ head["w"] + head["b"]
+    return hidden_BD.astype(jnp.float32) @ head["w"] + head["b"][None]

@@ -36,12 +36,12 @@ LOSSES = ("compared", "bce")
 
 
 def of_two_kinds(group, stage, random):
-    """A pair of each kind of a random model's completions; those with an early byte are right."""
+    """A pair of each kind of a random model's completions; the first in the alphabet is right."""
     texts = sorted({one.text for one in group if one.text.strip()})
-    if len(texts) < 2:
+    if len(texts) < 3:
         return []
-    first, last = (Sampled(text, 0, False, True, True) for text in (texts[0], texts[-1]))
-    return [("wrong", first, last), ("number", first, last)]
+    first, second, last = (Sampled(text, 0, False, True, True) for text in (*texts[:2], texts[-1]))
+    return [("wrong", first, last), ("number", first, second)]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def folder(tmp_path_factory):
 
 def small_reward_model(loss: str) -> base.ConfigDict:
     stage = base.reward_model()
-    stage.update(policy="sft", steps=3, batch=4, microbatches=2, max_completion=C + 8, loss=loss)
+    stage.update(
+        policy="sft", steps=3, batch=4, microbatches=2, max_completion=C + 8, objective=loss
+    )
     stage.update(held_out=0.4, heads={"correctness": ("wrong",), "flow": ("number",)})
     stage.lora.update(rank=2, alpha=4.0)
     stage.optimizer.learning_rate = 1e-2
@@ -127,7 +129,7 @@ def test_on_a_mesh(folder, straight):
     ):
         at_a_tie = {"preference/accuracy"} if abs(here.get("preference/ahead", 1)) < 1e-4 else set()
         for name in here.keys() - {"stage", "step"} - at_a_tie:
-            assert here[name] == pytest.approx(there[name], rel=2e-3, abs=1e-5), name
+            assert here[name] == pytest.approx(there[name], rel=2e-3, abs=1e-4), name
 
 
 def pair(head: int, is_held_out: bool = False, chosen=(6, 7), rejected=(8,)) -> Pair:
@@ -136,11 +138,11 @@ def pair(head: int, is_held_out: bool = False, chosen=(6, 7), rejected=(8,)) -> 
 
 def test_arrays_by_hand():
     heads = {"heads": {"a": (), "b": ()}, "max_completion": 2}
-    compared = batch_of([pair(1), pair(0)], {**heads, "loss": "compared"}, (1,))
+    compared = batch_of([pair(1), pair(0)], {**heads, "objective": "compared"}, (1,))
     assert compared.ids_P2T.tolist() == [[[5, 6, 7], [5, 8, 0]]] * 2
     assert compared.mask_P2T.tolist() == [[[1, 1, 1], [1, 1, 0]]] * 2
     assert compared.head_P.tolist() == [1, 0] and compared.margin_P.tolist() == [0.5, 0.5]
-    valued = batch_of([pair(1), pair(0)], {**heads, "loss": "mse"}, (1,))
+    valued = batch_of([pair(1), pair(0)], {**heads, "objective": "mse"}, (1,))
     assert valued.ids_BT.tolist() == [[5, 6, 7], [5, 8, 0]] * 2
     assert valued.value_BH.tolist() == [[1, 1], [0, 0]] * 2
     # Of the rejected ones only the head of their kind is known.
@@ -191,11 +193,10 @@ def test_best_of_n_by_hand():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"heads": {}}, "heads={}: expected one at least"),
         ({"heads": {"a": "wrong"}}, "heads.a='wrong': expected a tuple of kinds of pairs"),
         ({"heads": {"a": (), "b": ("wrong",)}}, "heads.a=(): takes all kinds, and other heads no"),
         ({"heads": {"a": ("x",), "b": ("x",)}}, "heads.b: 'x' is of another head as well"),
-        ({"loss": "hinge"}, "loss='hinge': expected one of compared, mse, huber, bce"),
+        ({"objective": "hinge"}, "objective='hinge': expected one of compared, mse, huber, bce"),
         ({"policy": "pairs"}, "policy: 'pairs' is neither base nor a training stage before it"),
         ({"preferences": "sft"}, "preferences='sft': is neither of datasets nor a stage of kind"),
         ({"batch": 1}, "microbatches=2: there are only 1 rows (batch)"),
@@ -213,7 +214,7 @@ def test_a_config_that_makes_no_sense_is_refused(changes, line):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"held_out": 0.0}, "stages.compared: of . pairs 0 are held out .held_out=0.0"),
+        ({"held_out": 0.0}, "stages.compared: of .* pairs 0 are held out .held_out=0.0"),
         ({"heads": {"flow": ("number",)}}, "is of kind 'wrong', which no head learns"),
     ],
 )

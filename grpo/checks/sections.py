@@ -106,8 +106,6 @@ def about_preference(stage: Mapping) -> Lines:
 def about_heads(stage: Mapping) -> Lines:
     """The heads of a reward model: names, and kinds of pairs that are of one head each."""
     heads, seen = stage["heads"], set()
-    if not heads:
-        yield "heads={}: expected one at least, such as {'score': ()}"
     for name, kinds in heads.items():
         if not isinstance(kinds, tuple | list) or not all(isinstance(x, str) for x in kinds):
             yield f"heads.{name}={kinds!r}: expected a tuple of kinds of pairs; () takes all"

@@ -40,7 +40,7 @@ from grpo.data.templates import completion_ids, prompt_ids
 from grpo.evaluation.reward_models import Group, Pair, Row, best_of, pair_accuracy
 from grpo.runs.policies import Policies
 from grpo.runs.preferences import dataset_of, fitting_pairs
-from grpo.runs.reward_models import reward_model_at_start, untrained
+from grpo.runs.reward_models import heads_of, reward_model_at_start, untrained
 from grpo.runs.run import Run
 from grpo.runs.stage_loop import StageLoop
 from grpo.storage.journal import Journal
@@ -59,7 +59,7 @@ FIELDS = {
     "policy": TEXT,
     "preferences": TEXT,
     "heads": NAMED,
-    "loss": one_of("compared", *REGRESSIONS),
+    "objective": one_of("compared", *REGRESSIONS),
     "margin_coef": number(float, 0),
     "centre": number(float, 0),
     "steps": COUNT,
@@ -81,8 +81,8 @@ def check(stage: Config, config: Config) -> Iterator[str]:
 def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, Program]:
     """The programs of an update and of measuring, for a model that is there or for its shapes."""
     stage = config["stages"][name]
-    model = policy if isinstance(policy, RewardModel) else untrained(policy, len(stage["heads"]))
-    P, C, H = stage["batch"], stage["max_completion"], len(stage["heads"])
+    model = policy if isinstance(policy, RewardModel) else untrained(policy, stage)
+    P, C, H = stage["batch"], stage["max_completion"], len(heads_of(stage))
     lengths = [bucket + C for bucket in buckets_for(config, dataset_of(stage, config))]
     shape = functools.partial(rows_shape, model.mesh)
 
@@ -94,11 +94,11 @@ def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, 
         tokens_BT, number_BH = shape(jnp.int32, 2 * P, T), shape(jnp.float32, 2 * P, H)
         return Valued(tokens_BT, tokens_BT, number_BH, number_BH)
 
-    if stage["loss"] == "compared":
+    if stage["objective"] == "compared":
         numbers = {field: stage[field] for field in ("margin_coef", "centre")}
         loss, batch = make_compared_loss(model.module, **numbers), compared
     else:
-        loss, batch = make_valued_loss(model.module, regression=stage["loss"]), valued
+        loss, batch = make_valued_loss(model.module, regression=stage["objective"]), valued
     rows = [shape(jnp.int32, 2 * P, T) for T in lengths]
     variables = model.policy.variables
     return {
@@ -160,7 +160,9 @@ def all_pairs(run: Run, name: str, model: RewardModel) -> list[Pair]:
     for example, tokens in fitting_pairs(run, name, model.own_tokenizer):
         kind = example.get("kind")
         mine = [
-            head for head, kinds in enumerate(stage["heads"].values()) if not kinds or kind in kinds
+            head
+            for head, kinds in enumerate(heads_of(stage).values())
+            if not kinds or kind in kinds
         ]
         if not mine:
             raise DataError(
@@ -186,13 +188,13 @@ def with_coins(pairs: Sequence[Pair], seed: int) -> list[Pair]:
 
 def batch_of(pairs: Sequence[Pair], stage: Config, buckets: Sequence[int]) -> Compared | Valued:
     """The arrays of an update."""
-    P, H = len(pairs), len(stage["heads"])
+    P, H = len(pairs), len(heads_of(stage))
     arrays = pairs_of(
         [pair.tokens for pair in pairs], None,
         buckets=buckets, max_completion=stage["max_completion"],
     )  # fmt: skip
     head_P = np.array([pair.head for pair in pairs], np.int32)
-    if stage["loss"] == "compared":
+    if stage["objective"] == "compared":
         return Compared(arrays.ids_P2T, arrays.mask_P2T, head_P, arrays.margin_P, arrays.share_P)
     is_known_P2H = np.ones((P, 2, H), np.float32)
     is_known_P2H[:, 1] = np.arange(H) == head_P[:, None]

@@ -47,7 +47,7 @@ def make_valued_loss(module: Gemma, *, regression: str) -> Loss:
 
 @functools.partial(jax.jit, static_argnames="module")
 def rewards_of_rows(
-    module: Gemma, variables: dict[str, Tree], head: Tree, ids_BT: Array, mask_BT: Array
+    variables: dict[str, Tree], head: Tree, ids_BT: Array, mask_BT: Array, *, module: Gemma
 ) -> Array:
     """reward_BH, compiled."""
     return rewards(module, variables, head, ids_BT, mask_BT)
