@@ -25,6 +25,7 @@ from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
+from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
@@ -46,6 +47,7 @@ MISTAKES = [
     *IN_UNITS,
     *IN_STAGES,
     *IN_PREFERENCES,
+    *IN_REWARD_MODELS,
     *IN_WIRING,
     *IN_DEMO,
     *IN_LAUNCH,

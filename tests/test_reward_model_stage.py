@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import grpo.stages.pairs
+import grpo.stages.reward_model
 from configs import base
 from grpo.checks.problems import problems
 from grpo.data.examples import DataError
@@ -106,6 +107,22 @@ def test_it_is_measured_on_prompts_it_has_not_learnt(straight):
         assert found["accuracy/low"] <= found["accuracy"] <= found["accuracy/high"]
         prompts = {row["prompt"] for row in rows(straight / "preferences", "pairs.samples")}
         assert 0 < found["best of N/count"] < len(prompts) and found["N"] == 4
+
+
+def test_no_held_out_pair_is_in_an_update(folder, straight):
+    seen, real = [], grpo.stages.reward_model.batch_of
+
+    def watched_batch(pairs, stage, buckets):
+        seen.extend(pairs)
+        return real(pairs, stage, buckets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpo.stages.reward_model, "batch_of", watched_batch)
+        assert launch(config_of("compared"), folder / "seen") == 0
+    assert len(seen) == 12 and not any(one.is_held_out for one in seen)
+    count = len(rows(straight / "preferences", "pairs"))
+    found = json.loads((straight / "rewards" / "compared.json").read_text())
+    assert {one.kind for one in seen} == {"wrong", "number"} and found["accuracy/count"] < count
 
 
 def test_a_head_and_an_adapter_are_trained_and_nothing_else(straight):
