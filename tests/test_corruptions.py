@@ -20,7 +20,7 @@ def test_steps():
 def test_a_number_is_another_one():
     assert draws(number, "so 1") == {f"so {n}" for n in range(11) if n != 1}
     assert draws(number, "12") == {str(n) for n in range(3, 22) if n != 12}
-    assert {text[0] == "1" for text in draws(number, "1+5")} == {True, False}
+    assert {text.endswith("+5") for text in draws(number, "1+5")} == {True, False}
     assert draws(number, "none") == {None}
 
 
