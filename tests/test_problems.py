@@ -92,7 +92,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (
         f"{S}kind",
         "stf",
-        "='stf': expected one of sft, pairs, preference, grpo, evaluate; did you mean sft?",
+        "='stf': expected one of sft, pairs, preference, reward_model, grpo, evaluate; did you mean sft?",
     ),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
@@ -103,7 +103,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("data.shots", -1, "=-1: expected an integer, at least 0"),
     ("data.validation_examples", -1, "=-1: expected an integer, at least 0"),
     ("evaluation.split", "valid", "='valid': expected one of train, validation, test; did you me"),
-    ("stages.more", 3, ".kind=None: expected one of sft, pairs, preference, grpo, e"),
+    ("stages.more", 3, ".kind=None: expected one of sft, pairs, preference, reward_model, grpo, e"),
 ]
 
 NO_VALIDATION = {"data.validation_examples": 0, "evaluation.split": "test"}
