@@ -92,7 +92,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (
         f"{S}kind",
         "stf",
-        "='stf': expected one of sft, pairs, preference, reward_model, grpo, evaluate; did you mean sft?",
+        "reward_model, grpo, evaluate; did you mean sft?",
     ),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
