@@ -81,7 +81,7 @@ def test_a_file(tmp_path):
         ({"question": "prompt"}, "columns: which one is the chosen and the rejected?"),
         (
             {**COLUMNS, "answer": "x"},
-            "columns: 'answer' is none of chosen, cut_off, id, margin, ques",
+            "columns: 'answer' is none of chosen, cut_off, id, kind, margin",
         ),
     ],
 )
