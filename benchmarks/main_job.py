@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from page import put
@@ -56,10 +57,10 @@ def evaluations(workdir: pathlib.Path, stage: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["stage"] == stage and f"eval/{RIGHT}" in row]
 
 
-def percent(metrics: dict[str, float]) -> str:
+def percent(metrics: dict[str, float], name: str = RIGHT) -> str:
     """A share with its interval."""
-    low, high = metrics[f"{RIGHT}/low"], metrics[f"{RIGHT}/high"]
-    return f"{100 * metrics[RIGHT]:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+    low, high = metrics[f"{name}/low"], metrics[f"{name}/high"]
+    return f"{100 * metrics[name]:.1f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def results(runs: dict[int, pathlib.Path]) -> str:
@@ -104,18 +105,23 @@ def more(runs: dict[int, pathlib.Path]) -> str:
     return table(["", *names.values()], lines)
 
 
-def picture(runs: dict[int, pathlib.Path]) -> str:
-    """Accuracy on validation problems over the time of each stage: every seed, and the mean."""
+def over_stages(runs: Sequence[pathlib.Path], stages: dict[str, str]) -> list[Series]:
+    """Accuracy on validation problems, over percents of each stage: every run, and their mean."""
     series = []
-    for stage, label in STAGES.items():
-        every = [evaluations(workdir, stage) for workdir in runs.values()]
+    for stage, label in stages.items():
+        every = [evaluations(workdir, stage) for workdir in runs]
         last = every[0][-1]["iteration"]
         x = [100 * row["iteration"] / last for row in every[0]]
         lines = [[row[f"eval/{RIGHT}"] for row in rows] for rows in every]
         series += [Series(label, x, y, faint=True) for y in lines]
         series.append(Series(label, x, [statistics.mean(y) for y in zip(*lines, strict=True)]))
+    return series
+
+
+def picture(runs: dict[int, pathlib.Path]) -> str:
+    """Accuracy on validation problems over the time of each stage: every seed, and the mean."""
     return curve_svg(
-        series,
+        over_stages(list(runs.values()), STAGES),
         title="Right answers to validation problems, from the end of supervised training on",
         x_label="% of the time (half a minute)",
         y_label=f"greedy, strict form; {len(runs)} seeds and their mean",

@@ -17,10 +17,10 @@ import sys
 from typing import Any
 
 from absl import app, flags
-from main_job import RIGHT, evaluations, percent, stage_seconds
+from main_job import over_stages, percent, stage_seconds
 from page import DOCS, put
 
-from grpo.reporting.curve import Series, curve_svg
+from grpo.reporting.curve import curve_svg
 from grpo.reporting.progress import table
 from grpo.storage.journal import read_journal
 
@@ -70,16 +70,8 @@ def seconds(runs: dict[str, pathlib.Path]) -> str:
 
 def picture(runs: dict[str, pathlib.Path]) -> str:
     """Accuracy on validation problems: every seed, and the mean."""
-    series = []
-    for stage, label in STAGES.items():
-        every = [evaluations(workdir, stage) for workdir in runs.values()]
-        last = every[0][-1]["iteration"]
-        x = [100 * row["iteration"] / last for row in every[0]]
-        lines = [[row[f"eval/{RIGHT}"] for row in rows] for rows in every]
-        series += [Series(label, x, y, faint=True) for y in lines]
-        series.append(Series(label, x, [statistics.mean(y) for y in zip(*lines, strict=True)]))
     return curve_svg(
-        series,
+        over_stages(list(runs.values()), STAGES),
         title="Gemma 3 270M: right answers to 100 validation problems",
         x_label="% of the stage, from the end of supervised training on",
         y_label=f"greedy, strict form; {len(runs)} seeds and their mean",
@@ -106,8 +98,7 @@ def on_gsm8k(workdir: pathlib.Path) -> str:
     header = ["", "right, strict", "right, as the demo counts", "in the demo's form", "tokens"]
     lines = []
     for policy, metrics in found(workdir, "evaluate").items():
-        demo = [100 * metrics[f"accuracy/demo{end}"] for end in ("", "/low", "/high")]
-        cells = [percent(metrics), f"{demo[0]:.1f} ({demo[1]:.0f} to {demo[2]:.0f})"]
+        cells = [percent(metrics), percent(metrics, "accuracy/demo")]
         cells += [f"{100 * metrics['format/demo']:.1f}", f"{metrics['length/mean']:.0f}"]
         lines.append([policy, *cells])
     rows = read_journal(workdir / "metrics.jsonl")

@@ -24,9 +24,10 @@ reinforce_pp_baseline
               as baseline, the deviation of the batch, k2 in the loss with its authors' 0.001
               (their scripts have it from 1e-3 down to 1e-5)
 
-dpo, ipo, simpo, orpo, kto: preference.py, with the numbers of the papers (dpo and kto: 0.1) and of
-              SimPO's Mistral; "dpo" with sft_coef=1.0 is RPO, arXiv:2404.19733, with its term per
-              token of the update
+dpo, ipo, simpo, orpo, kto
+              preference.py, with β = 0.1 (dpo, ipo, kto), λ = 0.1 (orpo, its `coef`), and the
+              defaults of SimPO's authors' code. "dpo" with sft_coef=1.0 is RPO, arXiv:2404.19733,
+              with its term per token of the update
 
 A config's loss section names a preset and has every field of its class: None is what the preset
 has; a value is the config's own. A preset's value that nothing reads under the config's choices is

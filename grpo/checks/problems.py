@@ -196,14 +196,14 @@ def about_pipeline(config: Mapping) -> Lines:
         start = stage.get("start")
         if start is not None and start not in (*trained, "base"):
             yield f"stages.{name}.start={start!r}: expected base or a training stage before it"
-        one = {"policy": [stage["policy"]]} if "policy" in stage else {}
-        for field, policies in {"policies": stage.get("policies", ()), **one}.items():
-            for policy in policies:
-                if policy not in (*trained, "base"):
-                    yield (
-                        f"stages.{name}.{field}: {policy!r} is neither base nor a training stage "
-                        f"before it{nearest(policy, (*trained, 'base'))}"
-                    )
+        ends = [("policies", policy) for policy in stage.get("policies", ())]
+        ends += [("policy", stage["policy"])] if "policy" in stage else []
+        for field, policy in ends:
+            if policy not in (*trained, "base"):
+                yield (
+                    f"stages.{name}.{field}: {policy!r} is neither base nor a training stage "
+                    f"before it{nearest(policy, (*trained, 'base'))}"
+                )
         made = stage.get("preferences")
         if made in stages and made not in before:
             yield f"stages.{name}.preferences={made!r}: the stage must stand before it"

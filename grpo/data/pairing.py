@@ -7,7 +7,7 @@ import numpy as np
 
 from grpo.algorithms.preference import Pairs
 from grpo.data.examples import Example
-from grpo.data.padding import pad_prompts
+from grpo.data.packing import one_each
 from grpo.data.templates import Template, completion_ids, prompt_ids
 from models.tokenizer import Tokenizer
 
@@ -51,18 +51,14 @@ def pairs_of(
 ) -> Pairs:
     """The arrays of an update; every completion begins in the same column."""
     rows = [(one.prompt, text) for one in tokens for text in (one.chosen, one.rejected)]
-    P, C = len(tokens), max_completion
-    ids_BI, mask_BI = pad_prompts([prompt for prompt, _ in rows], buckets)
-    ids_BC = np.zeros((2 * P, C), np.int32)
-    mask_BC = np.zeros_like(ids_BC)
-    for row, (_, completion) in enumerate(rows):
-        ids_BC[row, : len(completion)] = completion
-        mask_BC[row, : len(completion)] = 1
-    chosen_PC = np.float32(mask_BC[::2])
+    P, arrays = len(tokens), one_each(rows, buckets, max_completion)
+    ids_P2T, mask_P2T = (x.reshape(P, 2, -1) for x in (arrays.ids_BT, arrays.mask_BT))
+    completion_mask_P2C = mask_P2T[:, :, -max_completion:]
+    chosen_PC = np.float32(completion_mask_P2C[:, 0])
     return Pairs(
-        ids_P2T=np.concatenate([ids_BI, ids_BC], axis=1).reshape(P, 2, -1),
-        mask_P2T=np.concatenate([mask_BI, mask_BC], axis=1).reshape(P, 2, -1),
-        completion_mask_P2C=mask_BC.reshape(P, 2, C),
+        ids_P2T=ids_P2T,
+        mask_P2T=mask_P2T,
+        completion_mask_P2C=completion_mask_P2C,
         ref_logprob_P2=reference_P2,
         margin_P=np.array([one.margin for one in tokens], np.float32),
         moved_P=None,
