@@ -65,11 +65,17 @@ def init_head(config: GemmaConfig, heads: int) -> Params:
     return {"w": jnp.zeros((config.width, heads)), "b": jnp.zeros(heads)}
 
 
-def rewards(
-    module: Gemma, variables: dict[str, Params], head: Params, ids_BT: Array, mask_BT: Array
-) -> Array:
-    """reward_BH of rows of prompts and completions, in float32."""
-    hidden_BTD, _ = module.apply(variables, ids_BT, mask_BT)
-    last_B = mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1] != 0, axis=1)
-    hidden_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
-    return hidden_BD.astype(jnp.float32) @ head["w"] + head["b"][None]
+@dataclasses.dataclass(frozen=True)
+class Rewards:
+    """The rewards of rows of prompts and completions."""
+
+    module: Gemma
+
+    def __call__(
+        self, variables: dict[str, Params], head: Params, ids_BT: Array, mask_BT: Array
+    ) -> Array:
+        """reward_BH, in float32."""
+        hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
+        last_B = mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1] != 0, axis=1)
+        hidden_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
+        return hidden_BD.astype(jnp.float32) @ head["w"] + head["b"][None]

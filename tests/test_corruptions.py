@@ -20,7 +20,7 @@ def test_steps():
 def test_a_number_is_another_one():
     assert draws(number, "so 1") == {f"so {n}" for n in range(11) if n != 1}
     assert draws(number, "12") == {str(n) for n in range(3, 22) if n != 12}
-    assert {text.endswith("+5") for text in draws(number, "1+5")} == {True, False}
+    assert {str(text).endswith("+5") for text in draws(number, "1+5")} == {True, False}
     assert draws(number, "none") == {None}
 
 
@@ -40,10 +40,9 @@ def test_only_the_reasoning_changes(kind):
     text = "<reasoning>\n5+6=11; 11-6=5\n</reasoning> <answer>5</answer>"
     for seed in range(50):
         worse = corrupted(text, kind, np.random.RandomState(seed))
-        assert worse != text
-        assert worse.startswith("<reasoning>\n") and worse.endswith(
-            "\n</reasoning> <answer>5</answer>"
-        )
+        assert worse is not None and worse != text
+        assert worse.startswith("<reasoning>\n")
+        assert worse.endswith("\n</reasoning> <answer>5</answer>")
 
 
 @pytest.mark.parametrize("text", ["", "5", "<reasoning></reasoning>", "<reasoning>1", "<answer>1"])

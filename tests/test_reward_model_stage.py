@@ -11,6 +11,7 @@ import pytest
 import grpo.stages.pairs
 import grpo.stages.reward_model
 from configs import base
+from grpo.algorithms.reward_modeling import Compared, Valued
 from grpo.checks.problems import problems
 from grpo.data.examples import DataError
 from grpo.data.pairing import Tokens
@@ -156,10 +157,12 @@ def pair(head: int, is_held_out: bool = False, chosen=(6, 7), rejected=(8,)) -> 
 def test_arrays_by_hand():
     heads = {"heads": {"a": (), "b": ()}, "max_completion": 2}
     compared = batch_of([pair(1), pair(0)], {**heads, "objective": "compared"}, (1,))
+    assert isinstance(compared, Compared)
     assert compared.ids_P2T.tolist() == [[[5, 6, 7], [5, 8, 0]]] * 2
     assert compared.mask_P2T.tolist() == [[[1, 1, 1], [1, 1, 0]]] * 2
     assert compared.head_P.tolist() == [1, 0] and compared.margin_P.tolist() == [0.5, 0.5]
     valued = batch_of([pair(1), pair(0)], {**heads, "objective": "mse"}, (1,))
+    assert isinstance(valued, Valued)
     assert valued.ids_BT.tolist() == [[5, 6, 7], [5, 8, 0]] * 2
     assert valued.value_BH.tolist() == [[1, 1], [0, 0]] * 2
     # Of the rejected ones only the head of their kind is known.

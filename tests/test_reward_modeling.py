@@ -9,7 +9,7 @@ import pytest
 
 from grpo.algorithms.reward_modeling import Compared, Valued, compared_loss, valued_loss
 from models.gemma import Gemma
-from models.reward_model import rewards
+from models.reward_model import Rewards
 from tests.helpers import TINY3, hidden, tiny_ids, tiny_params
 
 P, H = 5, 2
@@ -139,9 +139,9 @@ def test_the_head_reads_the_last_token_of_each_row():
     }
     ids_BT = tiny_ids(4, 9)
     mask_BT = np.array([[1] * 9, [0] * 4 + [1] * 5, [1] * 6 + [0] * 3, [0] * 2 + [1] * 4 + [0] * 3])
-    found_BH = rewards(module, {"params": params}, head, jnp.array(ids_BT), jnp.array(mask_BT))
+    found_BH = Rewards(module)({"params": params}, head, jnp.array(ids_BT), jnp.array(mask_BT))
     for ids_T, mask_T, found_H in zip(ids_BT, mask_BT, found_BH, strict=True):
         alone = ids_T[mask_T == 1][None]
         hidden_1TD, _ = hidden(module, {"params": params}, jnp.array(alone), jnp.ones_like(alone))
-        wanted_H = np.float64(hidden_1TD[0, -1]) @ np.float64(head["w"]) + np.float64(head["b"])
+        wanted_H = np.asarray(hidden_1TD[0, -1], float) @ np.asarray(head["w"]) + head["b"]
         np.testing.assert_allclose(found_H, wanted_H, rtol=1e-4, atol=1e-5)

@@ -30,6 +30,7 @@ from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.program import Program
 from grpo.training.train_step import TrainState, init_state
 from models.policy import Policy
+from models.reward_model import RewardModel
 from models.sharding import shardings
 
 Arrays = Mapping[str, Any]
@@ -67,7 +68,7 @@ class StageLoop:
         self,
         run: Run,
         stage: str,
-        start: Policy,
+        start: Policy | RewardModel,
         iterations: int,
         updates: int,  # of an iteration
     ):
@@ -102,8 +103,9 @@ class StageLoop:
 
     @property
     def policy(self) -> Policy:
-        """The policy as it stands."""
-        return self.start.with_trained(self.state.trainable)
+        """The policy as it stands; of a reward model the one below its head."""
+        model = self.start.with_trained(self.state.trainable)
+        return model if isinstance(model, Policy) else model.policy
 
     @property
     def iteration(self) -> int:

@@ -49,7 +49,7 @@ from grpo.training.program import Program, rows_shape
 from grpo.training.reward_losses import make_compared_loss, make_valued_loss, rewards_of_rows
 from grpo.training.train_step import update_program
 from models.policy import Policy
-from models.reward_model import RewardModel
+from models.reward_model import RewardModel, Rewards
 from models.sharding import row_sharding
 
 Config = Mapping[str, Any]
@@ -94,11 +94,12 @@ def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, 
         tokens_BT, number_BH = shape(jnp.int32, 2 * P, T), shape(jnp.float32, 2 * P, H)
         return Valued(tokens_BT, tokens_BT, number_BH, number_BH)
 
+    rewards = Rewards(model.module)
     if stage["objective"] == "compared":
         numbers = {field: stage[field] for field in ("margin_coef", "centre")}
-        loss, batch = make_compared_loss(model.module, **numbers), compared
+        loss, batch = make_compared_loss(rewards, **numbers), compared
     else:
-        loss, batch = make_valued_loss(model.module, regression=stage["objective"]), valued
+        loss, batch = make_valued_loss(rewards, regression=stage["objective"]), valued
     rows = [shape(jnp.int32, 2 * P, T) for T in lengths]
     variables = model.policy.variables
     return {
@@ -113,7 +114,7 @@ def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, 
         "rewards": Program(
             rewards_of_rows,
             tuple((variables, model.head, x_BT, x_BT) for x_BT in rows),
-            {"module": model.module},
+            {"rewards": rewards},
         ),
     }
 

@@ -9,16 +9,15 @@ from einops import rearrange
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.reward_modeling import Compared, Valued, compared_loss, valued_loss
 from grpo.training.train_step import Loss
-from models.gemma import Gemma
 from models.policy import variables_of
-from models.reward_model import rewards
+from models.reward_model import Rewards
 
 Array = jax.Array
 Tree = Any
 
 
 @functools.lru_cache(maxsize=16)
-def make_compared_loss(module: Gemma, *, margin_coef: float, centre: float) -> Loss:
+def make_compared_loss(rewards: Rewards, *, margin_coef: float, centre: float) -> Loss:
     """Of pairs."""
 
     def loss(trainable: Tree, frozen: Tree, pairs: Compared) -> tuple[Array, Metrics]:
@@ -26,7 +25,7 @@ def make_compared_loss(module: Gemma, *, margin_coef: float, centre: float) -> L
         ids_BT, mask_BT = (
             rearrange(x, "p two t -> (p two) t") for x in (pairs.ids_P2T, pairs.mask_P2T)
         )
-        reward_BH = rewards(module, variables, trainable["head"], ids_BT, mask_BT)
+        reward_BH = rewards(variables, trainable["head"], ids_BT, mask_BT)
         reward_P2H = rearrange(reward_BH, "(p two) h -> p two h", two=2)
         return compared_loss(reward_P2H, pairs, margin_coef=margin_coef, centre=centre)
 
@@ -34,20 +33,20 @@ def make_compared_loss(module: Gemma, *, margin_coef: float, centre: float) -> L
 
 
 @functools.lru_cache(maxsize=16)
-def make_valued_loss(module: Gemma, *, regression: str) -> Loss:
+def make_valued_loss(rewards: Rewards, *, regression: str) -> Loss:
     """Of completions with values."""
 
     def loss(trainable: Tree, frozen: Tree, rows: Valued) -> tuple[Array, Metrics]:
         variables = variables_of(trainable["policy"], frozen)
-        reward_BH = rewards(module, variables, trainable["head"], rows.ids_BT, rows.mask_BT)
+        reward_BH = rewards(variables, trainable["head"], rows.ids_BT, rows.mask_BT)
         return valued_loss(reward_BH, rows, regression=regression)
 
     return loss
 
 
-@functools.partial(jax.jit, static_argnames="module")
+@functools.partial(jax.jit, static_argnames="rewards")
 def rewards_of_rows(
-    variables: dict[str, Tree], head: Tree, ids_BT: Array, mask_BT: Array, *, module: Gemma
+    variables: dict[str, Tree], head: Tree, ids_BT: Array, mask_BT: Array, *, rewards: Rewards
 ) -> Array:
     """reward_BH, compiled."""
-    return rewards(module, variables, head, ids_BT, mask_BT)
+    return rewards(variables, head, ids_BT, mask_BT)

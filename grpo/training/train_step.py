@@ -23,6 +23,7 @@ from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import optimizer_of
 from grpo.training.program import Program, shapes_on
 from models.policy import Policy
+from models.reward_model import RewardModel
 from models.sharding import row_sharding, shardings
 
 Array = jax.Array
@@ -151,7 +152,7 @@ def _train_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
 
 def update_program(
     loss: Loss,
-    policy: Policy,
+    policy: Policy | RewardModel,
     *,
     optimizer: Mapping[str, Any],
     updates: int,
