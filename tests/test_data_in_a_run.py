@@ -12,8 +12,9 @@ from configs import base
 from grpo.data.datasets import load_datasets
 from grpo.data.padding import pad_prompts
 from grpo.pipeline import STAGES
+from grpo.runs.policies import shapes_at_start
 from grpo.runs.setup import texts_of
-from grpo.tools.shapes import base_of, start_of
+from grpo.tools.shapes import base_of
 from tests.small_run import (
     C,
     G,
@@ -171,7 +172,7 @@ def test_only_stages_of_long_prompts_have_programs_for_them(tmp_path):
     base_policy, found = base_of(config), {}
     for name in ("sft", "trained", "grpo", "refill", "few_shot"):
         stage = config["stages"][name]
-        programs = STAGES[stage["kind"]].build(config, name, start_of(base_policy, stage))
+        programs = STAGES[stage["kind"]].build(config, name, shapes_at_start(base_policy, stage))
         found[name] = {
             tuple(widths_of(program))
             for what, program in programs.items()

@@ -12,9 +12,10 @@ import pytest
 from configs import grpo_demo_gemma3_1b as demo
 from grpo.checks.problems import problems
 from grpo.pipeline import STAGES
+from grpo.runs.policies import shapes_at_start
 from grpo.stages import grpo as stage_of_grpo
 from grpo.tools.preflight import preflight, trained
-from grpo.tools.shapes import amount, base_of, device_bytes, start_of
+from grpo.tools.shapes import amount, base_of, device_bytes
 from grpo.training.program import Program
 from models.sharding import path_name
 
@@ -100,7 +101,7 @@ def test_the_demo_at_its_full_size(mesh, monkeypatch):
 def test_only_the_adapter_has_moments(mesh):
     config = config_on(*mesh)
     stage = config["stages"]["grpo"]
-    start = start_of(base_of(config), stage)
+    start = shapes_at_start(base_of(config), stage)
     program = stage_of_grpo.build(config, "grpo", start)["update"]
     state = program.cases[0][0]
     names = {path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)}

@@ -243,3 +243,15 @@ def test_pairs_that_cannot_be_learnt(folder, straight, changes, line):
     config["stages"]["compared"] |= changes
     with pytest.raises(DataError, match=line), contextlib.redirect_stdout(io.StringIO()):
         launch(base.ConfigDict(config), folder / str(changes)[2:8])
+
+
+def test_the_summary_says_what_it_knows(straight):
+    """A table with a line per model, the shares as they stand in its file."""
+    text = (straight / "summary.md").read_text()
+    for loss in LOSSES:
+        found = json.loads((straight / "rewards" / f"{loss}.json").read_text())
+        (line,) = [line for line in text.split("\n") if line.startswith(f"| {loss}")]
+        assert f"| {100 * found['accuracy']:.1f} % ({100 * found['accuracy/low']:.0f} to" in line
+        assert f"| {100 * found['accuracy/number']:.1f} % (" in line
+        assert line.split("|")[-3:-1] == [f"    {100 * found['any of N']:.1f} % ", "   4 "]
+    assert "| reward model | " in text and " number |" in text and "/count" not in text

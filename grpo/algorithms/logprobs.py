@@ -8,7 +8,9 @@ Where the logits of all positions fit, they are made. Elsewhere the vocabulary i
 for the blocks of tokens that remain nothing is computed.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,15 +74,25 @@ def token_logprobs(
         found = scores(walk(B * C // row_parts), table_VD, *one_block, jnp.int32(1))
         found = jax.tree.map(lambda x: x.reshape(B, C), found)
     else:
-        counts_N = mask_BC.reshape(B * C) > 0
-        order_N = jnp.argsort(~counts_N, stable=True)
-        place_N = jnp.argsort(order_N)
-        blocks = [_in_blocks(x[order_N], block) for x in tokens]
-        filled = -(-jnp.sum(counts_N) // block)
-        found = scores(walk(block), table_VD, *blocks, filled)
-        found = jax.tree.map(lambda x: x.reshape(-1)[place_N].reshape(B, C), found)
-        found = jax.tree.map(lambda x: jnp.where(mask_BC > 0, x, 0.0), found)
+        of_blocks = functools.partial(scores, walk(block), table_VD)
+        found = of_those_that_count(of_blocks, tokens, mask_BC, block)
     return found.logprob_N, found.entropy_N
+
+
+def of_those_that_count(
+    of_blocks: Callable[..., Any], tokens: Sequence[Array], mask_BC: Array, block: int
+) -> Any:
+    """of_blocks(*tokens in blocks, blocks that are filled), as [B, C]; 0 where the mask is 0.
+
+    The tokens that count are moved together, so that the last blocks are empty.
+    """
+    counts_N = mask_BC.reshape(-1) > 0
+    order_N = jnp.argsort(~counts_N, stable=True)
+    place_N = jnp.argsort(order_N)
+    blocks = [_in_blocks(x[order_N], block) for x in tokens]
+    found = of_blocks(*blocks, -(-jnp.sum(counts_N) // block))
+    found = jax.tree.map(lambda x: x.reshape(-1)[place_N].reshape(mask_BC.shape), found)
+    return jax.tree.map(lambda x: jnp.where(mask_BC > 0, x, 0.0), found)
 
 
 def _in_blocks(x: Array, block: int) -> Array:

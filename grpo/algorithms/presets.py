@@ -39,6 +39,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from grpo.algorithms.distillation import Distillation
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
 
@@ -125,6 +126,16 @@ PREFERENCES: dict[str, Preference] = {
         DPO, comparison="apart", desirable=1.0, undesirable=1.0, **NOT_LOGISTIC
     ),
 }
+# By paper, or by what it is called: distillation.py.
+DISTILLATIONS: dict[str, Distillation] = {
+    "gkd": Distillation(
+        beta=0.5, temperature=0.9, student_share=0.5, coef=1.0, sft_coef=0.0, top_k=None
+    ),
+    "kd": Distillation(
+        beta=0.0, temperature=2.0, student_share=0.0, coef=2.8, sft_coef=0.3, top_k=None
+    ),
+}
+TABLES: tuple[Mapping[str, Any], ...] = (PRESETS, PREFERENCES, DISTILLATIONS)
 OFF: dict[str, Any] = {
     "overlong_buffer": 0.0,
     "overlong_penalty": 0.0,
@@ -133,13 +144,14 @@ OFF: dict[str, Any] = {
     "correction_level": "none",
     "correction_cap": 0.0,
     "off_policy_limit": 0.0,
+    "top_k": 0,
 }
 
 
 def resolve(loss: Mapping[str, Any]) -> dict[str, Any]:
     """A loss section with what its preset says filled in; that of such a section is the same."""
     name = loss["preset"]
-    known: Mapping[str, Any] = PREFERENCES if name in PREFERENCES else PRESETS
+    known = next((table for table in TABLES if name in table), PRESETS)
     require_known(name, known)
     preset = dataclasses.asdict(known[name])
     if unknown := sorted(loss.keys() - preset.keys() - {"preset"}):
@@ -166,6 +178,11 @@ def objective_of(loss: Mapping[str, Any]) -> Objective:
 def preference_of(loss: Mapping[str, Any]) -> Preference:
     """The same of a section of preferences."""
     return Preference(**_fields(loss, PREFERENCES))
+
+
+def distillation_of(loss: Mapping[str, Any]) -> Distillation:
+    """The same of a section of distillation."""
+    return Distillation(**_fields(loss, DISTILLATIONS))
 
 
 def _fields(loss: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def _walk(walk: Walk, table_VD: Array, h_ND: Array, slopes: bool) -> Sums:
     )
 
     def add(i: Array, sums: Sums) -> Sums:
-        table_WD, _, is_new_W = _tile(table_VD, W, i)
+        table_WD, _, is_new_W = tile_of(table_VD, W, i)
 
         def logits(h_ND: Array) -> Array:
             return temper(walk.unembed(table_WD, h_ND), walk.temperature)
@@ -90,7 +90,7 @@ def _then(total: Array | None, factor: Array, more: Callable[[], Array]) -> Arra
     return None if total is None else factor * total + more().astype(jnp.float32)
 
 
-def _tile(table_VD: Array, W: int, i: Array) -> tuple[Array, Array, Array]:
+def tile_of(table_VD: Array, W: int, i: Array) -> tuple[Array, Array, Array]:
     """Tile i of W rows, its first row, and which rows no tile before had: the last ends at V."""
     V = table_VD.shape[0]
     first = jnp.minimum(i * W, V - W)
@@ -102,7 +102,7 @@ def _sums(walk: Walk, table_VD: Array, h_ND: Array, slopes: bool) -> Sums:
     """The sums over the vocabulary: those of the table's shards, put together."""
     if walk.shards == 1:
         return _walk(walk, table_VD, h_ND, slopes)
-    table_SVD = rearrange(table_VD, "(S V) D -> S V D", S=walk.shards)
+    (table_SVD,) = in_shards((table_VD,), walk.shards)
     sums_S = jax.vmap(lambda table_VD: _walk(walk, table_VD, h_ND, slopes))(table_SVD)
     largest_N = jnp.max(sums_S.largest_N, axis=0)
     factor_SN = jnp.exp(sums_S.largest_N - largest_N[None])
@@ -111,6 +111,12 @@ def _sums(walk: Walk, table_VD: Array, h_ND: Array, slopes: bool) -> Sums:
         return jnp.sum(factor_SN.reshape(factor_SN.shape + (1,) * (x.ndim - 2)) * x, axis=0)
 
     return Sums(largest_N, *jax.tree.map(together, tuple(sums_S[1:])))
+
+
+def log_totals(walk: Walk, table_VD: Array, h_ND: Array) -> Array:
+    """log Σ_v exp z_nv."""
+    sums = _sums(walk, table_VD, h_ND, slopes=False)
+    return sums.largest_N + jnp.log(sums.exp_N)
 
 
 def _of_target(walk: Walk, table_VD: Array, h_ND: Array, target_N: Array):
@@ -158,21 +164,26 @@ def _block(
     return scores, found
 
 
-def _blocks(walk, table_VD, hidden_MND, target_MN, filled, slopes: bool):
-    """`_block` of the first `filled` blocks, and zeros for the others."""
-
-    def one(m: Array | int) -> Any:
-        return _block(walk, table_VD, hidden_MND[m], target_MN[m], slopes)
-
-    if len(target_MN) == 1:
+def over_blocks(one: Callable[[Array | int], Any], count: int, filled: Array) -> Any:
+    """`one` of the first `filled` of so many blocks, and zeros for the others."""
+    if count == 1:
         return jax.tree.map(lambda x: x[None], one(0))
     shapes = jax.eval_shape(one, 0)
-    zeros = jax.tree.map(lambda x: jnp.zeros((len(target_MN), *x.shape), x.dtype), shapes)
+    zeros = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
 
     def add(m: Array, found: Any) -> Any:
         return jax.tree.map(lambda x_M, x: x_M.at[m].set(x), found, one(m))
 
     return jax.lax.fori_loop(0, filled, add, zeros)
+
+
+def _blocks(walk, table_VD, hidden_MND, target_MN, filled, slopes: bool):
+    """`_block` of the blocks that are filled, and zeros for the others."""
+
+    def one(m: Array | int) -> Any:
+        return _block(walk, table_VD, hidden_MND[m], target_MN[m], slopes)
+
+    return over_blocks(one, len(target_MN), filled)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -201,45 +212,59 @@ def _backward(walk: Walk, residuals: tuple, grads: Scores):
     else:
         grads = grads._replace(entropy_N=None)
     tokens = hidden_MND, target_MN, scores.entropy_N, slopes.log_total_N, grads
-    grad_VD = _table_gradient(walk, table_VD, tokens, filled)
+
+    def of_tile(tables: tuple[Array], row_W: Array, is_new_W: Array, m: Array | int) -> Array:
+        h_ND, target_N, entropy_N, log_total_N, grads = jax.tree.map(lambda x: x[m], tokens)
+        z_NW, pull = jax.vjp(
+            lambda table_WD: temper(walk.unembed(table_WD, h_ND), walk.temperature), *tables
+        )
+        log_p_NW = z_NW - log_total_N[:, None]
+        p_NW = jnp.exp(log_p_NW)
+        grad_NW = grads.logprob_N[:, None] * ((row_W[None] == target_N[:, None]) - p_NW)
+        if grads.entropy_N is not None:
+            grad_NW -= grads.entropy_N[:, None] * p_NW * (log_p_NW + entropy_N[:, None])
+        return pull(jnp.where(is_new_W[None], grad_NW, 0.0))[0]
+
+    grad_VD = table_gradient(walk, (table_VD,), len(target_MN), filled, of_tile)
     return grad_VD.astype(table_VD.dtype), grad_MND.astype(hidden_MND.dtype), None, None
 
 
-def _table_gradient(walk: Walk, table_VD: Array, tokens: Any, filled: Array):
-    """Σ_n grad_n ∂ score_n / ∂ table, in float32, tile by tile."""
-    W, V = walk.tile, table_VD.shape[0] // walk.shards
+def table_gradient(
+    walk: Walk, tables: tuple[Array, ...], count: int, filled: Array, of_tile: Callable[..., Array]
+) -> Array:
+    """Σ_n grad_n ∂ score_n / ∂ table of the first table, in float32, tile by tile.
 
-    def of_tile(table_WD: Array, row_W: Array, is_new_W: Array) -> Array:
-        def add(m: Array | int, total_WD: Array) -> Array:
-            h_ND, target_N, entropy_N, log_total_N, grads = jax.tree.map(lambda x: x[m], tokens)
-            z_NW, pull = jax.vjp(
-                lambda table_WD: temper(walk.unembed(table_WD, h_ND), walk.temperature), table_WD
-            )
-            log_p_NW = z_NW - log_total_N[:, None]
-            p_NW = jnp.exp(log_p_NW)
-            grad_NW = grads.logprob_N[:, None] * ((row_W[None] == target_N[:, None]) - p_NW)
-            if grads.entropy_N is not None:
-                grad_NW -= grads.entropy_N[:, None] * p_NW * (log_p_NW + entropy_N[:, None])
-            return total_WD + pull(jnp.where(is_new_W[None], grad_NW, 0.0))[0].astype(jnp.float32)
+    `of_tile` says what a block of tokens gives to a tile: (the tables' rows, their numbers, which
+    of them no tile before had, the block) -> [W, D].
+    """
+    W, V = walk.tile, tables[0].shape[0] // walk.shards
 
-        zeros_WD = jnp.zeros(table_WD.shape, jnp.float32)
-        if len(tokens[1]) == 1:
-            return add(0, zeros_WD)
-        return jax.lax.fori_loop(0, filled, add, zeros_WD)
-
-    def of_shard(table_VD: Array, shard: Array) -> Array:
+    def of_shard(tables: tuple[Array, ...], shard: Array) -> Array:
         def add(i: Array, total_VD: Array) -> Array:
-            table_WD, first, is_new_W = _tile(table_VD, W, i)
-            row_W = shard * V + first + jnp.arange(W)
-            more_WD = of_tile(table_WD, row_W, is_new_W)
+            parts = [tile_of(table_VD, W, i) for table_VD in tables]
+            _, first, is_new_W = parts[0]
+            tile, row_W = tuple(part[0] for part in parts), shard * V + first + jnp.arange(W)
+
+            def add_block(m: Array | int, total_WD: Array) -> Array:
+                return total_WD + of_tile(tile, row_W, is_new_W, m).astype(jnp.float32)
+
+            more_WD = jnp.zeros(tile[0].shape, jnp.float32)
+            if count == 1:
+                more_WD = add_block(0, more_WD)
+            else:
+                more_WD = jax.lax.fori_loop(0, filled, add_block, more_WD)
             more_WD += jax.lax.dynamic_slice_in_dim(total_VD, first, W)
             return jax.lax.dynamic_update_slice_in_dim(total_VD, more_WD, first, axis=0)
 
-        return jax.lax.fori_loop(0, -(-V // W), add, jnp.zeros(table_VD.shape, jnp.float32))
+        return jax.lax.fori_loop(0, -(-V // W), add, jnp.zeros(tables[0].shape, jnp.float32))
 
-    table_SVD = rearrange(table_VD, "(S V) D -> S V D", S=walk.shards)
-    grad_SVD = jax.vmap(of_shard)(table_SVD, jnp.arange(walk.shards))
+    grad_SVD = jax.vmap(of_shard)(in_shards(tables, walk.shards), jnp.arange(walk.shards))
     return rearrange(grad_SVD, "S V D -> (S V) D")
+
+
+def in_shards(tables: tuple[Array, ...], shards: int) -> tuple[Array, ...]:
+    """Tables as the devices hold them."""
+    return tuple(rearrange(table_VD, "(S V) D -> S V D", S=shards) for table_VD in tables)
 
 
 scores.defvjp(_forward, _backward)

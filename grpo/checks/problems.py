@@ -204,9 +204,12 @@ def about_pipeline(config: Mapping) -> Lines:
                     f"stages.{name}.{field}: {policy!r} is neither base nor a training stage "
                     f"before it{nearest(policy, (*trained, 'base'))}"
                 )
-        made = stage.get("preferences")
-        if made in stages and made not in before:
-            yield f"stages.{name}.preferences={made!r}: the stage must stand before it"
+        learned = stage.get("rewards", {}).get("learned", {}).get("options", {})
+        used = {"preferences": stage.get("preferences"),
+                "rewards.learned.options.model": learned.get("model")}  # fmt: skip
+        for field, made in used.items():
+            if made in stages and made not in before:
+                yield f"stages.{name}.{field}={made!r}: the stage must stand before it"
         before.append(name)
 
 

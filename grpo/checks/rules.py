@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from grpo.algorithms.distillation import Distillation
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
-from grpo.algorithms.presets import PREFERENCES, PRESETS
+from grpo.algorithms.presets import DISTILLATIONS, PREFERENCES, PRESETS
 from grpo.data.arithmetic import LEVELS
 from grpo.data.datasets import FILES, SPLITS
 from grpo.data.nearest import nearest
@@ -183,6 +184,10 @@ OF_TYPE: dict[Any, Rule] = {
 LOSS: dict[str, Rule] = {
     "loss.preset": one_of(*PRESETS),
     **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Objective)},
+}
+DISTILLATION: dict[str, Rule] = {
+    "loss.preset": one_of(*DISTILLATIONS),
+    **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Distillation)},
 }
 PREFERENCE: dict[str, Rule] = {
     "loss.preset": one_of(*PREFERENCES),

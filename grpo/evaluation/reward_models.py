@@ -3,6 +3,7 @@
     accuracy                how often the chosen completion has the higher reward
     accuracy/<kind>         the same of the pairs of a kind
     accuracy/same length    of the pairs whose lengths differ by `similar` of the longer at most
+    reward/mean, /std       of the completions of these pairs, under the head of their kind
     any of N, best of N     right answers among all N completions of a prompt, and among those with
                             the highest reward of their prompt (the mean over heads)
     lift                    best - any, the mean over prompts
@@ -51,7 +52,12 @@ def pair_accuracy(read: Read, pairs: Sequence[Pair], *, similar: float) -> dict[
     right_P = reward_P2[:, 0] > reward_P2[:, 1]
     length_P2 = np.array([[len(chosen), len(rejected)] for chosen, rejected in texts])
     apart_P = np.abs(length_P2[:, 0] - length_P2[:, 1]) / length_P2.max(axis=1)
-    found = share("accuracy", right_P) | share("accuracy/same length", right_P[apart_P <= similar])
+    about = {"reward/mean": float(reward_P2.mean()), "reward/std": float(reward_P2.std())}
+    found = (
+        about
+        | share("accuracy", right_P)
+        | share("accuracy/same length", right_P[apart_P <= similar])
+    )
     kind_P = np.array([pair.kind or "" for pair in pairs])
     for kind in sorted({*kind_P} - {""}):
         found |= share(f"accuracy/{kind}", right_P[kind_P == kind])

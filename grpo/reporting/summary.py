@@ -11,6 +11,7 @@ from typing import Any
 
 from grpo.reporting.curve import Series, curve_svg
 from grpo.reporting.progress import printable, table
+from grpo.reporting.reward_models import reward_models
 from grpo.reporting.text import duration
 from grpo.storage.journal import read_journal
 
@@ -32,6 +33,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
                 accuracy_table(config, workdir, name, seconds),
                 samples(config, workdir, name),
             ]
+    parts.append(reward_models(config, workdir))
     curve = workdir / "curve.svg"
     if series := curves(config, rows):
         title = f"Right answers to {config['evaluation']['split']} problems while training"
@@ -43,6 +45,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
         ("metrics.jsonl", "every update and evaluation"),
         ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
         ("evaluations/", "every completion that was evaluated"),
+        ("rewards/", "what reward models know of prompts they have not learnt"),
         ("checkpoints/", "where each stage can be taken up"),
     ]
     lines = [f"- `{workdir / file}`: {what}" for file, what in places

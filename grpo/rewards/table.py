@@ -29,6 +29,7 @@ from grpo.rewards import demo
 from grpo.rewards.answer import correct_answer
 from grpo.rewards.batch import Reward, each, options_of, values
 from grpo.rewards.format import strict_format, tag_format
+from grpo.rewards.given import GIVEN
 from grpo.rewards.hybrid import hybrid
 from grpo.rewards.trajectory import trajectory
 
@@ -46,6 +47,7 @@ REWARDS: dict[str, Reward] = {
     "demo_cli_numbers": each(demo.cli_numbers),
     "trajectory": each(trajectory),
     "hybrid": each(hybrid),
+    **GIVEN,
 }
 REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "options")
 
@@ -151,6 +153,16 @@ def total(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.n
     # A weight of 0 is no factor: it would pass a NaN on.
     weighed = [entry.weight * parts[name] for name, entry in table.items() if entry.weight]
     return np.sum(weighed, axis=0)
+
+
+def with_values(table: Mapping[str, Entry], given: Mapping[str, np.ndarray]) -> dict[str, Entry]:
+    """The table of a batch for which some values are there already: `given.py`."""
+
+    def of_batch(value_B: np.ndarray) -> Reward:
+        return lambda examples, completions: value_B
+
+    there = {name: table[name]._replace(function=of_batch(x)) for name, x in given.items()}
+    return {**table, **there}
 
 
 def score(

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from grpo.runs.run import checkpoints_of
 from grpo.storage.snapshot import SnapshotError, restore_part
+from grpo.training.program import shapes_on
 from models.lora import LoraConfig, init_adapter
 from models.policy import Policy
 from models.sharding import shardings
@@ -106,6 +107,15 @@ def prepared(policy: Policy, lora: LoraConfig | None, stage: str, seed: int) -> 
     make = functools.partial(init_adapter, lora, jax.eval_shape(lambda: merged.params))
     adapter = made_on(policy.mesh, make, key)
     return dataclasses.replace(merged, lora=lora, adapter=adapter)
+
+
+def shapes_at_start(base: Policy, stage: Mapping[str, Any]) -> Policy:
+    """What a stage begins with, if it trains, else the base: of a base that is not there."""
+    lora = lora_of(stage["lora"]) if "lora" in stage else None
+    if lora is None:
+        return base
+    adapter = jax.eval_shape(lambda: init_adapter(lora, base.params, jax.random.key(0)))
+    return dataclasses.replace(base, lora=lora, adapter=shapes_on(base.mesh, adapter))
 
 
 def made_on(mesh: Mesh | None, make: Callable[[jax.Array], Tree], key: jax.Array) -> Tree:

@@ -39,12 +39,14 @@ from grpo.checks.rules import (
 from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
 from grpo.data.datasets import buckets_for
 from grpo.data.templates import prompt_ids
-from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled
+from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled, with_values
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.generate import Sampler, sampling_programs, texts_of
 from grpo.rollout.metrics import rollout_metrics
 from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import Rollout, row_keys
+from grpo.runs.learned_reward import NAME as LEARNED
+from grpo.runs.learned_reward import Learned, about_learned, learned_of, learned_programs
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.stage_loop import StageLoop, running_evaluation
@@ -80,6 +82,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
     """What is wrong with fields that are fine one by one."""
     yield from about_training(stage)
     yield from about_rewards(stage["rewards"])
+    yield from about_learned(stage, config)
     yield from about_loss(stage)
     rows = stage["prompts"] * stage["group"]
     if stage["prompts"] % stage["minibatches"]:
@@ -144,13 +147,15 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
         ),
         **sampling,
     }
+    tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
+    parts = stage["microbatches"] * minibatches
+    programs |= learned_programs(config, stage, policy, tokens, parts)
     scored = [policy] * needs.old + [policy.base()] * needs.reference
     if scored:
-        tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
         programs["log-probs"] = Program(
             logprobs_of_rows,
             tuple((one.variables, x_BT, x_BT) for one in scored for x_BT in tokens),
-            {"logprobs": logprobs, "completion": C, "parts": stage["microbatches"] * minibatches},
+            {"logprobs": logprobs, "completion": C, "parts": parts},
         )
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, name, policy)
@@ -184,6 +189,7 @@ class Setting(NamedTuple):
     table: dict[str, Entry]
     advantages: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
     reference: Policy | None
+    learned: Learned | None  # a reward model
     programs: dict[str, Program]
 
 
@@ -192,6 +198,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
+    programs = build(run.config, name, start)
     setting = Setting(
         run=run,
         name=name,
@@ -204,7 +211,8 @@ def run(run: Run, name: str, policies: Policies) -> None:
             objective=needs.objective,
         ),
         reference=policies.reference(name, start) if needs.reference else None,
-        programs=build(run.config, name, start),
+        learned=learned_of(policies, name, programs),
+        programs=programs,
     )
     loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
     loop.evaluate_at_start()
@@ -269,10 +277,13 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
         sampling=stage["sampling"], group=G, max_new_tokens=stage["max_new_tokens"],
     )  # fmt: skip
 
-    # (2) Score them on the host.
-    texts = texts_of(rollout, tokenizer)
+    # (2) Score them on the host, and by a reward model if there is one.
+    texts, table = texts_of(rollout, tokenizer), setting.table
+    if setting.learned is not None:
+        given = {LEARNED: setting.learned(rollout.ids_BT, rollout.mask_BT)}
+        table = with_values(table, given)
     repeated = [example for example in examples for _ in range(G)]
-    scores = score(setting.table, repeated, texts, seconds=stage["reward_seconds"])
+    scores = score(table, repeated, texts, seconds=stage["reward_seconds"])
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 

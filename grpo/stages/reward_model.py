@@ -46,7 +46,7 @@ from grpo.runs.stage_loop import StageLoop
 from grpo.storage.journal import Journal
 from grpo.storage.manifest import write_json
 from grpo.training.program import Program, rows_shape
-from grpo.training.reward_losses import make_compared_loss, make_valued_loss, rewards_of_rows
+from grpo.training.reward_losses import make_compared_loss, make_valued_loss, rewards_program
 from grpo.training.train_step import update_program
 from models.policy import Policy
 from models.reward_model import RewardModel, Rewards
@@ -101,7 +101,6 @@ def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, 
     else:
         loss, batch = make_valued_loss(rewards, regression=stage["objective"]), valued
     rows = [shape(jnp.int32, 2 * P, T) for T in lengths]
-    variables = model.policy.variables
     return {
         "update": update_program(
             loss,
@@ -111,11 +110,7 @@ def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, 
             microbatches=stage["microbatches"],
             batches=[batch(T) for T in lengths],
         ),
-        "rewards": Program(
-            rewards_of_rows,
-            tuple((variables, model.head, x_BT, x_BT) for x_BT in rows),
-            {"rewards": rewards},
-        ),
+        "rewards": rewards_program(model, rows, stage["microbatches"]),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from grpo.runs.policies import shapes_at_start
 from grpo.tools.shapes import (
     amount,
     base_of,
@@ -21,7 +22,6 @@ from grpo.tools.shapes import (
     device_bytes,
     device_shape,
     saved_bytes,
-    start_of,
     total_bytes,
 )
 from grpo.training.program import Program, rows_shape
@@ -42,7 +42,7 @@ def preflight(config: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]
     lines += [f"model: {line}" for line in describe(base.params, base.mesh)] if base.mesh else []
     for name in config["pipeline"]:
         stage = config["stages"][name]
-        policy = start_of(base, stage)
+        policy = shapes_at_start(base, stage)
         programs = stages[stage["kind"]].build(config, name, policy)
         lines += [f"{name}: {line}" for line in about(programs, policy)]
     return lines

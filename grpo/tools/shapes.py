@@ -10,13 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grpo.runs.policies import lora_of
 from grpo.training.program import Shape, shapes_on
 from models.checkpoints import hf, package
 from models.config import SIZES
 from models.gemma import param_shapes
 from models.loading import find
-from models.lora import init_adapter
 from models.policy import APPLIED, Policy
 from models.sharding import make_mesh
 
@@ -40,15 +38,6 @@ def base_of(config: Mapping[str, Any]) -> Policy:
         mesh=devices,
         **{name: model[name] for name in APPLIED},
     )
-
-
-def start_of(base: Policy, stage: Mapping[str, Any]) -> Policy:
-    """What a stage begins with, if it trains; else the base."""
-    lora = lora_of(stage["lora"]) if "lora" in stage else None
-    if lora is None:
-        return base
-    adapter = jax.eval_shape(lambda: init_adapter(lora, base.params, jax.random.key(0)))
-    return dataclasses.replace(base, lora=lora, adapter=shapes_on(base.mesh, adapter))
 
 
 def count(tree: Tree) -> int:

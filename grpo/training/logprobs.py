@@ -11,8 +11,8 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from einops import rearrange
+from jax.sharding import Mesh
 
 from grpo.algorithms.groups import Groups
 from grpo.algorithms.logprobs import token_logprobs
@@ -21,6 +21,7 @@ from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Pairs, Preference, preference_loss
 from grpo.data.packing import Rows
+from grpo.training.parts import in_parts
 from grpo.training.train_step import Loss
 from models.gemma import Gemma, logits_by
 from models.policy import variables_of
@@ -47,10 +48,7 @@ class Logprobs:
         """
         hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
         table_VD = variables["params"]["embedder"]["table"]
-        mesh, parts = self.module.mesh, {}
-        if mesh is not None:
-            parts["row_parts"] = mesh.shape["fsdp"] if len(ids_BT) % mesh.shape["fsdp"] == 0 else 1
-            parts["table_parts"] = mesh.shape["tp"] if len(table_VD) % mesh.shape["tp"] == 0 else 1
+        mesh = self.module.mesh
         return token_logprobs(
             functools.partial(logits_by, self.module.config),
             table_VD,
@@ -60,8 +58,19 @@ class Logprobs:
             temperature=self.temperature,
             with_entropy=self.with_entropy,
             entropy_learns=self.entropy_learns,
-            **parts,
+            **vocabulary_parts(mesh, len(ids_BT), table_VD),
         )
+
+
+def vocabulary_parts(mesh: Mesh | None, rows: int, table_VD: Array) -> dict[str, int]:
+    """In how many parts the devices hold rows and a table: keywords of `token_logprobs`."""
+    if mesh is None:
+        return {}
+    sizes = {"row_parts": (rows, "fsdp"), "table_parts": (len(table_VD), "tp")}
+    return {
+        name: mesh.shape[axis] if size % mesh.shape[axis] == 0 else 1
+        for name, (size, axis) in sizes.items()
+    }
 
 
 @functools.lru_cache(maxsize=16)  # stages that are alike share a compiled update (train_step.py)
@@ -116,14 +125,9 @@ def logprobs_of_rows(
     completion: int,
     parts: int,
 ) -> Array:
-    """logprob_BC of many rows, every `parts`-th of them at a time, to bound the memory."""
+    """logprob_BC of many rows."""
 
-    def cut(x: Array) -> Array:
-        filled = jnp.pad(x, ((0, -x.shape[0] % parts), (0, 0)))
-        return rearrange(filled, "(b m) t -> m b t", m=parts)
+    def one(ids_BT: Array, mask_BT: Array) -> Array:
+        return logprobs(variables, ids_BT, mask_BT, completion)[0]
 
-    def one(rows: tuple[Array, Array]) -> Array:
-        return logprobs(variables, *rows, completion)[0]
-
-    logprob_MBC = jax.lax.map(one, (cut(ids_BT), cut(mask_BT)))
-    return rearrange(logprob_MBC, "m b c -> (b m) c")[: ids_BT.shape[0]]
+    return in_parts(one, ids_BT, mask_BT, parts=parts)

@@ -1,6 +1,7 @@
 """What a reward model's stage brings to the train step, and the rewards of many rows."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,9 +9,11 @@ from einops import rearrange
 
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.reward_modeling import Compared, Valued, compared_loss, valued_loss
+from grpo.training.parts import in_parts
+from grpo.training.program import Program, Shape
 from grpo.training.train_step import Loss
 from models.policy import variables_of
-from models.reward_model import Rewards
+from models.reward_model import RewardModel, Rewards
 
 Array = jax.Array
 Tree = Any
@@ -44,9 +47,21 @@ def make_valued_loss(rewards: Rewards, *, regression: str) -> Loss:
     return loss
 
 
-@functools.partial(jax.jit, static_argnames="rewards")
+@functools.partial(jax.jit, static_argnames=("rewards", "parts"))
 def rewards_of_rows(
-    variables: dict[str, Tree], head: Tree, ids_BT: Array, mask_BT: Array, *, rewards: Rewards
+    variables: dict[str, Tree],
+    head: Tree,
+    ids_BT: Array,
+    mask_BT: Array,
+    *,
+    rewards: Rewards,
+    parts: int,
 ) -> Array:
-    """reward_BH, compiled."""
-    return rewards(variables, head, ids_BT, mask_BT)
+    """reward_BH of many rows."""
+    return in_parts(functools.partial(rewards, variables, head), ids_BT, mask_BT, parts=parts)
+
+
+def rewards_program(model: RewardModel, rows: Sequence[Shape], parts: int) -> Program:
+    """What reads rows of prompts and completions, for each of their shapes."""
+    cases = tuple((model.policy.variables, model.head, x_BT, x_BT) for x_BT in rows)
+    return Program(rewards_of_rows, cases, {"rewards": Rewards(model.module), "parts": parts})

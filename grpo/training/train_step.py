@@ -10,7 +10,7 @@ only it has gradients and optimizer state. Frozen is whatever else the loss read
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,6 @@ from jax.sharding import PartitionSpec as P
 from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import optimizer_of
 from grpo.training.program import Program, shapes_on
-from models.policy import Policy
-from models.reward_model import RewardModel
 from models.sharding import row_sharding, shardings
 
 Array = jax.Array
@@ -150,9 +148,20 @@ def _train_step(loss: Loss, optimizer: optax.GradientTransformation, microbatche
     return jax.jit(step, donate_argnums=0)
 
 
+class Trained(Protocol):
+    """What is asked of a model that is trained: a policy, a reward model, a student."""
+
+    @property
+    def trainable(self) -> Tree: ...
+    @property
+    def frozen(self) -> Tree | None: ...
+    @property
+    def mesh(self) -> Mesh | None: ...
+
+
 def update_program(
     loss: Loss,
-    policy: Policy | RewardModel,
+    policy: Trained,
     *,
     optimizer: Mapping[str, Any],
     updates: int,

@@ -1,4 +1,4 @@
-"""Mistakes in reward models: corrupted solutions, losses, the head, and how they are measured."""
+"""Mistakes in reward models: corrupted solutions, losses, the head, how they are measured and used."""
 
 from tests.mistakes import Mistake
 
@@ -10,6 +10,9 @@ VALUED = "tests/test_reward_modeling.py::test_valued"
 CUT = "tests/test_reward_modeling.py::test_pairs_may_be_cut_and_filled_up"
 HEAD = "tests/test_reward_modeling.py::test_the_head_reads_the_last_token_of_each_row"
 OF_STAGE = "tests/test_reward_model_stage.py::"
+OF_LEARNED = "tests/test_learned_reward.py::test_"
+USED = "grpo/runs/learned_reward.py"
+WHITENED = f"{OF_LEARNED}it_is_the_whitened_reward_of_the_tokens_as_sampled"
 ARRAYS, ACCURACY = f"{OF_STAGE}test_arrays_by_hand", f"{OF_STAGE}test_accuracy_by_hand"
 BEST, PROMPTS = (
     f"{OF_STAGE}test_best_of_n_by_hand",
@@ -96,4 +99,29 @@ MISTAKES = [
     Mistake("a lift of the sum", MEASURED,
             "gain_P = np.array(best, float) - np.array(any_)",
             "gain_P = np.array(best, float) + np.array(any_)", BEST),
+    Mistake("a reward that is not clipped", USED,
+            "return np.clip((reward_BH", "return ((reward_BH", WHITENED),
+    Mistake("whitened the wrong way round", USED,
+            "- self.mean) / self.std", "+ self.mean) / self.std", WHITENED),
+    Mistake("the first head's reward alone", USED,
+            "reward_BH.mean(axis=1)", "reward_BH[:, 0]", f"{OF_LEARNED}without_whitening_it_is_the"
+            "_reward_itself"),
+    Mistake("the reward model as it began", USED,
+            "model=reward_model_at_end(policies, model)",
+            "model=untrained(policies.end('sft'), policies.config['stages'][model])", WHITENED),
+    Mistake("any reward model is good enough", USED,
+            'if found["accuracy"] < least:', "if False:",
+            f"{OF_LEARNED}a_model_that_knows_too_little_is_refused"),
+    Mistake("a clip beyond the declared range", USED,
+            'if not entry["low"] <= -clip <= clip <= entry["high"]:', "if False:",
+            f"{OF_LEARNED}a_config_that_makes_no_sense_is_refused"),
+    Mistake("a stub is asked for its values", "grpo/rewards/table.py",
+            "return {**table, **there}", "return {**there, **table}",
+            f"{OF_LEARNED}values_that_are_there_are_taken_and_the_others_called"),
+    Mistake("GRPO before its reward model", "grpo/checks/problems.py",
+            '"rewards.learned.options.model": learned.get("model")}',
+            '"rewards.learned.options.model": None}', f"{OF_LEARNED}its_model_stands_before_it"),
+    Mistake("the summary's shares of the first kind", "grpo/reporting/reward_models.py",
+            "interval(measures, share) for share in", "interval(measures, kinds[0]) for share in",
+            f"{OF_STAGE}test_the_summary_says_what_it_knows"),
 ]  # fmt: skip

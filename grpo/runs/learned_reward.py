@@ -1,0 +1,98 @@
+"""The reward of a reward model in a GRPO stage: `learned` in its table.
+
+    r = clip((mean_h r_h - mean) / std, -clip, clip)
+
+of the tokens as sampled. mean and std are those of the completions that the model was measured on,
+and stay as they are; without `whitened` they are 0 and 1. A model below `least_accuracy` on
+held-out pairs is refused.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from grpo.data.examples import DataError
+from grpo.data.nearest import nearest
+from grpo.runs.policies import Policies, shapes_at_start
+from grpo.runs.reward_models import reward_model_at_end, untrained
+from grpo.training.program import Program, Shape
+from grpo.training.reward_losses import rewards_program
+from models.policy import Policy
+from models.reward_model import RewardModel
+
+Array = jax.Array
+Config = Mapping[str, Any]
+NAME = "learned"  # in a reward table
+
+
+def options_of(stage: Config) -> Config | None:
+    """The options of a stage's learned reward, if it has one."""
+    return stage["rewards"][NAME]["options"] if NAME in stage["rewards"] else None
+
+
+def about_learned(stage: Config, config: Config) -> Iterator[str]:
+    """What is wrong with a learned reward: its model, and its range."""
+    if (options := options_of(stage)) is None:
+        return
+    models = [name for name, one in config["stages"].items() if one["kind"] == "reward_model"]
+    if (model := options["model"]) not in models:
+        hint = nearest(model, models)
+        yield f"rewards.learned.options.model={model!r}: is no stage of kind 'reward_model'{hint}"
+    entry, clip = stage["rewards"][NAME], options["clip"]
+    if not entry["low"] <= -clip <= clip <= entry["high"]:
+        yield (
+            f"rewards.learned.options.clip={clip}: expected a number above 0 with -clip and clip "
+            f"in the declared range, {entry['low']} to {entry['high']}"
+        )
+
+
+def learned_programs(
+    config: Config, stage: Config, policy: Policy, rows: Sequence[Shape], parts: int
+) -> dict[str, Program]:
+    """What reads the completions of a rollout, for each shape of its rows."""
+    if (options := options_of(stage)) is None:
+        return {}
+    trained = config["stages"][options["model"]]
+    model = untrained(shapes_at_start(policy.base(), trained), trained)
+    return {NAME: rewards_program(model, rows, parts)}
+
+
+class Learned(NamedTuple):
+    """A reward model that is used."""
+
+    model: RewardModel
+    program: Program
+    mean: float
+    std: float
+    clip: float
+
+    def __call__(self, ids_BT: Array, mask_BT: Array) -> np.ndarray:
+        """reward_B."""
+        model = self.model
+        reward_BH = np.asarray(self.program(model.policy.variables, model.head, ids_BT, mask_BT))
+        return np.clip((reward_BH.mean(axis=1) - self.mean) / self.std, -self.clip, self.clip)
+
+
+def learned_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> Learned | None:
+    """The reward model of a stage, if it is good enough."""
+    if (options := options_of(policies.config["stages"][name])) is None:
+        return None
+    model, least = options["model"], options["least_accuracy"]
+    found = json.loads((policies.workdir / "rewards" / f"{model}.json").read_text("utf-8"))
+    if found["accuracy"] < least:
+        raise DataError(
+            f"stages.{name}: {model} is right about {found['accuracy']:.1%} of "
+            f"{found['accuracy/count']} held-out pairs, rewards.learned.options.least_accuracy is "
+            f"{least:.1%}: train it longer, or on more pairs"
+        )
+    whitened = options["whitened"]
+    return Learned(
+        model=reward_model_at_end(policies, model),
+        program=programs[NAME],
+        mean=found["reward/mean"] if whitened else 0.0,
+        std=found["reward/std"] if whitened else 1.0,
+        clip=options["clip"],
+    )
