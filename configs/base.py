@@ -15,20 +15,8 @@ def base() -> ConfigDict:
     return ConfigDict({
         "seed": 0,  # of everything: weights, data, order, sampling
         "patience": 5,  # updates that are not finite, or batches without rewards, in a row
-        "model": {
-            "path": optional(str),  # a directory, .gguf file, Hub repository, package; None: random
-            "revision": optional(str),  # of a Hub repository, best a commit
-            "size": "gemma3_tiny",  # of random weights and of --preflight: models/config.py
-            "vocab": 512,  # pieces of the tokenizer that is trained for random weights
-            "whole": (),  # texts, such as tags, that are one piece of it wherever they occur
-            "dtype": "float32",  # of activations and cache: float32, bfloat16
-            # Of the weights; adapters are always float32. Where all parameters are trained,
-            # bfloat16 rounds most small updates away.
-            "param_dtype": "float32",
-            "attention": "einsum",  # how scores are computed: models/attention.py
-            "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
-            "unroll": 1,  # layers in one step of the scan over depth; all: no loop
-        },
+        "model": model(),
+        "models": {},  # further ones, such as a teacher: name -> model()
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
         # What stages read that name no other dataset. The buckets are the prompt lengths, in
         # tokens, that are compiled for all datasets; the last one is the largest max_prompt.
@@ -50,6 +38,26 @@ def base() -> ConfigDict:
         },
         "log": {"every_s": 10.0},  # seconds between two lines in a log; a terminal is live
     })  # fmt: skip
+
+
+def model(**fields) -> ConfigDict:
+    """A model, with some fields set: models/loading.py."""
+    section = ConfigDict({
+        "path": optional(str),  # a directory, .gguf file, Hub repository, package; None: random
+        "revision": optional(str),  # of a Hub repository, best a commit
+        "size": "gemma3_tiny",  # of random weights and of --preflight: models/config.py
+        "vocab": 512,  # pieces of the tokenizer that is trained for random weights
+        "whole": (),  # texts, such as tags, that are one piece of it wherever they occur
+        "dtype": "float32",  # of activations and cache: float32, bfloat16
+        # Of the weights; adapters are always float32. Where all parameters are trained,
+        # bfloat16 rounds most small updates away.
+        "param_dtype": "float32",
+        "attention": "einsum",  # how scores are computed: models/attention.py
+        "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
+        "unroll": 1,  # layers in one step of the scan over depth; all: no loop
+    })  # fmt: skip
+    section.update(fields)
+    return section
 
 
 def dataset(**fields) -> ConfigDict:
@@ -216,6 +224,42 @@ def reward_model() -> ConfigDict:
         "shuffle_labels": False,  # a control: a coin says which completion is the better one
         "optimizer": optimizer(),
         "checkpoint_every": 100,  # updates; the end of a stage is always kept
+    })  # fmt: skip
+
+
+def distill() -> ConfigDict:
+    """Training on what a teacher says of each token: grpo/stages/distill.py."""
+    return ConfigDict({
+        "kind": "distill",
+        "data": optional(str),
+        "start": optional(str),
+        "teacher": "base",  # the end of a stage before it, base, or a name in models
+        "lora": lora(),
+        "steps": 100,  # optimizer updates
+        "batch": 32,  # prompts per update
+        "microbatches": 1,
+        "max_completion": 48,  # tokens: of a sampled one; longer solutions are dropped, never cut
+        "sampling": sampling(),  # of the student's own completions
+        "loss": distillation_loss(),
+        "optimizer": optimizer(),
+        "evaluate_every": 0,  # updates; 0: never
+        "checkpoint_every": 100,
+    })  # fmt: skip
+
+
+def distillation_loss() -> ConfigDict:
+    """The objective of an update from a teacher: a preset, and in what it is to differ.
+
+    None is what the preset has: grpo/algorithms/presets.py; the formula: distillation.py there.
+    """
+    return ConfigDict({
+        "preset": "gkd",  # gkd, kd
+        "beta": optional(float),  # of the divergence: 0 KL(teacher | student), 1 the other way
+        "temperature": optional(float),  # of both distributions
+        "student_share": optional(float),  # of the updates that learn from own completions
+        "coef": optional(float),  # of the divergence, per token
+        "sft_coef": optional(float),  # of the solutions' negative log-likelihood per token
+        "top_k": optional(int),  # tokens that the teacher tells; 0: the whole vocabulary
     })  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
-from grpo.stages import evaluate, grpo, pairs, preference, reward_model, sft
+from grpo.stages import distill, evaluate, grpo, pairs, preference, reward_model, sft
 from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
 
@@ -37,6 +37,7 @@ STAGES: dict[str, Any] = {
     "pairs": pairs,
     "preference": preference,
     "reward_model": reward_model,
+    "distill": distill,
     "grpo": grpo,
     "evaluate": evaluate,
 }

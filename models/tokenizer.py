@@ -67,6 +67,14 @@ class Tokenizer:
         """What ends a completion: the end of the text or of the turn."""
         return (self.eos_id, self.end_of_turn_id)
 
+    def differs_from(self, other: "Tokenizer") -> str:
+        """The first id that is another piece there; "" if all that both have are the same."""
+        for token in range(min(self.vocab_size, other.vocab_size)):
+            here, there = (x._pieces.id_to_piece(token) for x in (self, other))
+            if here != there:
+                return f"id {token} is {there!r}, not {here!r}"
+        return ""
+
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         """The ids of a text, after one <bos> unless `bos` is False."""
         try:

@@ -12,9 +12,8 @@ from configs import base
 from grpo.data.datasets import load_datasets
 from grpo.data.padding import pad_prompts
 from grpo.pipeline import STAGES
-from grpo.runs.policies import shapes_at_start
 from grpo.runs.setup import texts_of
-from grpo.tools.shapes import base_of
+from grpo.runs.shapes import base_of, shapes_at_start
 from tests.small_run import (
     C,
     G,

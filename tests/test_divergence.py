@@ -177,7 +177,7 @@ def test_on_a_mesh_each_device_walks_its_own_shards():
         some = functools.partial(loss, TINY["gemma3"], ways, 0.5, 1.0, None)
         step = jax.jit(jax.value_and_grad(some, argnums=(3, 4), has_aux=True))
         given = c_BC, tables[1], teacher_BCD, tables[0], hidden
-        return step(*given), step.lower(*given).compile().as_text()
+        return step(*given), str(step.lower(*given).compile().as_text())
 
     found, text = of(ways, functools.partial(NamedSharding, mesh))
     wanted, _ = of({}, lambda _: jax.devices()[0])

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from configs.base import base
 from grpo.runs.open_policy import open_policy
-from grpo.tools.shapes import base_of
+from grpo.runs.shapes import base_of
 from models import load_model, logits, save_hf
 from models.checkpoints import gguf, hf_config
 from models.checkpoints.gguf_blocks import FORMATS, dequantise

@@ -59,7 +59,7 @@ def load() -> Policy:
 
 def remembered(run) -> Policies:
     """Policies that are made once: a stage's start is that of all before it."""
-    policies = Policies(run.config, run.workdir, load)
+    policies = Policies(run.config, run.workdir, load, {})
     policies.start, policies.end = map(functools.cache, (policies.start, policies.end))
     return policies
 
@@ -99,7 +99,7 @@ def test_predecessors(policies):
 
 def test_the_base_is_loaded_once(run):
     calls = []
-    policies = Policies(run.config, run.workdir, lambda: calls.append(1) or load())
+    policies = Policies(run.config, run.workdir, lambda: calls.append(1) or load(), {})
     assert policies.end("base") is policies.base and policies.base.adapter is None
     assert policies.start("full").params is policies.base.params and calls == [1]
 
@@ -211,4 +211,4 @@ def test_preparing_leaves_what_it_was_given(policies):
 def test_a_stage_that_has_left_nothing(tmp_path):
     run = tiny_run.run_of(tmp_path, pipeline=("full", "fresh"), stages=STAGES)
     with pytest.raises(SnapshotError, match="stage full has left no checkpoint"):
-        Policies(run.config, run.workdir, load).start("fresh")
+        Policies(run.config, run.workdir, load, {}).start("fresh")

@@ -12,10 +12,10 @@ import pytest
 from configs import grpo_demo_gemma3_1b as demo
 from grpo.checks.problems import problems
 from grpo.pipeline import STAGES
-from grpo.runs.policies import shapes_at_start
+from grpo.runs.shapes import base_of, shapes_at_start
 from grpo.stages import grpo as stage_of_grpo
 from grpo.tools.preflight import preflight, trained
-from grpo.tools.shapes import amount, base_of, device_bytes
+from grpo.tools.shapes import amount, device_bytes
 from grpo.training.program import Program
 from models.sharding import path_name
 

@@ -204,16 +204,16 @@ def token_divergence(
     def pair(count: int) -> Pair:
         """For so many tokens at a time on a device."""
         width = min(tile or tile_width(2 * count, V), V // table_parts)
-        walks = (
+        student, teacher = (
             Walk(of, temperature, width, table_parts, False, False)
             for of in (unembed, teacher_unembed)
         )
-        return Pair(*walks, beta)
+        return Pair(student, teacher, beta)
 
     tokens = [x_BCD.reshape(B * C, -1) for x_BCD in (hidden_BCD, teacher_BCD)]
     if mask_BC is None or row_parts * table_parts > 1:
         one_block = [x[None] for x in tokens]
-        found = divergences(pair(B * C // row_parts), *tables, *one_block, jnp.int32(1))
+        found: Any = divergences(pair(B * C // row_parts), *tables, *one_block, jnp.int32(1))
         return found.reshape(B, C)
     of_blocks = functools.partial(divergences, pair(block), *tables)
     return of_those_that_count(of_blocks, tokens, mask_BC, block)

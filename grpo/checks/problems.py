@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import jax
 
-from grpo.checks.rules import COMMON, DATASET, OF_TYPE, REWARD, TEXT, Rule, one_of
+from grpo.checks.rules import COMMON, DATASET, MODEL, OF_TYPE, REWARD, TEXT, Rule, one_of
 from grpo.checks.sections import about_reading
 from grpo.data.datasets import DEFAULT, FILES, SPLITS, required_splits, rows_of, sections_of
 from grpo.data.examples import DataError, check_columns
@@ -36,7 +36,7 @@ class Stage(Protocol):
 
 
 # Whose fields have names of the experiment's own, or of its reward functions.
-OPEN = ("data.columns", "columns", "datasets", "stages", "rewards", "options", "heads")
+OPEN = ("data.columns", "columns", "datasets", "models", "stages", "rewards", "options", "heads")
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
 
 
@@ -71,6 +71,8 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
     found = list(fields(config, COMMON, ""))
     for name, data in named(config, "datasets"):
         found.extend(dataset_fields(name, data))
+    for name, model in named(config, "models"):
+        found.extend(model_fields(name, model, config))
     wrong = {
         name: list(stage_fields(name, stage, stages)) for name, stage in named(config, "stages")
     }
@@ -123,6 +125,13 @@ def reward_fields(name: str, entry: Any) -> Lines:
         rule = OF_TYPE.get(parameter.annotation)
         if option in options and rule and (wrong := rule(options[option])):
             yield f".options.{option}={options[option]!r}: {wrong}"
+
+
+def model_fields(name: str, model: Any, config: Mapping) -> Lines:
+    """What is wrong with single fields of a further model."""
+    if not STAGE_NAME.fullmatch(name) or name == "base" or name in config.get("stages", {}):
+        yield f"models.{name}: expected another name, none of a stage, of letters, digits, _ and -"
+    yield from fields(model, MODEL, f"models.{name}.")
 
 
 def dataset_fields(name: str, data: Any) -> Lines:
@@ -197,12 +206,13 @@ def about_pipeline(config: Mapping) -> Lines:
         if start is not None and start not in (*trained, "base"):
             yield f"stages.{name}.start={start!r}: expected base or a training stage before it"
         ends = [("policies", policy) for policy in stage.get("policies", ())]
-        ends += [("policy", stage["policy"])] if "policy" in stage else []
+        ends += [(field, stage[field]) for field in ("policy", "teacher") if field in stage]
+        known = (*trained, *config["models"], "base")
         for field, policy in ends:
-            if policy not in (*trained, "base"):
+            if policy not in known:
                 yield (
                     f"stages.{name}.{field}: {policy!r} is neither base nor a training stage "
-                    f"before it{nearest(policy, (*trained, 'base'))}"
+                    f"before it{nearest(policy, known)}"
                 )
         learned = stage.get("rewards", {}).get("learned", {}).get("options", {})
         used = {"preferences": stage.get("preferences"),

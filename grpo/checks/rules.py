@@ -111,19 +111,23 @@ DATASET: dict[str, Rule] = {
     "max_prompt": COUNT,
     "min_kept": SHARE,
 }
+MODEL: dict[str, Rule] = {
+    "path": optional(TEXT),
+    "revision": optional(TEXT),
+    "size": one_of(*SIZES),
+    "vocab": number(int, 300, 2**20),  # 256 bytes, the signs of a chat, and some words
+    "whole": several(TEXT, least=0),
+    "dtype": one_of("float32", "bfloat16"),
+    "param_dtype": one_of("float32", "bfloat16"),
+    "attention": one_of(*ATTENTION),
+    "remat": one_of(*REMAT),
+    "unroll": COUNT,
+}
 COMMON: dict[str, Rule] = {
     "seed": number(int, 0, 2**31 - 1),
     "patience": COUNT,
-    "model.path": optional(TEXT),
-    "model.revision": optional(TEXT),
-    "model.size": one_of(*SIZES),
-    "model.vocab": number(int, 300, 2**20),  # 256 bytes, the signs of a chat, and some words
-    "model.whole": several(TEXT, least=0),
-    "model.dtype": one_of("float32", "bfloat16"),
-    "model.param_dtype": one_of("float32", "bfloat16"),
-    "model.attention": one_of(*ATTENTION),
-    "model.remat": one_of(*REMAT),
-    "model.unroll": COUNT,
+    **{f"model.{field}": rule for field, rule in MODEL.items()},
+    "models": NAMED,
     "mesh.fsdp": COUNT,
     "mesh.tp": COUNT,
     **{f"data.{field}": rule for field, rule in DATASET.items()},

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from grpo.algorithms.advantages import OVER_BATCH
-from grpo.algorithms.presets import objective_of, preference_of, resolve
+from grpo.algorithms.presets import distillation_of, objective_of, preference_of, resolve
 from grpo.data.datasets import has_split, reads_of, required_splits, rows_of, sections_of
 from grpo.data.nearest import nearest
 from grpo.rewards.table import checked, faults
@@ -101,6 +101,17 @@ def about_preference(stage: Mapping) -> Lines:
         return
     if objective.comparison == "apart" and stage["batch"] == 1:
         yield "batch=1: loss.comparison='apart' needs the completions of other prompts: use more"
+
+
+def about_distillation(stage: Mapping) -> Lines:
+    """The objective of a stage that learns from a teacher, and the student's own completions."""
+    try:
+        objective = distillation_of(stage["loss"])
+    except ValueError as error:
+        yield from (f"loss.{line}" for line in str(error).split("; "))
+        return
+    if objective.student_share and stage["sampling"]["temperature"] == 0:
+        yield "sampling.temperature=0: completions of the student are drawn: expected more"
 
 
 def about_heads(stage: Mapping) -> Lines:

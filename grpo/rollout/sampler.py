@@ -29,7 +29,7 @@ from models.sharding import path_name, shard_rows, shardings
 
 Array = jax.Array
 Params = Any
-PURPOSES = {"train": 1, "evaluate": 2, "pairs": 3}
+PURPOSES = {"train": 1, "evaluate": 2, "pairs": 3, "distill": 4}
 
 
 class Rollout(NamedTuple):

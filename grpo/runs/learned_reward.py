@@ -16,8 +16,9 @@ import numpy as np
 
 from grpo.data.examples import DataError
 from grpo.data.nearest import nearest
-from grpo.runs.policies import Policies, shapes_at_start
+from grpo.runs.policies import Policies
 from grpo.runs.reward_models import reward_model_at_end, untrained
+from grpo.runs.shapes import shapes_at_start
 from grpo.training.program import Program, Shape
 from grpo.training.reward_losses import rewards_program
 from models.policy import Policy

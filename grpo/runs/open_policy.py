@@ -115,7 +115,7 @@ def former(path: pathlib.Path, mesh: Mesh | None) -> tuple[Policies, str]:
             f"{path}: is no <workdir>/checkpoints/<stage>/<step> of a run with a config.json"
         ) from None
     base = source_of(config, workdir, mesh, no_texts)
-    return Policies(config, workdir, base.load), stage
+    return Policies(config, workdir, base.load, {}), stage
 
 
 def merged_as(policy: Policy, dtype: str) -> Policy:

@@ -21,7 +21,6 @@ from jax.sharding import Mesh
 
 from grpo.runs.run import checkpoints_of
 from grpo.storage.snapshot import SnapshotError, restore_part
-from grpo.training.program import shapes_on
 from models.lora import LoraConfig, init_adapter
 from models.policy import Policy
 from models.sharding import shardings
@@ -33,9 +32,14 @@ class Policies:
     """The policies of the run with this config and directory; `load` reads or makes the base."""
 
     def __init__(
-        self, config: Mapping[str, Any], workdir: pathlib.Path, load: Callable[[], Policy]
+        self,
+        config: Mapping[str, Any],
+        workdir: pathlib.Path,
+        load: Callable[[], Policy],
+        others: Mapping[str, Callable[[], Policy]],  # the further models
     ):
         self.config, self.workdir, self._load = config, workdir, load
+        self._others, self._loaded = others, {}
 
     @functools.cached_property
     def base(self) -> Policy:
@@ -56,7 +60,11 @@ class Policies:
         return start.base() if is_fresh else start
 
     def end(self, stage: str) -> Policy:
-        """What a stage has left, or the base."""
+        """What a stage has left, or the base, or one of the further models."""
+        if stage in self._others:
+            if stage not in self._loaded:
+                self._loaded[stage] = self._others[stage]()
+            return self._loaded[stage]
         return self.base if stage == "base" else self.at(stage, self.final(stage))
 
     def at(self, stage: str, checkpoint: pathlib.Path) -> Policy:
@@ -107,15 +115,6 @@ def prepared(policy: Policy, lora: LoraConfig | None, stage: str, seed: int) -> 
     make = functools.partial(init_adapter, lora, jax.eval_shape(lambda: merged.params))
     adapter = made_on(policy.mesh, make, key)
     return dataclasses.replace(merged, lora=lora, adapter=adapter)
-
-
-def shapes_at_start(base: Policy, stage: Mapping[str, Any]) -> Policy:
-    """What a stage begins with, if it trains, else the base: of a base that is not there."""
-    lora = lora_of(stage["lora"]) if "lora" in stage else None
-    if lora is None:
-        return base
-    adapter = jax.eval_shape(lambda: init_adapter(lora, base.params, jax.random.key(0)))
-    return dataclasses.replace(base, lora=lora, adapter=shapes_on(base.mesh, adapter))
 
 
 def made_on(mesh: Mesh | None, make: Callable[[jax.Array], Tree], key: jax.Array) -> Tree:

@@ -12,9 +12,10 @@ from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, reads_
 from grpo.data.examples import DataError
 from grpo.data.templates import prompt_ids, prompt_text, target_text
 from grpo.reporting.progress import Progress
-from grpo.runs.open_policy import source_of
+from grpo.runs.open_policy import Source, source_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
+from models.checkpoints.files import CheckpointError
 from models.sharding import make_mesh
 from models.tokenizer import Tokenizer
 
@@ -34,7 +35,14 @@ def set_up(
     def texts() -> Sequence[str]:
         return [text for dataset in loaded.values() for text in texts_of(dataset)]
 
+    def another(name: str, model: Mapping[str, Any]) -> Source:
+        try:
+            return source_of({**config, "model": model}, workdir, mesh, texts)
+        except CheckpointError as error:
+            raise CheckpointError(f"models.{name}: {error}") from None
+
     source = source_of(config, workdir, mesh, texts)
+    others = {name: another(name, model).load for name, model in config["models"].items()}
     run = Run(
         config=config,
         workdir=workdir,
@@ -52,7 +60,7 @@ def set_up(
         f"{'; '.join(f'{name}: {counts(dataset)}' for name, dataset in run.datasets.items())}; "
         f"{' -> '.join(config['pipeline'])} in {workdir}"
     )
-    return run, Policies(config, workdir, source.load)
+    return run, Policies(config, workdir, source.load, others)
 
 
 def texts_of(dataset: Dataset) -> list[str]:

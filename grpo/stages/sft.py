@@ -16,12 +16,12 @@ from grpo.checks.rules import COUNT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
 from grpo.data.datasets import buckets_for, section_of
 from grpo.data.examples import Example
-from grpo.data.filters import keep_short, require_kept
 from grpo.data.order import example_at
 from grpo.data.packing import Pair, Rows, one_each, packed
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
+from grpo.runs.solutions import solutions
 from grpo.runs.stage_loop import StageLoop, running_evaluation
 from grpo.training.logprobs import Logprobs, make_supervised_loss
 from grpo.training.program import Program, rows_shape
@@ -82,7 +82,9 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
     stage, start = run.config["stages"][name], policies.start(name)
-    examples = solutions(run, name, start.own_tokenizer)
+    examples = solutions(
+        run, name, start.own_tokenizer, limit=stage["max_target"], most=stage["examples"]
+    )
     update_policy = build(run.config, name, start)["update"]
     loop = StageLoop(run, name, start, stage["steps"], updates=1)
     loop.evaluate_at_start()
@@ -110,17 +112,3 @@ def batch_from(
         return packed(stream, stage["batch"], stage["packing"])
     pairs = [pair(first + n) for n in range(stage["batch"])]
     return one_each(pairs, run.config["data"]["buckets"], stage["max_target"]), len(pairs)
-
-
-def solutions(run: Run, name: str, tokenizer: Tokenizer) -> list[Example]:
-    """The first training examples, as many as are asked for, without too long a solution."""
-    stage, data = run.config["stages"][name], run.data_of(name)
-    limit, found = stage["max_target"], data.train[: stage["examples"]]
-    examples = [example for example in found if example["reasoning"]]
-    kept, ratio = keep_short(
-        examples, lambda e: len(target_ids(tokenizer, e, data.template)), limit
-    )
-    least = section_of(run.config, stage["data"])["min_kept"]
-    require_kept(len(kept) / max(len(found), 1), least, f"solutions of at most {limit} tokens")
-    run.progress.say(f"{len(kept)} solutions, {ratio:.1%} fit {limit} tokens")
-    return kept

@@ -14,10 +14,9 @@ from typing import Any
 
 import jax
 
-from grpo.runs.policies import shapes_at_start
+from grpo.runs.shapes import base_of, shapes_at_start
 from grpo.tools.shapes import (
     amount,
-    base_of,
     count,
     device_bytes,
     device_shape,

@@ -1,43 +1,15 @@
-"""Arrays that are not there: shapes of a config's policies, their shardings, their bytes."""
+"""What arrays that are not there would take."""
 
 import collections
-import dataclasses
 import math
-import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from grpo.training.program import Shape, shapes_on
-from models.checkpoints import hf, package
-from models.config import SIZES
-from models.gemma import param_shapes
-from models.loading import find
-from models.policy import APPLIED, Policy
-from models.sharding import make_mesh
+from grpo.training.program import Shape
 
 Tree = Any
-
-
-def base_of(config: Mapping[str, Any]) -> Policy:
-    """The base of a config: of the sizes that model.path has, if that is here, or of model.size."""
-    model, mesh = config["model"], config["mesh"]
-    size = SIZES[model["size"]]
-    if model["path"] is None:
-        size = dataclasses.replace(size, vocab_size=model["vocab"])  # or a few pieces less
-    elif (directory := pathlib.Path(model["path"]) / "config.json").is_file():
-        size = hf.read_config(directory.parent)
-    elif package.is_named(model["path"]) or pathlib.Path(model["path"]).is_file():
-        size = find(model["path"], model["revision"]).config
-    devices = make_mesh(**mesh) if mesh["fsdp"] * mesh["tp"] > 1 else None
-    return Policy(
-        config=size,
-        params=shapes_on(devices, param_shapes(size, jnp.dtype(model["param_dtype"]))),
-        mesh=devices,
-        **{name: model[name] for name in APPLIED},
-    )
 
 
 def count(tree: Tree) -> int:
