@@ -19,6 +19,7 @@ from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
+from tests.mistakes.in_distillation import MISTAKES as IN_DISTILLATION
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
@@ -48,6 +49,7 @@ MISTAKES = [
     *IN_STAGES,
     *IN_PREFERENCES,
     *IN_REWARD_MODELS,
+    *IN_DISTILLATION,
     *IN_WIRING,
     *IN_DEMO,
     *IN_LAUNCH,
