@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from grpo.algorithms.decoding import DECODINGS
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
 from grpo.algorithms.presets import PREFERENCES, PRESETS
@@ -89,7 +90,7 @@ def several(rule: Rule, least: int = 1) -> Rule:
 
 TEXT, FLAG = of_type(str, "a text"), of_type(bool, "True or False")
 NAMED = of_type(Mapping, "named fields, as in configs/base.py")
-COUNT, FROM_0 = number(int, 1), number(int, 0)
+COUNT, FROM_0, SEED = number(int, 1), number(int, 0), number(int, 0, 2**31 - 1)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
 DATASET: dict[str, Rule] = {
@@ -111,7 +112,7 @@ DATASET: dict[str, Rule] = {
     "min_kept": SHARE,
 }
 COMMON: dict[str, Rule] = {
-    "seed": number(int, 0, 2**31 - 1),
+    "seed": SEED,
     "patience": COUNT,
     "model.path": optional(TEXT),
     "model.revision": optional(TEXT),
@@ -145,6 +146,11 @@ SAMPLING: dict[str, Rule] = {
     "sampling.top_k": FROM_0,
     "sampling.top_p": number(float, 0, 1, above=True),
     "sampling.min_p": SHARE,
+}
+DECODING: dict[str, Rule] = {
+    "sampling.preset": one_of(*DECODINGS),
+    **{field: optional(rule) for field, rule in SAMPLING.items()},
+    "sampling.seed": optional(SEED),
 }
 TRAINED: dict[str, Rule] = {
     "data": optional(TEXT),
