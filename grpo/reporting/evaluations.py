@@ -1,10 +1,10 @@
 """The tables of an evaluation stage, from evaluations/<stage>.json.
 
-    accuracy   a line per policy: right answers by each reading, as greedy completions, or else
-               samples, have them
-    form       a line per policy: how its completions look
-    samples    a column per policy: mean@n, pass@k and maj@k
-    domains    a column per policy: right answers in strict form by domain, if there are several
+accuracy   a line per policy: right answers by each reading, as greedy completions, or else
+           samples, have them
+form       a line per policy: how its completions look
+samples    a column per policy: mean@n, pass@k and maj@k
+domains    a column per policy: right answers in strict form by domain, if there are several
 """
 
 import math

@@ -5,8 +5,9 @@ problem come mean@n, pass@k and maj@k (grpo/evaluation/metrics.py). Baselines ar
 its chat template has it, with worked examples or without (grpo/data/baselines.py). Results are
 written policy by policy: one that is there is not measured again.
 
-evaluations/<stage>.json has the shares by policy, and below `domains` those by domain where examples
-say one; <stage>.jsonl every completion, and with the first of each problem what exactly was asked.
+evaluations/<stage>.json has the shares by policy, and below `domains` those by domain, where
+examples say one; <stage>.jsonl every completion, and with the first one of each problem what
+exactly was asked.
 """
 
 import json
