@@ -123,16 +123,11 @@ def test_rows_say_what_exactly_was_asked(run, policy, greedily, sampled):
     first = [row for row in rows if row["sample"] == 0]
     assert [row["prompt_ids"] for row in first] == prompts(policy, run) * 2
     for row in first:
-        assert policy.tokenizer.decode(row["prompt_ids"]) == written(row["prompt"])
+        assert policy.tokenizer.decode(row["prompt_ids"]) == row["prompt"]
         assert row["prompt"] == (
             f"<start_of_turn>user\n{row['question']}<end_of_turn>\n<start_of_turn>model\n"
         )
     assert not any("prompt" in row or "prompt_ids" in row for row in rows if row["sample"])
-
-
-def written(prompt):
-    """A prompt without its control tokens, which decode to nothing."""
-    return prompt.replace("<start_of_turn>", "").replace("<end_of_turn>", "")
 
 
 def test_rows_have_the_domain_of_their_example(run, policy):

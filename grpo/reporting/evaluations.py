@@ -7,7 +7,6 @@ samples    a column per policy: mean@n, pass@k and maj@k
 domains    a column per policy: right answers in strict form by domain, if there are several
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,11 @@ Results = Mapping[str, Found]  # by policy
 def share(value: float | None) -> str:
     """A share in percent."""
     return "" if value is None else f"{100 * value:.1f} %"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A number with so many decimals."""
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def interval(found: Found, name: str) -> str:
@@ -66,9 +70,9 @@ def form_table(results: Results) -> str:
         lines.append([
             policy,
             *(share(looks.get(name)) for name in ("format/strict", "format/demo")),
-            f"{looks.get('format/tags', math.nan):.2f}",
+            decimal(looks.get("format/tags"), 2),
             share(looks.get("truncated")),
-            f"{looks.get('length/mean', math.nan):.1f}",
+            decimal(looks.get("length/mean"), 1),
         ])  # fmt: skip
     return table(header, lines)
 
