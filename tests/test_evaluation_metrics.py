@@ -101,9 +101,14 @@ def test_tags_count_where_they_are_there_once():
 
 
 def test_the_metrics_of_several_samples_are_over_problems():
-    """Two problems, two samples each: 1 of 2 and 2 of 2 right."""
-    yes = np.array([True, False, True, True])
-    texts = [in_form("7"), "no", in_form("7"), in_form("7")]
+    """Three problems, two samples each: those of a problem agree, and tell as much as one."""
+    yes = np.array([True, True, True, True, False, False])
+    texts = [in_form("7")] * 4 + ["no"] * 2
+    metrics = accuracy_metrics({"strict": yes}, texts, np.arange(6), np.zeros(6), samples=2)
+    assert metrics["accuracy/strict"] == pytest.approx(2 / 3) and metrics["problems"] == 3
+    got = metrics["accuracy/strict/low"], metrics["accuracy/strict/high"]
+    assert got == pytest.approx(wilson(2, 3, z=Z95), abs=1e-12)
+    yes, texts = yes[[0, 4, 1, 2]], texts[2:]
     metrics = accuracy_metrics({"strict": yes}, texts, np.arange(4), np.zeros(4), samples=2)
     assert metrics["accuracy/strict"] == 0.75 and metrics["problems"] == 2
     # Their values have variance 1/16; p (1 - p) = 3/16: as much as 3 x 2 samples, of which there

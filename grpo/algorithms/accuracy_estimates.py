@@ -64,10 +64,9 @@ def mean_interval(value_P: np.ndarray, *, most: int, z: float) -> tuple[float, f
     if not problems:
         return wilson(0, 0, z=z)
     share, variance = float(value_P.mean()), float(value_P.var())
-    total = float(problems)
-    if 0 < share < 1:
-        # The quotient is at least 1 but for rounding; in whole sizes where there is no variance.
-        total *= max(1.0, min(share * (1 - share) / max(variance, 1e-300), most / problems))
+    # The quotient is at least 1, but for rounding and where all are 0 or all are 1.
+    ratio = share * (1 - share) / max(variance, 1e-300)
+    total = problems * max(1.0, min(ratio, most / problems))
     return wilson(share * total, total, z=z)
 
 
