@@ -50,7 +50,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
         ("curve.svg", f"accuracy on {config['evaluation']['split']} problems while training"),
         ("metrics.jsonl", "every update and evaluation"),
         ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
-        ("evaluations/", "every completion that was evaluated"),
+        ("evaluations/", "every completion that was evaluated, and what exactly was asked"),
         ("checkpoints/", "where each stage can be taken up"),
     ]
     lines = [f"- `{workdir / file}`: {what}" for file, what in places
