@@ -9,6 +9,7 @@
 --check                     only say whether the config is fine
 --preflight                 only say what it asks of its devices, which need not be there:
                             nothing is read and nothing computed
+--hack                      only say what its rewards would pay for completions that are no good
 """
 
 import logging
@@ -20,9 +21,11 @@ from ml_collections import config_flags
 
 from grpo.checks.arguments import parse, run_name
 from grpo.checks.problems import problems
+from grpo.data.examples import DataError
 from grpo.pipeline import STAGES, print_errors, run_config
 from grpo.runs.compile_cache import keep_programs
 from grpo.tools.evaluate import only_evaluation
+from grpo.tools.hack import hack
 from grpo.tools.preflight import preflight, pretend
 from models.checkpoints.files import CheckpointError
 
@@ -31,6 +34,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
 EVALUATE = flags.DEFINE_string("evaluate", None, "What to evaluate: a path as model.path.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
 PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its devices.")
+HACK = flags.DEFINE_bool("hack", False, "Only say what its rewards pay for that is no good.")
 
 
 def main(argv: list[str]) -> int:
@@ -40,14 +44,15 @@ def main(argv: list[str]) -> int:
         pretend(config["mesh"])  # before anything looks for devices
     if EVALUATE.value and not problems(config, STAGES):
         config = only_evaluation(config, EVALUATE.value)
-    if CHECK.value or PREFLIGHT.value:
+    if CHECK.value or PREFLIGHT.value or HACK.value:
         if wrong := problems(config, STAGES):
             return print_errors(wrong)
         try:
-            lines = preflight(config, STAGES) if PREFLIGHT.value else ["the config is fine"]
-        except CheckpointError as error:
+            lines = preflight(config, STAGES) if PREFLIGHT.value else []
+            lines += hack(config) if HACK.value else []
+        except (CheckpointError, DataError) as error:
             return print_errors([str(error)])
-        print("\n".join(lines))
+        print("\n".join(lines or ["the config is fine"]))
         return 0
     return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))
 

@@ -116,6 +116,21 @@ def sampling(temperature: float = 1.0) -> ConfigDict:
     })  # fmt: skip
 
 
+def decoding() -> ConfigDict:
+    """What an evaluation draws from: a preset, and the fields in which it is to differ.
+
+    None is what the preset has: grpo/algorithms/decoding.py.
+    """
+    return ConfigDict({
+        "preset": "policy",  # or greedy, standard, liberal, judge
+        "temperature": optional(float),
+        "top_k": optional(int),
+        "top_p": optional(float),
+        "min_p": optional(float),
+        "seed": optional(int),  # None, and none in the preset: the run's
+    })  # fmt: skip
+
+
 def lora() -> ConfigDict:
     """What is trained: an adapter, or with rank None all parameters."""
     return ConfigDict({
@@ -354,12 +369,16 @@ def evaluate() -> ConfigDict:
         "data": optional(str),  # such as a further dataset() with shots, beside one without
         "split": "test",  # or validation, train
         "policies": ("base",),  # the ends of stages to compare; base: the model as loaded
+        # The base once more for each number, in its own chat template, with so many worked
+        # examples before each question, such as (0, 4): grpo/data/baselines.py.
+        "baselines": (),
+        "baseline_prompt": optional(int),  # tokens of the longest prompt of baselines with shots
         "examples": optional(int),  # how many of the split; None: all
         "batch": 100,  # completions at a time
         "max_new_tokens": 48,
         "greedy": True,
-        "samples": 0,  # per problem, for pass@k and maj@k
-        "sampling": sampling(),
+        "samples": 0,  # per problem, for mean@n, pass@k and maj@k
+        "sampling": decoding(),
         "ks": (1,),
         "shown": 3,  # completions in the report
     })  # fmt: skip

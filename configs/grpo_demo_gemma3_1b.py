@@ -97,9 +97,9 @@ def demo():
 
     greedy = evaluation(greedy=True)
     standard = evaluation(greedy=False, samples=4, ks=(1, 4))
-    standard.sampling.update(temperature=0.7, top_k=50, top_p=0.95)
+    standard.sampling.preset = "standard"
     liberal = evaluation(greedy=False, samples=4, ks=(1, 4))
-    liberal.sampling.update(temperature=0.85, top_k=2000, top_p=1.0)
+    liberal.sampling.preset = "liberal"
 
     config.stages.update(grpo=grpo, greedy=greedy, standard=standard, liberal=liberal)
     config.pipeline = ("grpo", "greedy", "standard", "liberal")

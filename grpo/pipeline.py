@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from grpo.algorithms.decoding import resolve_decoding
 from grpo.algorithms.presets import resolve
 from grpo.checks.problems import problems
 from grpo.reporting.failure import failure
@@ -54,7 +55,7 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
     """Runs a config to its end, or on to where it is asked to stop; returns the exit code."""
     if wrong := problems(config, STAGES):
         return print_errors(wrong)
-    config = with_losses(config)
+    config = with_presets(config)
     progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
     try:
         with locked(workdir), signals(stop):
@@ -63,12 +64,15 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
         return print_errors([str(error)])
 
 
-def with_losses(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with every field of its losses, as config.json shows them."""
-    stages = {
-        name: {**stage, "loss": resolve(stage["loss"])} if "loss" in stage else stage
-        for name, stage in config["stages"].items()
-    }
+def with_presets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what its presets say filled in, as config.json shows it."""
+    stages = {}
+    for name, stage in config["stages"].items():
+        stages[name] = stage = dict(stage)
+        if "loss" in stage:
+            stage["loss"] = resolve(stage["loss"])
+        if "preset" in stage.get("sampling", ()):
+            stage["sampling"] = resolve_decoding(stage["sampling"])
     return {**config, "stages": stages}
 
 

@@ -21,6 +21,7 @@ from tests.mistakes.in_demo import MISTAKES as IN_DEMO
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_distillation import MISTAKES as IN_DISTILLATION
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
+from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
@@ -40,6 +41,7 @@ MISTAKES = [
     *IN_GGUF,
     *IN_ALGORITHMS,
     *IN_EVALUATION,
+    *IN_EVALUATIONS,
     *IN_DATA,
     *IN_REWARDS,
     *IN_TRAINING,

@@ -10,6 +10,7 @@ from grpo.algorithms.accuracy_estimates import (
     NO_ANSWER,
     SUBSETS,
     maj_at_k,
+    mean_interval,
     pass_at_k,
     subsets,
     wilson,
@@ -81,6 +82,51 @@ def test_wilson_is_within_0_and_1_whatever_is_rounded(total):
 def test_wilson_refuses(right, total, z):
     with pytest.raises(ValueError, match="needs"):
         wilson(right, total, z=z)
+
+
+def test_the_interval_of_a_mean_of_yes_and_no_is_wilsons():
+    for right, total in ((0, 20), (1, 29), (15, 148), (81, 263), (20, 20)):
+        value = np.arange(total) < right
+        got = mean_interval(value, most=8 * total, z=Z)
+        np.testing.assert_allclose(got, wilson(right, total, z=Z), rtol=0, atol=1e-12)
+
+
+def test_the_interval_of_a_mean_by_hand():
+    """Values 0, 1/2, 1/2, 1 have half the variance of yes and no: as much as 8 problems say."""
+    value = np.array([0, 0.5, 0.5, 1])
+    assert mean_interval(value, most=16, z=Z) == pytest.approx(wilson(4, 8, z=Z), abs=1e-12)
+    assert mean_interval(value, most=6, z=Z) == pytest.approx(wilson(3, 6, z=Z), abs=1e-12)
+    same = np.full(4, 0.5)  # no variance: no more than the samples say
+    assert mean_interval(same, most=16, z=Z) == pytest.approx(wilson(8, 16, z=Z), abs=1e-12)
+    assert mean_interval(np.zeros(4), most=16, z=Z) == wilson(0, 4, z=Z)
+    assert mean_interval(np.ones(4), most=16, z=Z) == wilson(4, 4, z=Z)
+    assert mean_interval(np.zeros(0), most=0, z=Z) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "most"),
+    [([0.5, 1.1], 9), ([-0.1], 9), ([float("nan")], 9), ([[0.5]], 9), ([0.5, 0.5], 1)],
+)
+def test_the_interval_of_a_mean_refuses(value, most):
+    with pytest.raises(ValueError, match="needs"):
+        mean_interval(np.array(value), most=most, z=Z)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2, 2), (50, 50), (0.3, 2)])
+def test_the_interval_of_a_mean_holds_the_mean_as_often_as_it_says(a, b):
+    """40 problems of beta-distributed difficulty, 8 samples each, drawn 2000 times."""
+    random = np.random.RandomState(0)
+    inside = narrow = 0
+    for _ in range(2000):
+        p = random.beta(a, b, 40)
+        value = random.binomial(8, p) / 8
+        low, high = mean_interval(value, most=320, z=Z)
+        inside += low <= a / (a + b) <= high
+        assert 0 <= low <= value.mean() <= high <= 1
+        plain = wilson(value.sum(), 40, z=Z)
+        narrow += high - low <= plain[1] - plain[0] + 1e-12
+    assert 0.925 <= inside / 2000 <= 0.98
+    assert narrow == 2000
 
 
 @pytest.mark.parametrize("n", range(1, 8))

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from grpo.pipeline import run_config, with_losses
+from grpo.pipeline import run_config, with_presets
 from tests.refusals import GOOD, LINES, TEST, changed, lines_with
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -189,7 +189,7 @@ def test_truncated_weights(tmp_path, capsys):
 
 def test_a_workdir_of_another_config(tmp_path, capsys):
     (tmp_path / "config.json").write_text(
-        json.dumps(with_losses(changed({"seed": 1, "log.every_s": 5.0})))
+        json.dumps(with_presets(changed({"seed": 1, "log.every_s": 5.0})))
     )
     line = refused(changed({}), tmp_path, capsys)
     assert "began with another config: seed was 1, is 0: name another directory" in line

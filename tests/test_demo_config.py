@@ -12,7 +12,7 @@ import pytest
 from configs import grpo_demo_gemma3_1b as demo
 from grpo.checks.problems import leaves, problems
 from grpo.data.templates import prompt_ids, prompt_text
-from grpo.pipeline import FINISHED, STAGES, run_config, with_losses
+from grpo.pipeline import FINISHED, STAGES, run_config, with_presets
 from grpo.reporting.progress import Progress
 from grpo.rollout import generate
 from grpo.runs.run import Stop
@@ -131,7 +131,7 @@ def flat(config: dict) -> dict:
 def test_every_number(variant, column):
     config = config_of(variant)
     assert problems(config, STAGES) == []
-    found = flat(with_losses(config))
+    found = flat(with_presets(config))
     assert {field: found[field] for field in TABLE} == {f: v[column] for f, v in TABLE.items()}
 
 

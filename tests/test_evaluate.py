@@ -14,7 +14,6 @@ from grpo.evaluation.evaluate import (
     evaluate_samples,
     sample_all,
 )
-from grpo.rewards.correct import CORRECT
 from grpo.rollout.generate import GREEDY, Sampler, texts_of
 from grpo.rollout.sampler import row_keys
 from grpo.runs.run import StoppedError
@@ -103,15 +102,39 @@ def test_rows_of_greedy_completions(greedily):
     assert metrics["truncated"] == np.mean([row["finish"] == "length" for row in rows])
 
 
-def test_rows_of_samples(sampled):
+def test_rows_of_samples(greedily, sampled):
     metrics, rows = sampled(15)
     assert [row["id"] for row in rows] == [e["id"] for e in FIVE for _ in range(3)]
     assert [row["sample"] for row in rows] == [0, 1, 2] * 5
     assert metrics["sampled/length/mean"] == np.mean([row["tokens"] for row in rows])
+    looks = {f"sampled/{name}" for name in greedily(5)[0]}
+    votes = ("pass@1", "pass@3", "maj@1", "maj@3", "mean@3")
+    ends = ("", "/low", "/high")
     assert set(metrics) == {
-        "pass@1", "pass@3", "maj@1", "maj@3", "sampled/length/mean",
-        *(f"sampled/accuracy/{name}" for name in CORRECT),
+        *looks, *(f"{vote}{end}" for vote in votes for end in ends), "maj@1/strings",
+        "maj@3/strings",
     }  # fmt: skip
+    assert metrics["sampled/problems"] == 5
+
+
+def test_rows_say_what_exactly_was_asked(run, policy, greedily, sampled):
+    """The ids that the sampler was given, and their text, with the first sample of a problem."""
+    rows = [*greedily(2)[1], *sampled(6)[1]]
+    first = [row for row in rows if row["sample"] == 0]
+    assert [row["prompt_ids"] for row in first] == prompts(policy, run) * 2
+    for row in first:
+        assert policy.tokenizer.decode(row["prompt_ids"]) == row["prompt"]
+        assert row["prompt"] == (
+            f"<start_of_turn>user\n{row['question']}<end_of_turn>\n<start_of_turn>model\n"
+        )
+    assert not any("prompt" in row or "prompt_ids" in row for row in rows if row["sample"])
+
+
+def test_rows_have_the_domain_of_their_example(run, policy):
+    examples = [{**EXAMPLES[0], "domain": "math"}, EXAMPLES[1], {**EXAMPLES[2], "domain": None}]
+    _, rows = evaluate_greedy(policy, examples, setting(run), batch=3, max_new_tokens=NEW)
+    assert [row.get("domain") for row in rows] == ["math", None, None]
+    assert all("domain" not in row for row in rows[1:])
 
 
 def test_what_is_right_counts(run, policy, monkeypatch):
@@ -205,7 +228,7 @@ def test_mean_log_probs_are_of_the_tokens_there_are(run, policy):
     np.testing.assert_allclose(answers.mean_logprob_E, wanted, rtol=1e-5)
     assert answers.length_E.tolist() == mask.sum(axis=1).tolist()
     assert answers.truncated_E.shape == (15,) and (answers.mean_logprob_E < 0).all()
-    assert len(answers.texts) == 15
+    assert len(answers.texts) == 15 and answers.prompts == prompts(policy, run)
 
 
 def test_a_wish_to_stop_is_heard_between_batches(tmp_path, policy):

@@ -1,12 +1,12 @@
-"""Which completions count as right, in three ways; votes and pass@k by enumeration."""
+"""Which completions count as right, in four ways; votes and pass@k by enumeration; domains."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from grpo.algorithms.accuracy_estimates import NO_ANSWER
-from grpo.evaluation.metrics import accuracy_metrics, sample_metrics, vote_ids
+from grpo.algorithms.accuracy_estimates import wilson
+from grpo.evaluation.metrics import Z95, accuracy_metrics, by_domain, sample_metrics
 from grpo.rewards.correct import CORRECT, correct
 
 
@@ -73,39 +73,49 @@ def test_the_metrics_of_five_by_hand():
     names = ("strict", "lenient", "demo", "partial")
     metrics = accuracy_metrics(
         correct([{"answer": "7"}] * 5, texts), texts, np.array([3, 5, 4, 4, 9]),
-        np.array([False, False, True, False, True]),
+        np.array([False, False, True, False, True]), samples=1,
     )  # fmt: skip
     assert [metrics[f"accuracy/{name}"] for name in names] == [0.2, 0.6, 0.4, 0.4]
     assert metrics["format/strict"] == 0.4  # the answer of the last one is blank
     assert metrics["format/demo"] == 0.6  # lines after the form are allowed
+    assert metrics["format/tags"] == (4 + 0 + 4 + 4 + 4) / 5
     assert metrics["length/mean"] == 5.0 and metrics["truncated"] == 0.4
     assert metrics["problems"] == 5
     assert metrics["accuracy/strict/low"] == pytest.approx(0.0362, abs=1e-4)
     assert metrics["accuracy/strict/high"] == pytest.approx(0.6245, abs=1e-4)
     assert metrics["accuracy/lenient/low"] == pytest.approx(0.2307, abs=1e-4)
     assert metrics["accuracy/lenient/high"] == pytest.approx(0.8824, abs=1e-4)
-    assert len(metrics) == 3 * 4 + 5
+    assert len(metrics) == 3 * 4 + 6
 
 
-def votes(gold, *answers):
-    texts = [in_form(answer) for answer in answers]
-    return vote_ids(texts, correct([{"answer": gold}] * len(texts), texts)["lenient"]).tolist()
+def test_tags_count_where_they_are_there_once():
+    """Two of four: the second answer block spoils both of its tags; then three, then none."""
+    texts = [
+        in_form("5") + "<answer>7</answer>",
+        in_form("7").removesuffix("</answer>"),
+        "<Answer>7",
+    ]
+    for text, wanted in zip(texts, (2, 3, 0), strict=True):
+        one = accuracy_metrics({}, [text], np.ones(1), np.zeros(1), samples=1)
+        assert one["format/tags"] == wanted
 
 
-def test_equal_numbers_are_one_vote():
-    assert votes("5", "1,080", "1080.0", "5", "$1080", "5.00", "7") == [0, 0, 1, 0, 1, 2]
-    assert votes("5", "1/2", "0.5", "red", "red ", "blue") == [0, 0, 1, 1, 2]
-
-
-def test_no_answer_is_no_vote():
-    texts = ["I do not know.", in_form("5"), ""]
-    assert vote_ids(texts, np.array([False, True, False])).tolist() == [NO_ANSWER, 0, NO_ANSWER]
-
-
-def test_what_is_right_in_two_ways_is_one_vote():
-    """50% and 0.5 and 50 are all the gold's 50%, though not all of them are equal."""
-    assert votes("50%", "50%", "0.5", "50", "5") == [0, 0, 0, 1]
-    assert votes("right", "right", "wrong") == [0, 1]
+def test_the_metrics_of_several_samples_are_over_problems():
+    """Three problems, two samples each: those of a problem agree, and tell as much as one."""
+    yes = np.array([True, True, True, True, False, False])
+    texts = [in_form("7")] * 4 + ["no"] * 2
+    metrics = accuracy_metrics({"strict": yes}, texts, np.arange(6), np.zeros(6), samples=2)
+    assert metrics["accuracy/strict"] == pytest.approx(2 / 3) and metrics["problems"] == 3
+    got = metrics["accuracy/strict/low"], metrics["accuracy/strict/high"]
+    assert got == pytest.approx(wilson(2, 3, z=Z95), abs=1e-12)
+    yes, texts = yes[[0, 4, 1, 2]], texts[2:]
+    metrics = accuracy_metrics({"strict": yes}, texts, np.arange(4), np.zeros(4), samples=2)
+    assert metrics["accuracy/strict"] == 0.75 and metrics["problems"] == 2
+    # Their values have variance 1/16; p (1 - p) = 3/16: as much as 3 x 2 samples, of which there
+    # are 4.
+    wanted = wilson(3, 4, z=Z95)
+    got = metrics["accuracy/strict/low"], metrics["accuracy/strict/high"]
+    assert got == pytest.approx(wanted, abs=1e-12)
 
 
 def brute_force(samples, k):
@@ -136,18 +146,81 @@ def test_pass_and_maj_at_k_are_the_means_over_subsets_and_problems():
     right_PG = np.array([correct([{"answer": "3"}] * 6, row)["lenient"] for row in texts])
     assert right_PG.tolist() == [[ok for _, ok, _ in samples] for samples in problems]
     logprob_PG = np.array([[x for _, _, x in samples] for samples in problems])
-    metrics = sample_metrics(texts, right_PG, logprob_PG, ks=(1, 2, 3, 6))
+    metrics = sample_metrics(texts, ["3"] * 12, right_PG, logprob_PG, ks=(1, 2, 3, 6))
     for k in (1, 2, 3, 6):
         wanted = np.mean([brute_force(samples, k) for samples in problems], axis=0)
         assert metrics[f"pass@{k}"] == pytest.approx(wanted[0], abs=1e-12)
         assert metrics[f"maj@{k}"] == pytest.approx(wanted[1], abs=1e-12)
+        for name in (f"pass@{k}", f"maj@{k}"):
+            low, high = metrics[f"{name}/low"], metrics[f"{name}/high"]
+            assert 0 <= low <= metrics[name] <= high <= 1
+        # By their spelling fewer are right, and votes are split.
+        spelt = [[spelling_of(text) for text in row] for row in texts]
+        told = [brute_force([(s, s == "3", 0.0) for s in row], k)[1] for row in spelt]
+        assert metrics[f"maj@{k}/strings"] == pytest.approx(np.mean(told), abs=1e-12)
     assert metrics["maj@1"] == metrics["pass@1"] == pytest.approx(right_PG.mean())
-    assert len(metrics) == 8
+    assert metrics["mean@6"] == pytest.approx(right_PG.mean())
+    assert metrics["mean@6/low"] == metrics["pass@1/low"]
+    # By the normal approximation the interval has about the same width.
+    spread = right_PG.mean(axis=1).std() / 12**0.5
+    width = metrics["mean@6/high"] - metrics["mean@6/low"]
+    assert width == pytest.approx(2 * Z95 * spread, rel=0.25)
+    assert len(metrics) == 3 + 4 * 7
+
+
+def spelling_of(text):
+    """What stands in the form, without signs of currency and commas; None of nothing."""
+    answer = text.split("<answer>")[1].split("</answer>")[0]
+    return answer.replace(",", "").replace("$", "") or None
+
+
+def test_a_vote_of_too_many_subsets_is_left_out():
+    texts = [[in_form("3")] * 40]
+    right_PG, logprob_PG = np.ones((1, 40), bool), np.zeros((1, 40))
+    metrics = sample_metrics(texts, ["3"], right_PG, logprob_PG, ks=(1, 20, 40))
+    names = [name for name in metrics if "/" not in name]
+    assert names == ["mean@40", "pass@1", "maj@1", "pass@20", "pass@40", "maj@40"]
 
 
 def test_a_tie_goes_to_the_likelier_answer():
     texts = [[in_form("3"), in_form("3.0"), in_form("4"), in_form("8/2")]]
     right_PG = np.array([[True, True, False, False]])
     for logprob, wanted in (([-1, -3, -2.5, -2], 1.0), ([-1, -4, -2, -2], 0.0), ([-2] * 4, 0.5)):
-        told_metrics = sample_metrics(texts, right_PG, np.array([logprob], float), ks=(4,))
-        assert told_metrics == {"pass@4": 1.0, "maj@4": wanted}
+        told_metrics = sample_metrics(texts, ["3"], right_PG, np.array([logprob], float), ks=(4,))
+        assert told_metrics["pass@4"] == 1.0 and told_metrics["maj@4"] == wanted
+        assert told_metrics["maj@4/strings"] == 0.25  # four spellings, one of them the gold's
+
+
+def row(problem, strict, lenient, **more):
+    return {"id": problem, "right": {"strict": strict, "lenient": lenient}, **more}
+
+
+def test_accuracy_by_domain():
+    """Counted by problem; examples without a domain are one of their own."""
+    rows = [
+        row("a", True, True, domain="math"),
+        row("b", False, True, domain="math"),
+        row("c", False, False, domain="math"),
+        row("d", False, False, domain="law"),
+        row("e", True, True),
+    ]
+    found = by_domain(rows)
+    assert list(found) == ["(none)", "law", "math"]
+    assert [found[name]["problems"] for name in found] == [1, 1, 3]
+    assert found["math"]["accuracy/strict"] == pytest.approx(1 / 3)
+    assert found["math"]["accuracy/lenient"] == pytest.approx(2 / 3)
+    got = found["math"]["accuracy/strict/low"], found["math"]["accuracy/strict/high"]
+    assert got == pytest.approx(wilson(1, 3, z=Z95), abs=1e-12)
+    assert found["law"]["accuracy/lenient"] == 0.0
+
+
+def test_accuracy_by_domain_of_samples():
+    """Two samples each: a problem has the share of its own."""
+    rows = [row(p, ok, ok, domain="math") for p, ok in zip("aabb", (1, 0, 1, 1), strict=True)]
+    found = by_domain(rows)["math"]
+    assert (found["problems"], found["accuracy/strict"]) == (2, 0.75)
+    assert found["accuracy/strict/low"] == pytest.approx(wilson(3, 4, z=Z95)[0], abs=1e-12)
+
+
+def test_without_domains_there_is_nothing_to_say():
+    assert by_domain([row("a", True, True)]) == {}

@@ -6,7 +6,6 @@ import pytest
 
 from configs import base
 from grpo.reporting.summary import (
-    accuracy_table,
     curves,
     measured_on,
     samples,
@@ -78,33 +77,6 @@ def run(tmp_path):
     return run
 
 
-def test_the_table(run):
-    """Shares in percent, the ks that were measured only, the time of the training stages."""
-    lines = accuracy_table(run.config, run.workdir, "check", {"rl": 140.0}).split("\n")
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == [
-        "after", "right", "95 % interval", "lenient", "demo", "in form", "tokens",
-        "pass@1", "pass@4", "maj@4", "time",
-    ]  # fmt: skip
-    assert cells[2] == [
-        "sft", "25.0 %", "10.0 to 45.6", "75.0 %", "50.0 %", "100.0 %", "12.3", "", "", "", "",
-    ]  # fmt: skip
-    assert cells[3] == [
-        "rl", "50.0 %", "30.0 to 70.0", "75.0 %", "50.0 %", "100.0 %", "12.3",
-        "50.0 %", "87.5 %", "62.5 %", "2:20",
-    ]  # fmt: skip
-    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
-
-
-def test_the_table_of_samples_alone(run):
-    only = {"sft": {"pass@1": 0.5, "sampled/accuracy/strict": 0.375, "sampled/length/mean": 5.0}}
-    (run.workdir / "evaluations" / "check.json").write_text(json.dumps(only))
-    line = accuracy_table(run.config, run.workdir, "check", {}).split("\n")[2]
-    assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        "sft", "37.5 %", "", "", "", "", "5.0", "50.0 %", "",
-    ]  # fmt: skip
-
-
 def test_how_long_stages_took(run):
     assert seconds_of(run.workdir) == {"sft": 70.0, "rl": 140.0, "more": 210.0, "side": 280.0}
     (run.workdir / "timing.jsonl").unlink()
@@ -170,7 +142,36 @@ def test_the_summary(run):
     assert (run.workdir / "curve.svg").read_text().startswith("<svg")
     assert all(char == "\n" or char.isprintable() for char in text)
     table = [line for line in text.split("\n") if line.startswith("|")]
-    assert len(table) == 4
+    # Accuracy and form of two policies, and three measures of samples.
+    assert [line.split("|")[1].strip() for line in table] == [
+        "after", ":------", "sft", "rl", "after", ":------", "sft", "rl",
+        "of samples", ":-----------", "pass@1", "pass@4", "maj@4",
+    ]  # fmt: skip
+
+
+def test_domains_in_the_summary(run):
+    """Of a file that has several; the policies in the order of the file."""
+    file = run.workdir / "evaluations" / "check.json"
+    results = json.loads(file.read_text())
+    for found in results.values():
+        found["domains"] = {
+            name: {"problems": 2, "accuracy/strict": 0.5} for name in ("law", "math")
+        }
+    file.write_text(json.dumps(results))
+    assert "| domain | problems |    sft |     rl |\n" in summary(run.config, run.workdir)
+
+
+def test_baselines_are_shown_with_the_policies(run):
+    """As their rows stand in the file, which is in the order in which they were measured."""
+    file = run.workdir / "evaluations" / "check.jsonl"
+    rows = read_journal(file)
+    file.unlink()
+    for row in [answer("base, 4 shots", "p1", 0, "of the base", False), *rows]:
+        Journal(file).write(row)
+    block = samples(run.config, run.workdir, "check").split("\n\n")[0]
+    assert [line.split(":")[0].strip() for line in block.split("\n")[1:]] == [
+        "base, 4 shots, wrong", "sft, right", "rl, right",
+    ]  # fmt: skip
 
 
 def test_nothing_was_measured(tmp_path):

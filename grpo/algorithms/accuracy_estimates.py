@@ -4,17 +4,25 @@
               = (p̂ + z²/2n ± z √(p̂ (1 - p̂) / n + z²/4n²)) / (1 + z²/n)
     pass@k    1 - C(n - c, k) / C(n, k)              c right of n; arXiv:2107.03374
     maj@k     mean over all C(n, k) subsets of the points of their majority's answer
+    interval  of a mean over P problems: Wilson's with n_eff = p̂ (1 - p̂) / (s² / P) for n, s² the
+              variance between problems (ddof 0), and P <= n_eff <= `most`
 
 A majority is the answer with most votes (self-consistency, arXiv:2203.11171). Of answers with
 equally many, the one whose samples in the subset have the highest mean log-prob; of those still
-tied, each has an equal share of the point. A sample without an answer takes a place in the subset
+tied, each has an equal share of the point: as often as it would have the first sample if these
+came in another order. A sample without an answer takes a place in the subset
 and casts no vote; a subset without any vote is wrong.
 
 Mean log-probs within EQUAL of the highest are tied with it: sums of the same numbers in another
 order differ by about 1e-16, and which answer wins may not depend on the order of the samples.
 
+n_eff is the size of a simple random sample that would know as much (Kish's effective sample size;
+Korn and Graubard 1998, Survey Methodology 24:193). Where a problem's value is 0 or 1 it is P, and
+the interval is Wilson's own. Several samples of each problem narrow it as far as problems agree,
+and never beyond `most`, the number of all samples. Where all are 0, or all 1, it is P again.
+
 pass@k and maj@k are exact, not drawn. Letters: N samples, S subsets, M members of a
-subset, V different answers.
+subset, V different answers, P problems.
 """
 
 import functools
@@ -28,7 +36,7 @@ SUBSETS = 200_000  # of 20 samples, all subsets of any size
 NO_ANSWER = -1
 
 
-def wilson(right: int, total: int, *, z: float) -> tuple[float, float]:
+def wilson(right: float, total: float, *, z: float) -> tuple[float, float]:
     """The lowest and highest share p that `right` of `total` is within z deviations of."""
     if not 0 <= right <= total:
         raise ValueError(f"right={right}, total={total}: needs 0 <= right <= total")
@@ -43,6 +51,23 @@ def wilson(right: int, total: int, *, z: float) -> tuple[float, float]:
     low = max(0.0, (middle - reach) / (1 + square))
     high = 1.0 if right == total else min(1.0, (middle + reach) / (1 + square))
     return low, high
+
+
+def mean_interval(value_P: np.ndarray, *, most: int, z: float) -> tuple[float, float]:
+    """The interval of a mean over problems, of values from 0 to 1; `most` samples were drawn."""
+    value_P = np.asarray(value_P, float)
+    if value_P.ndim != 1 or not np.all((value_P >= 0) & (value_P <= 1)):
+        raise ValueError("values of problems: needs one row of numbers from 0 to 1")
+    problems = len(value_P)
+    if most < problems:
+        raise ValueError(f"most={most}: needs a sample for each of {problems} problems")
+    if not problems:
+        return wilson(0, 0, z=z)
+    share, variance = float(value_P.mean()), float(value_P.var())
+    # The quotient is at least 1, but for rounding and where all are 0 or all are 1.
+    ratio = share * (1 - share) / max(variance, 1e-300)
+    total = problems * max(1.0, min(ratio, most / problems))
+    return wilson(share * total, total, z=z)
 
 
 def checked(right_G: np.ndarray, k: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from grpo.algorithms.decoding import DECODINGS
 from grpo.algorithms.distillation import Distillation
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
@@ -90,7 +91,7 @@ def several(rule: Rule, least: int = 1) -> Rule:
 
 TEXT, FLAG = of_type(str, "a text"), of_type(bool, "True or False")
 NAMED = of_type(Mapping, "named fields, as in configs/base.py")
-COUNT, FROM_0 = number(int, 1), number(int, 0)
+COUNT, FROM_0, SEED = number(int, 1), number(int, 0), number(int, 0, 2**31 - 1)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
 DATASET: dict[str, Rule] = {
@@ -124,7 +125,7 @@ MODEL: dict[str, Rule] = {
     "unroll": COUNT,
 }
 COMMON: dict[str, Rule] = {
-    "seed": number(int, 0, 2**31 - 1),
+    "seed": SEED,
     "patience": COUNT,
     **{f"model.{field}": rule for field, rule in MODEL.items()},
     "models": NAMED,
@@ -150,6 +151,11 @@ SAMPLING: dict[str, Rule] = {
     "sampling.top_k": FROM_0,
     "sampling.top_p": number(float, 0, 1, above=True),
     "sampling.min_p": SHARE,
+}
+DECODING: dict[str, Rule] = {
+    "sampling.preset": one_of(*DECODINGS),
+    **{field: optional(rule) for field, rule in SAMPLING.items()},
+    "sampling.seed": optional(SEED),
 }
 TRAINED: dict[str, Rule] = {
     "data": optional(TEXT),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo.data.examples import Example
-from grpo.data.templates import Template, prompt_ids
+from grpo.data.templates import Template, prompt_ids, prompt_text
 from grpo.evaluation.metrics import accuracy_metrics, sample_metrics
 from grpo.rewards.correct import correct
 from grpo.rollout.generate import GREEDY, Sampler, finish_reasons, sampling_programs, texts_of
@@ -35,6 +35,7 @@ class Setting(NamedTuple):
 class Answers(NamedTuple):
     """What a policy wrote: N completions, those of an example one after the other."""
 
+    prompts: list[list[int]]  # of each example, what it was given
     texts: list[str]
     length_E: np.ndarray
     truncated_E: np.ndarray
@@ -55,8 +56,9 @@ def evaluate_greedy(
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
     correct_E = correct(examples, answers.texts)
-    metrics = accuracy_metrics(correct_E, answers.texts, answers.length_E, answers.truncated_E)
-    return metrics, rows_of(examples, answers, correct_E)
+    looks = answers.texts, answers.length_E, answers.truncated_E
+    metrics = accuracy_metrics(correct_E, *looks, samples=1)
+    return metrics, rows_of(examples, answers, correct_E, setting.template)
 
 
 def evaluate_samples(
@@ -70,7 +72,7 @@ def evaluate_samples(
     sampling: Mapping[str, Any],
     ks: Sequence[int],
 ) -> tuple[dict[str, float], Rows]:
-    """pass@k and maj@k of `samples` completions of every example, and a row for each."""
+    """The metrics of `samples` completions of every example, with votes, and a row for each."""
     answers = sample_all(
         policy, examples, setting, batch=prompts_of(batch, samples), group=samples,
         step=SAMPLED_STEP, sampling=sampling, max_new_tokens=max_new_tokens,
@@ -80,14 +82,16 @@ def evaluate_samples(
     shape = (len(examples), samples)
     metrics = sample_metrics(
         [texts[i : i + samples] for i in range(0, len(texts), samples)],
+        [example["answer"] for example in examples],
         correct_E["lenient"].reshape(shape),
         answers.mean_logprob_E.reshape(shape),
         ks,
     )
-    for name, yes_E in correct_E.items():
-        metrics[f"sampled/accuracy/{name}"] = float(yes_E.mean())
-    metrics["sampled/length/mean"] = float(answers.length_E.mean())
-    return metrics, rows_of(examples, answers, correct_E)
+    looks = accuracy_metrics(
+        correct_E, texts, answers.length_E, answers.truncated_E, samples=samples
+    )
+    metrics |= {f"sampled/{name}": value for name, value in looks.items()}
+    return metrics, rows_of(examples, answers, correct_E, setting.template)
 
 
 def prompts_of(batch: int, samples: int) -> int:
@@ -108,14 +112,16 @@ def sample_all(
 ) -> Answers:
     """Completions of all examples, `batch` prompts at a time; the last batch is filled up."""
     tokenizer, sampler = policy.own_tokenizer, Sampler(policy, setting.buckets)
-    batch, texts, columns = min(batch, len(examples)), [], []
+    batch, columns = min(batch, len(examples)), []
+    prompts, texts = [], []
     for first in range(0, len(examples), batch):
         setting.check()
         part = examples[first : first + batch]
         filled = [*part, *[part[-1]] * (batch - len(part))]  # one shape, compiled once
         rows_B = first * group + jnp.arange(batch * group)
+        asked = [prompt_ids(tokenizer, example, setting.template) for example in filled]
         rollout = sampler.sample(
-            [prompt_ids(tokenizer, example, setting.template) for example in filled],
+            asked,
             row_keys(setting.seed, "evaluate", step, rows_B),
             sampling=sampling, group=group, max_new_tokens=max_new_tokens,
         )  # fmt: skip
@@ -123,30 +129,41 @@ def sample_all(
         logprob_BC = np.where(mask_BC, np.asarray(rollout.sample_logprob_BC), 0.0)
         mean_logprob_B = logprob_BC.sum(axis=1) / length_B
         rows = len(part) * group
+        prompts += asked[: len(part)]
         texts += texts_of(rollout, tokenizer)[:rows]
         of_batch = length_B, np.asarray(rollout.truncated_B), mean_logprob_B
         columns.append([x_B[:rows] for x_B in of_batch])
-    return Answers(texts, *(np.concatenate(parts) for parts in zip(*columns, strict=True)))
+    return Answers(prompts, texts, *(np.concatenate(parts) for parts in zip(*columns, strict=True)))
 
 
 def rows_of(
-    examples: Sequence[Example], answers: Answers, correct_E: Mapping[str, np.ndarray]
+    examples: Sequence[Example],
+    answers: Answers,
+    correct_E: Mapping[str, np.ndarray],
+    template: Template,
 ) -> Rows:
-    """What a reader wants to see of every completion."""
+    """What a reader wants to see of every completion; of the first of a problem, what was asked."""
     samples, reasons = len(answers.texts) // len(examples), finish_reasons(answers.truncated_E)
-    return [
-        {
-            "id": examples[n // samples]["id"],
+    rows = []
+    for n, text in enumerate(answers.texts):
+        example = examples[n // samples]
+        row = {
+            "id": example["id"],
             "sample": n % samples,
-            "question": examples[n // samples]["question"],
-            "gold": examples[n // samples]["answer"],
+            "question": example["question"],
+            "gold": example["answer"],
             "completion": text,
             "right": {name: bool(yes_E[n]) for name, yes_E in correct_E.items()},
             "tokens": int(answers.length_E[n]),
             "finish": reasons[n],
         }
-        for n, text in enumerate(answers.texts)
-    ]
+        if example.get("domain"):
+            row["domain"] = example["domain"]
+        if n % samples == 0:  # the others were asked the same
+            row["prompt"] = prompt_text(example, template)
+            row["prompt_ids"] = answers.prompts[n // samples]
+        rows.append(row)
+    return rows
 
 
 def greedy_programs(

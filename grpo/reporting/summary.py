@@ -4,15 +4,19 @@ Written as summary.md, with the learning curve beside it as curve.svg.
 """
 
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from grpo.reporting.curve import Series, curve_svg
-from grpo.reporting.progress import printable, table
+from grpo.reporting.evaluations import (
+    accuracy_table,
+    domain_table,
+    form_table,
+    samples_table,
+)
 from grpo.reporting.reward_models import reward_models
-from grpo.reporting.text import duration
+from grpo.reporting.text import printable
 from grpo.storage.journal import read_journal
 
 Config = Mapping[str, Any]
@@ -26,11 +30,15 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
     seconds = seconds_of(workdir)
     parts = [f"# {workdir.name}"]
     for name in config["pipeline"]:
-        if (workdir / "evaluations" / f"{name}.json").exists():
+        if (file := workdir / "evaluations" / f"{name}.json").exists():
+            results = json.loads(file.read_text("utf-8"))
             parts += [
                 f"## {name}",
                 measured_on(config, name),
-                accuracy_table(config, workdir, name, seconds),
+                accuracy_table(results, seconds),
+                form_table(results),
+                samples_table(results),
+                domain_table(results),
                 samples(config, workdir, name),
             ]
     parts.append(reward_models(config, workdir))
@@ -44,7 +52,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
         ("curve.svg", f"accuracy on {config['evaluation']['split']} problems while training"),
         ("metrics.jsonl", "every update and evaluation"),
         ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
-        ("evaluations/", "every completion that was evaluated"),
+        ("evaluations/", "every completion that was evaluated, and what exactly was asked"),
         ("rewards/", "what reward models know of prompts they have not learnt"),
         ("checkpoints/", "where each stage can be taken up"),
     ]
@@ -70,49 +78,6 @@ def seconds_of(workdir: pathlib.Path) -> dict[str, float]:
     return {row["stage"]: row["seconds"] for row in read_journal(file)} if file.exists() else {}
 
 
-def share(value: float | None) -> str:
-    """A share in percent."""
-    return "" if value is None else f"{100 * value:.1f} %"
-
-
-def accuracy_table(
-    config: Config, workdir: pathlib.Path, name: str, seconds: dict[str, float]
-) -> str:
-    """What an evaluation stage found, a line per policy."""
-    results = json.loads((workdir / "evaluations" / f"{name}.json").read_text("utf-8"))
-    ks = [f"{kind}@{k}" for k in config["stages"][name]["ks"] for kind in ("pass", "maj")]
-    ks = [k for k in ks if any(k in found for found in results.values())]
-    header = [
-        "after",
-        "right",
-        "95 % interval",
-        "lenient",
-        "demo",
-        "in form",
-        "tokens",
-        *ks,
-        "time",
-    ]
-    lines = []
-    for policy, found in results.items():
-        interval = ""
-        if "accuracy/strict" in found:
-            low, high = found["accuracy/strict/low"], found["accuracy/strict/high"]
-            interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        lines.append([
-            policy,
-            share(found.get("accuracy/strict", found.get("sampled/accuracy/strict"))),
-            interval,
-            share(found.get("accuracy/lenient")),
-            share(found.get("accuracy/demo")),
-            share(found.get("format/strict")),
-            f"{found.get('length/mean', found.get('sampled/length/mean', math.nan)):.1f}",
-            *(share(found.get(k)) for k in ks),
-            duration(seconds[policy]) if policy in seconds else "",
-        ])  # fmt: skip
-    return table(header, lines)
-
-
 def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
     """The same test problems as each policy answers them."""
     shown = config["stages"][name]["shown"]
@@ -121,10 +86,11 @@ def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
     blocks = []
     for problem in ids:
         answers = [row for row in rows if row["id"] == problem and row["sample"] == 0]
-        first = {row["policy"]: row for row in reversed(answers)}
+        first: dict[str, Any] = {}
+        for row in answers:  # a greedy completion stands before the samples
+            first.setdefault(row["policy"], row)
         lines = [f"{printable(answers[0]['question'])} ({printable(answers[0]['gold'])})"]
-        for policy in config["stages"][name]["policies"]:
-            row = first[policy]
+        for policy, row in first.items():
             verdict = "right" if row["right"]["strict"] else "wrong"
             text = printable(row["completion"][:LONGEST])
             lines.append(f"    {policy}, {verdict}: {text}")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grpo.algorithms.decoding import DECODINGS, sampling_of
 from grpo.algorithms.distribution import Sampling
 from grpo.data.padding import pad_prompts
 from grpo.rollout.sampler import Rollout, decoding_params, rollout, row_keys
@@ -20,7 +21,7 @@ from models.policy import Policy
 from models.tokenizer import Tokenizer
 
 Array = jax.Array
-GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+GREEDY = sampling_of({"preset": "greedy", **DECODINGS["greedy"]})
 NUM_STOP_IDS = 2  # of every family
 
 

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grpo.data.baselines import require_fitting
 from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, reads_of, sections_of
 from grpo.data.examples import DataError
 from grpo.data.templates import prompt_ids, prompt_text, target_text
@@ -53,6 +54,9 @@ def set_up(
         progress=progress,
         stop=stop,
     )
+    for name in config["pipeline"]:
+        if config["stages"][name].get("baselines"):
+            require_fitting(config, name, run.data_of(name), source.tokenizer)
     size = source.config
     progress.say(
         f"{config['model']['path'] or config['model']['size']}: {size.num_layers} layers, "

@@ -11,6 +11,6 @@ def only_evaluation(config: dict[str, Any], path: str) -> dict[str, Any]:
     name = next((n for n in config["pipeline"] if stages[n]["kind"] == "evaluate"), None)
     if name is None:
         return config | {"pipeline": ()}  # which `problems` will not have
-    stages[name]["policies"] = ("base",)
+    stages[name] |= {"policies": ("base",), "baselines": (), "baseline_prompt": None}
     config["model"]["path"] = path
     return config | {"pipeline": (name,), "stages": {name: stages[name]}}

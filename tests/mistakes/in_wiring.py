@@ -82,8 +82,8 @@ MISTAKES = [
             "evaluate_greedy(self.start, examples",
             in_golden("running_evaluation", "clip")),
     Mistake("an evaluation is of what stages began with", "grpo/stages/evaluate.py",
-            "measured(policies.end(label), examples, stage",
-            "measured(policies.start(label) if label != \"base\" else policies.base, examples, stage",
+            'policies.end(label if label in stage["policies"] else "base")',
+            'policies.start(label) if label != "base" else policies.base',
             in_golden("evaluations", "evaluate")),
     # At which temperature
     Mistake("the trainer scores at temperature 1", "grpo/stages/grpo.py",
