@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from grpo.rewards.batch import each, options_of, values
-from grpo.rewards.table import REWARDS, reward_table, score
+from grpo.rewards.scores import score
+from grpo.rewards.table import REWARDS, reward_table
 
 NAN = float("nan")
 LATE = "grpo.rewards.deadline.DeadlineError"

@@ -12,7 +12,8 @@ from grpo.rewards import format as form
 from grpo.rewards.demo import cli_formatted_answer
 from grpo.rewards.extract import TAGS, demo_compatible, lenient, strict
 from grpo.rewards.numbers import parse_number
-from grpo.rewards.table import REWARDS, reward_table, score
+from grpo.rewards.scores import score
+from grpo.rewards.table import REWARDS, reward_table
 from tests.test_rewards_numbers import numbers_in
 
 EXTRACTORS = {"strict": strict, "lenient": lenient, "demo": demo_compatible}

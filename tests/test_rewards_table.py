@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from grpo.rewards.batch import each
-from grpo.rewards.table import REWARDS, Scores, gated, metrics, reward_table, score, shuffled
+from grpo.rewards.scores import Scores, gated, metrics, score, shuffled
+from grpo.rewards.table import REWARDS, reward_table
 
 NAN = float("nan")
 R = "<reasoning>It is so.</reasoning>"
@@ -64,24 +65,28 @@ def test_gated_parts_add_up_to_the_total():
     """What a decoupled comparison sees of each function, its gate included."""
     lines = [ANY_FORM | {"gate": "strict_format", "weight": 2.0}, FORM]
     scores, table = scored(lines), reward_table(lines)
-    parts = gated(scores.rewards, table)
+    parts = scores.parts
     np.testing.assert_array_equal(scores.rewards["correct_answer"], [1, 0, 1, 0])
     np.testing.assert_array_equal(parts["correct_answer"], [1, 0, 0, 0])
     np.testing.assert_array_equal(parts["strict_format"], [1, 1, 0, 0])
     np.testing.assert_array_equal(scores.total, [2.25, 0.25, 0, 0])
     values = {"correct_answer": [NAN, NAN, 1.0], "strict_format": [0.0, 1.0, NAN]}
-    parts = gated({name: np.array(value) for name, value in values.items()}, table)
+    arrays = {name: np.array(value) for name, value in values.items()}
+    parts = gated(arrays, dict.fromkeys(table, np.ones(3, bool)), table)
     np.testing.assert_array_equal(parts["correct_answer"], [0, NAN, NAN])
 
 
 def test_shuffled_scores_are_the_same_ones_of_other_completions():
     """Rewards and total of a completion stay together; which is whose depends on the seed alone."""
     number = np.arange(20.0)
-    scores = Scores({"a": number, "b": -number}, {"a": 0, "b": 3}, {"b": "why"}, number / 4)
+    scores = Scores(
+        {"a": number, "b": -number}, {"a": 3 * number}, {"a": 0, "b": 3}, {"b": "why"}, number / 4
+    )
     got = shuffled(scores, [7, 0, 1])
     assert sorted(got.total) == sorted(scores.total) and (got.total != scores.total).any()
     np.testing.assert_array_equal(got.rewards["a"], got.total * 4)
     np.testing.assert_array_equal(got.rewards["b"], -got.total * 4)
+    np.testing.assert_array_equal(got.parts["a"], got.total * 12)
     assert (got.failed, got.reasons) == (scores.failed, scores.reasons)
     np.testing.assert_array_equal(scores.total, np.arange(20) / 4)
     np.testing.assert_array_equal(shuffled(scores, [7, 0, 1]).total, got.total)

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from grpo.data.arithmetic import LEVELS
 from grpo.data.datasets import FILES, SPLITS
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
+from grpo.rewards.batch import Count, Share
 from models.attention import ATTENTION
 from models.config import SIZES
 from models.gemma import REMAT
@@ -179,7 +181,20 @@ OF_TYPE: dict[Any, Rule] = {
     int | None: optional(number(int)),
     float: NUMBER,
     float | None: optional(NUMBER),
+    Count: COUNT,
+    Share: SHARE,
+    Share | None: optional(SHARE),
+    tuple[str, ...]: several(TEXT),
 }
+
+
+def rule_of(annotation: Any) -> Rule | None:
+    """The rule of a keyword by its annotation, if there is one."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return one_of(*typing.get_args(annotation))
+    return OF_TYPE.get(annotation)
+
+
 LOSS: dict[str, Rule] = {
     "loss.preset": one_of(*PRESETS),
     **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Objective)},
@@ -193,5 +208,6 @@ REWARD: dict[str, Rule] = {
     "low": NUMBER,
     "high": NUMBER,
     "gate": optional(TEXT),
+    "domains": several(TEXT, least=0),
     "options": NAMED,
 }

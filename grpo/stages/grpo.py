@@ -39,7 +39,8 @@ from grpo.checks.rules import (
 from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
 from grpo.data.datasets import buckets_for
 from grpo.data.templates import prompt_ids
-from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled
+from grpo.rewards.scores import Scores, score, shuffled
+from grpo.rewards.table import Entry, fitted, reward_table
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.generate import Sampler, sampling_programs, texts_of
 from grpo.rollout.metrics import rollout_metrics
@@ -192,6 +193,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
+    table = fitted(table, run.data_of(name).train)
     setting = Setting(
         run=run,
         name=name,
@@ -312,12 +314,12 @@ def advantages_of(
     setting: Setting, rollout: Rollout, scores: Scores, old_BC: Any, ref_BC: Any
 ) -> tuple[jax.Array, jax.Array]:
     """advantage_PG, and spread_P1: whether the rewards of a group differ."""
-    stage, objective, table = setting.stage, setting.needs.objective, setting.table
+    stage, objective = setting.stage, setting.needs.objective
 
     def by_group(x_B: Any) -> np.ndarray:
         return np.asarray(x_B).reshape(stage["prompts"], stage["group"])
 
-    parts = {f: by_group(part_B) for f, part_B in gated(scores.rewards, table).items()}
+    parts = {f: by_group(part_B) for f, part_B in scores.parts.items()}
     penalty_PG = None
     if setting.needs.penalty:
         mask_BC = rollout.completion_mask_BC
