@@ -19,12 +19,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grpo.data.nearest import nearest
-from grpo.rewards import demo
+from grpo.rewards import demo, svamp
 from grpo.rewards.answer import correct_answer
 from grpo.rewards.batch import Reward, each, options_of
+from grpo.rewards.checkpoints import checkpoints_equations, checkpoints_substring
+from grpo.rewards.citations import citations, citations_published
 from grpo.rewards.format import strict_format, tag_format
+from grpo.rewards.gemma3_reasoning import gemma3_reasoning
 from grpo.rewards.hybrid import hybrid
+from grpo.rewards.labels import label_match
+from grpo.rewards.relay import relay, relay_notebook
+from grpo.rewards.scaffold import scaffold
+from grpo.rewards.steps import hybrid_steps, trajectory_steps
+from grpo.rewards.tfidf import document_frequencies, tfidf
 from grpo.rewards.trajectory import trajectory
+from grpo.rewards.unit_answer import unit_answer
+from grpo.rewards.words import length, repetition
 
 REWARDS: dict[str, Reward] = {
     "correct_answer": each(correct_answer),
@@ -39,9 +49,30 @@ REWARDS: dict[str, Reward] = {
     "demo_cli_answer": each(demo.cli_answer),
     "demo_cli_numbers": each(demo.cli_numbers),
     "trajectory": each(trajectory),
+    "trajectory_steps": each(trajectory_steps),
     "hybrid": each(hybrid),
+    "hybrid_steps": each(hybrid_steps),
+    "checkpoints_substring": each(checkpoints_substring),
+    "checkpoints_equations": each(checkpoints_equations),
+    "tfidf": each(tfidf),
+    "scaffold": each(scaffold),
+    "label_match": each(label_match),
+    "unit_answer": each(unit_answer),
+    "citations": each(citations),
+    "citations_published": each(citations_published),
+    "repetition": each(repetition),
+    "length": each(length),
+    "svamp_answer": each(svamp.answer),
+    "svamp_number": each(svamp.number),
+    "svamp_connectives": each(svamp.connectives),
+    "svamp_length": each(svamp.length),
+    "svamp_algebra": each(svamp.algebra),
+    "gemma3_reasoning": each(gemma3_reasoning),
+    "relay": each(relay),
+    "relay_notebook": each(relay_notebook),
 }
-FITS: dict[str, Callable[[Sequence[Mapping], Mapping], Any]] = {}
+# What a function learns of the training examples, given them and its options.
+FITS: dict[str, Callable[[Sequence[Mapping], Mapping], Any]] = {"tfidf": document_frequencies}
 REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "domains", "options")
 
 
