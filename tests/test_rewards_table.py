@@ -8,6 +8,8 @@ import pytest
 from grpo.rewards.batch import each
 from grpo.rewards.scores import Scores, gated, metrics, score, shuffled
 from grpo.rewards.table import REWARDS, reward_table
+from tests.reward_entries import EXAMPLE as FULL
+from tests.reward_entries import TABLE
 
 NAN = float("nan")
 R = "<reasoning>It is so.</reasoning>"
@@ -232,8 +234,6 @@ def test_refused(lines, message):
 
 
 def test_every_reward_scores():
-    table = {"correct_answer": RIGHT}
-    lines = [table.get(name, PLAIN | {"name": name, "low": -3, "high": 3}) for name in REWARDS]
-    scores = scored(lines)
+    scores = score(TABLE, [FULL] * len(COMPLETIONS), COMPLETIONS, seconds=5.0)
     assert not np.isnan(scores.total).any() and sum(scores.failed.values()) == 0
     assert scores.rewards.keys() == REWARDS.keys()

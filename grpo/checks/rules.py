@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -183,15 +184,18 @@ OF_TYPE: dict[Any, Rule] = {
     float | None: optional(NUMBER),
     Count: COUNT,
     Share: SHARE,
-    Share | None: optional(SHARE),
     tuple[str, ...]: several(TEXT),
 }
 
 
 def rule_of(annotation: Any) -> Rule | None:
     """The rule of a keyword by its annotation, if there is one."""
+    parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is typing.Literal:
-        return one_of(*typing.get_args(annotation))
+        return one_of(*parts)
+    if annotation not in OF_TYPE and types.NoneType in parts:
+        rule = rule_of(next(part for part in parts if part is not types.NoneType))
+        return rule and optional(rule)
     return OF_TYPE.get(annotation)
 
 

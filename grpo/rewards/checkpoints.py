@@ -29,7 +29,7 @@ checkpoints. GSM8K's own calculator annotations are its checkpoints here: 3.17 a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from grpo.rewards import extract
@@ -50,12 +50,12 @@ def checkpoints_substring(example: Mapping, completion: str) -> float:
     return EACH * sum(checkpoint in reasoning for checkpoint in example["checkpoints"])
 
 
-def stated(completion: str) -> list[Equation]:
+def stated_in(completion: str) -> list[Equation]:
     """The equations of the first <reasoning> block."""
     return list(equations_in(block(completion, REASONING, REASONING_END) or ""))
 
 
-def recall(example: Mapping, completion: str, *, match: str) -> float | None:
+def recall(example: Mapping, stated: Sequence[Equation], *, match: str) -> float | None:
     """hits / max(n, stated / 2), by the formula of this module; None where n is 0."""
 
     def seen(equation: Equation) -> tuple:
@@ -65,9 +65,8 @@ def recall(example: Mapping, completion: str, *, match: str) -> float | None:
     wanted = [seen(equation) for found in listed for equation in found]
     if not wanted:
         return None
-    equations = stated(completion)
-    hits = in_order(wanted, [seen(equation) for equation in equations if equation.holds])
-    return hits / max(len(wanted), len(set(equations)) / FREE)
+    hits = in_order(wanted, [seen(equation) for equation in stated if equation.holds])
+    return hits / max(len(wanted), len(set(stated)) / FREE)
 
 
 def checkpoints_equations(
@@ -81,10 +80,11 @@ def checkpoints_equations(
     strict: bool,
 ) -> float:
     """The share of checkpoints that are hit, less what is wrong; less of it without the gold."""
-    share = recall(example, completion, match=match)
+    stated = stated_in(completion)
+    share = recall(example, stated, match=match)
     if share is None:
         return math.nan if without is None else without
-    errors = sum(not equation.holds for equation in set(stated(completion)))
+    errors = sum(not equation.holds for equation in set(stated))
     credit = min(max(share - wrong * errors, 0.0), 1.0)
     read = extract.strict if strict else extract.lenient
     return credit if is_gold(read, example, completion) else cap * credit

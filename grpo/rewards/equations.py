@@ -16,6 +16,7 @@ part of one. What is not judged neither earns nor costs.
 value of an equation before it that is. 1 + 1 = 2 is true and says nothing of most problems.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from grpo.rewards.expressions import (
 )
 from grpo.rewards.numbers import CHANGES
 
+LIMIT = 10_000  # characters of a text that are read: ten times a long solution
 SIGNS = ("*", "/", "+", "-")
 IN_EXPRESSION = {"number", "(", ")", "=", *SIGNS}
 JOINING = {"of", "plus", "minus", "times", "by", "over", "per"}  # words before a piece of a sum
@@ -53,9 +55,9 @@ class Run(NamedTuple):
     goes_on: bool
 
 
-def runs(text: str) -> Iterator[Run]:
+def runs(line: str) -> Iterator[Run]:
     """What stands between words, signs of other kinds, and numbers next to each other."""
-    tokens = tokens_of(text)
+    tokens = tokens_of(line)
     run: list[Token] = []
     before: Token | None = None  # the one that the run follows
     piece = False
@@ -158,7 +160,9 @@ def holds(left: Expression, right: Expression, tokens: Sequence[Token]) -> bool:
 
 def equations_in(text: str) -> Iterator[Equation]:
     """The equations of a text, in order, as often as they are stated."""
-    for run in runs(text):
+    # No equation goes over a line break.
+    lines = (line for line in text[:LIMIT].split("\n") if "=" in line)
+    for run in itertools.chain.from_iterable(map(runs, lines)):
         sides = sides_of(run.tokens)
         if len(sides) == 1:
             continue

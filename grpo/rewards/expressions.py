@@ -25,7 +25,7 @@ DIGITS, TOKENS, DEPTH = 30, 60, 12
 # repetition is taken whole, but for groups of commas (see numbers.py), or ends at what it finds.
 TOKEN = re.compile(
     r"""
-    (?P<bullet> ^[ \t]*+ (?: [-+*•–] | [0-9]{1,3}[.)] ) (?=[ \t]) )
+    (?P<bullet> \A[ \t]*+ (?: [-+*•–] | [0-9]{1,3}[.)] ) (?=[ \t]) )
   | (?P<space> [ \t$€£¥]++ )
   | (?P<number> (?: (?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]) | [0-9]++) (?:\.[0-9]++)?
                   | \.[0-9]++ ) (?:[ ]?\\?%)? )
@@ -40,7 +40,7 @@ TOKEN = re.compile(
   | (?P<word> [^\W\d_]++ )
   | (?P<other> . )
     """,
-    re.VERBOSE | re.MULTILINE | re.DOTALL,
+    re.VERBOSE | re.DOTALL,
 )
 SIGNS = {
     "times": "*", "over": "/", "plus": "+", "minus": "-", "open": "(", "close": ")", "equals": "=",
@@ -67,7 +67,7 @@ class Expression(NamedTuple):
 
 
 def tokens_of(text: str) -> list[Token]:
-    """All tokens of a text but spaces; 1 1/2 is one."""
+    """All tokens of a line but spaces; 1 1/2 is one."""
     tokens: list[Token] = []
     for found in TOKEN.finditer(text):
         if (kind := str(found.lastgroup)) == "space":
@@ -81,7 +81,7 @@ def tokens_of(text: str) -> list[Token]:
 
 def is_mixed(tokens: Sequence[Token]) -> bool:
     """Whether tokens end in a whole number and a proper fraction, and no number before them."""
-    if [token.kind for token in tokens[-4:]] != ["number", "number", "/", "number"]:
+    if len(tokens) < 4 or [one.kind for one in tokens[-4:]] != ["number", "number", "/", "number"]:
         return False
     whole, top, _, bottom = (token.text for token in tokens[-4:])
     if not all(text.isdecimal() and len(text) <= DIGITS for text in (whole, top, bottom)):
@@ -98,6 +98,8 @@ def value_of(token: Token) -> Number | None:
     """The value of a number's token, None if it is too long."""
     if len(token.text) > DIGITS:
         return None
+    if token.text.isdecimal():
+        return int(token.text)
     whole, mixed, part = token.text.partition("/")
     if mixed:
         whole, _, top = whole.strip().rpartition(" ")

@@ -63,10 +63,10 @@ def score(
         raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
     rewards, asked, failed, reasons = {}, {}, {}, {}
     for name, entry in table.items():
-        asked[name] = np.array([is_for(entry, example) for example in examples], bool)
-        rows, why = np.flatnonzero(asked[name]), None
+        rows, why = [row for row, one in enumerate(examples) if is_for(entry, one)], None
+        asked[name] = np.isin(np.arange(len(examples)), rows)
         rewards[name] = np.full(len(examples), np.nan)
-        if rows.size:
+        if rows:
             rewards[name][rows], why = values(
                 entry.function,
                 [examples[row] for row in rows],

@@ -29,17 +29,14 @@ from typing import Literal
 
 from grpo.rewards.answer import correct_answer
 from grpo.rewards.batch import Count, Share
-from grpo.rewards.checkpoints import recall
-from grpo.rewards.equations import about, equations_in
-from grpo.rewards.extract import REASONING, REASONING_END
+from grpo.rewards.checkpoints import recall, stated_in
+from grpo.rewards.equations import about
 from grpo.rewards.format import strict_format
-from grpo.rewards.trajectory import block
 
 
 def holding_share(example: Mapping, completion: str, *, about_question: bool, least: int) -> float:
     """v, by the formula of this module."""
-    reasoning = block(completion, REASONING, REASONING_END) or ""
-    stated = list(dict.fromkeys(equations_in(reasoning)))
+    stated = list(dict.fromkeys(stated_in(completion)))
     if about_question:
         stated = about(example["question"], stated)
     return sum(equation.holds for equation in stated) / max(len(stated), least)
@@ -70,7 +67,7 @@ def hybrid_steps(
 ) -> float:
     """Form, the working that holds or meets the checkpoints, and above all a right answer."""
     if steps == "checkpoints":
-        working = recall(example, completion, match="equation")
+        working = recall(example, stated_in(completion), match="equation")
         if working is None:
             raise ValueError("the example has no checkpoints that are equations")
     else:
