@@ -7,7 +7,7 @@ import pytest
 
 from grpo.rewards.batch import each
 from grpo.rewards.scores import Scores, gated, metrics, score, shuffled
-from grpo.rewards.table import REWARDS, reward_table
+from grpo.rewards.table import FITS, REWARDS, fitted, reward_table
 from tests.reward_entries import EXAMPLE as FULL
 from tests.reward_entries import TABLE
 
@@ -61,6 +61,91 @@ def test_a_gate_multiplies_its_entry_only():
     np.testing.assert_array_equal(scored([lines[0], LOGGED]).total, [1, 0, 0, 0])
     soft = [ANY_FORM | {"gate": "tag_format"}, LOGGED | {"name": "tag_format"}]
     np.testing.assert_array_equal(scored(soft, [f"{R}<answer>72"]).total, [0.75])
+
+
+MATH, LAW, NO_DOMAIN = ({**EXAMPLE, **more} for more in ({"domain": "m"}, {"domain": "l"}, {}))
+
+
+def test_an_entry_for_some_domains(table_of):
+    """Elsewhere it is not called: no part of the total, of its mean, or of what failed."""
+    seen = []
+    judge, size = table_of(judge=lambda text: seen.append(text) or float(text), size=len)
+    lines = [judge | {"domains": ("m", "p"), "weight": 2}, size]
+    examples, texts = [MATH, LAW, NO_DOMAIN, MATH, LAW], ["3", "x", "xx", "1", "y"]
+    scores = scored(lines, texts, examples)
+    assert seen == ["3", "1"]
+    np.testing.assert_array_equal(scores.rewards["judge"], [3, NAN, NAN, 1, NAN])
+    np.testing.assert_array_equal(scores.parts["judge"], [3, 0, 0, 1, 0])
+    np.testing.assert_array_equal(scores.total, [7, 1, 2, 3, 1])
+    assert scores.failed == {"judge": 0, "size": 0} and scores.reasons == {}
+    got = metrics(scores)
+    assert (got["reward/judge/mean"], got["reward/judge/std"]) == (2, 1)
+    assert got["reward/judge/failed"] == 0
+    # What fails of it, fails of those that it was asked about; nothing else abstains.
+    scores = scored(lines, ["3", "x", "xx", "z", "y"], examples)
+    np.testing.assert_array_equal(scores.total, [7, 1, 2, NAN, 1])
+    assert scores.failed["judge"] == 1 and metrics(scores)["reward/judge/failed"] == 0.5
+    nowhere = scored([judge | {"domains": ["p"]}, size], texts, examples)
+    np.testing.assert_array_equal(nowhere.total, [1, 1, 2, 1, 1])
+    assert math.isnan(metrics(nowhere)["reward/judge/mean"]) and nowhere.failed["judge"] == 0
+
+
+def test_a_batch_function_sees_its_domains_only(monkeypatch):
+    monkeypatch.setitem(REWARDS, "many", lambda examples, texts: [len(texts)] * len(texts))
+    lines = [{"name": "many", "weight": 1, "low": 0, "high": 9, "domains": ("m",)}]
+    np.testing.assert_array_equal(scored(lines, ["a"] * 3, [MATH, LAW, MATH]).total, [2, 0, 2])
+
+
+def test_gates_and_domains(table_of):
+    one, gate = table_of(one=lambda text: 1.0, gate=lambda text: float(text))
+    gate |= {"weight": 0, "low": 0, "high": 1}
+    both = {"domains": ("m",)}
+    lines = [one | both | {"gate": "gate"}, gate | both]
+    examples, texts = [MATH, MATH, LAW], ["1", "0", "?"]
+    np.testing.assert_array_equal(scored(lines, texts, examples).total, [1, 0, 0])
+    lines = [one | both | {"gate": "gate"}, gate]
+    np.testing.assert_array_equal(scored(lines, ["1", "0", "1"], examples).total, [1, 0, 0])
+    for domains in ({}, {"domains": ("m", "l")}):
+        with pytest.raises(
+            ValueError, match="gate is for the domains m alone, and so no gate of one"
+        ):
+            reward_table([one | domains | {"gate": "gate"}, gate | both])
+
+
+def test_a_domain_that_no_training_example_has():
+    table = reward_table([RIGHT | {"domains": ("math", "law")}])
+    train = [{"domain": "math"}, {"domain": "law"}, {}]
+    assert fitted(table, train) == table
+    message = "rewards.correct_answer.domains: no training example is of 'law'; did you mean laws"
+    with pytest.raises(ValueError, match=message):
+        fitted(table, [{"domain": "math"}, {"domain": "laws"}])
+
+
+def test_what_a_function_learns_of_the_training_examples(monkeypatch):
+    """Once, given its options; and that is none of them."""
+    learnt = []
+
+    def fit(train, options):
+        learnt.append([example["answer"] for example in train])
+        return len(train) * options["factor"]
+
+    def reward(examples, texts, *, factor: float, fitted: float):
+        return [factor + fitted] * len(texts)
+
+    monkeypatch.setitem(REWARDS, "learns", reward)
+    monkeypatch.setitem(FITS, "learns", fit)
+    line = {"name": "learns", "weight": 1, "low": 0, "high": 99, "options": {"factor": 3.0}}
+    checked = reward_table([line, FORM])
+    table = fitted(checked, [EXAMPLE] * 4)
+    assert table["strict_format"] is checked["strict_format"]
+    for _ in range(2):
+        got = score(table, [EXAMPLE] * 2, ["a", "b"], seconds=5.0)
+        np.testing.assert_array_equal(got.rewards["learns"], [15, 15])
+    assert learnt == [["72"] * 4]
+    unfitted = scored([line], ["a"])
+    assert np.isnan(unfitted.total).all() and "fitted" in unfitted.reasons["learns"]
+    with pytest.raises(ValueError, match=r"options\.fitted: unknown option"):
+        reward_table([line | {"options": {"factor": 1.0, "fitted": 2.0}}])
 
 
 def test_gated_parts_add_up_to_the_total():

@@ -30,7 +30,7 @@ POWER = r"\^?\{?[-−+]?[0-9]{1,2}\}?(?![0-9])|[⁻⁺]?[⁰¹²³⁴⁵⁶⁷�
 TEN = re.compile(rf"[ ]?[×x*·⋅][ ]?10(?P<power>{POWER})")
 DEGREES = re.compile(r"(?i:degrees?|deg|°)[ ]?(?=(?i:c|f|celsius|fahrenheit)\b)")
 TOKEN = re.compile(
-    rf"(?P<power>{POWER})|(?P<name>°?[^\W\d_]+|%)|(?P<times>[ ]?[*·⋅×.][ ]?)"
+    rf"(?P<power>{POWER})|(?P<name>°?[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]+|%)|(?P<times>[ ]?[*·⋅×.][ ]?)"
     r"|(?P<over>[ ]?/[ ]?)|(?P<open>\()|(?P<close>\))|(?P<space>[ ]+)"
 )
 NO_UNIT = Unit(Fraction(1), (0,) * 6)
