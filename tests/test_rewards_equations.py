@@ -95,8 +95,8 @@ def test_random_expressions():
     ],
 )
 def test_keys(one, other, same):
-    keys = [expression(tokens_of(text)).key for text in (one, other)]
-    assert (keys[0] == keys[1]) == same
+    left, right = (expression(tokens_of(text)) for text in (one, other))
+    assert left and right and (left.key == right.key) == same
 
 
 def stated(text):

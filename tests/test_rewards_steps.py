@@ -1,11 +1,14 @@
 """The repaired trajectory and hybrid: the golden completions, and what no longer pays."""
 
+from typing import Literal
+
 import pytest
 
 from grpo.rewards.steps import hybrid_steps, trajectory_steps
 from tests.reward_entries import EXAMPLE
 from tests.test_rewards_demo import GOLDEN, R, in_form
 
+Steps = Literal["equations", "checkpoints"]
 NO_ANSWER = "<reasoning>48/2 = 24</reasoning>"
 # Of the golden completions in their order. R has two equations, and both hold: v = 1 with R, and
 # the terms of 60 and 40 are 0.6 and 0.4. hybrid: 0.1 for the strict form, 0.3 v, 0.6 right.
@@ -44,7 +47,7 @@ def trajectory_of(completion, gold="72", process=0.6, **options):
     return trajectory_steps(example, completion, process=process, **PLAIN | options)
 
 
-def hybrid_of(completion, gold="72", steps="equations", **options):
+def hybrid_of(completion, gold="72", steps: Steps = "equations", **options):
     return hybrid_steps(EXAMPLE | {"answer": gold}, completion, steps=steps, **PLAIN | options)
 
 

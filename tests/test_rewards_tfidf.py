@@ -120,7 +120,7 @@ def test_targets():
 def test_copying_the_prompt_earns_nothing():
     question = "Ann walks six miles on Monday and nine miles on Friday. How far is it?"
     example = EXAMPLE | {"question": question}
-    options = {"target": "prompt_and_reference"}
+    options: dict = {"target": "prompt_and_reference"}
     assert relevance(question, example, **options) == 0
     with_a_word = relevance(f"{question} cold", example, **options)
     assert with_a_word == pytest.approx(relevance("cold", example, **options)) and with_a_word > 0

@@ -45,6 +45,7 @@ TOKEN = re.compile(
 SIGNS = {
     "times": "*", "over": "/", "plus": "+", "minus": "-", "open": "(", "close": ")", "equals": "=",
 }  # fmt: skip
+SUM, PRODUCT = ("+", "-"), ("*", "/")
 Number = int | Fraction  # whole numbers as int, which is several times as fast
 
 
@@ -124,22 +125,21 @@ class _Reader:
         """Of the next token."""
         return self.tokens[self.at].kind if self.at < len(self.tokens) else ""
 
-    def joined(self, signs: str) -> Expression | None:
-        """Parts joined by signs: those of a product, or products by those of a sum."""
-        is_sum = signs == "+-"
-        first = self.joined("*/") if is_sum else self.factor()
-        if first is None or self.kind() not in (*signs,):
+    def joined(self, signs: tuple[str, str]) -> Expression | None:
+        """Parts joined by signs: factors by those of a product, products by those of a sum."""
+        first = self.joined(PRODUCT) if signs == SUM else self.factor()
+        if first is None or self.kind() not in signs:
             return first
         value, operands, count, keys = first.value, [*first.operands], first.signs, [first.key]
-        while (sign := self.kind()) and sign in signs:
+        while (sign := self.kind()) in signs:
             self.at += 1
-            part = self.joined("*/") if is_sum else self.factor()
+            part = self.joined(PRODUCT) if signs == SUM else self.factor()
             if part is None or (sign == "/" and part.value == 0):
                 return None
             value = applied(value, sign, part.value)
             operands += part.operands
             count += part.signs + 1
-            keys.append(part.key if sign in "+*" else sign + part.key)
+            keys.append(part.key if sign == signs[0] else sign + part.key)
         return Expression(value, f"({signs[0].join(sorted(keys))})", tuple(operands), count)
 
     def factor(self) -> Expression | None:
@@ -159,7 +159,7 @@ class _Reader:
     def parenthesised(self) -> Expression | None:
         """A sum up to its closing parenthesis."""
         self.depth += 1
-        inside = self.joined("+-") if self.depth <= DEPTH else None
+        inside = self.joined(SUM) if self.depth <= DEPTH else None
         self.depth -= 1
         closed, self.at = self.kind() == ")", self.at + 1
         return inside if closed else None
@@ -179,5 +179,5 @@ def expression(tokens: Sequence[Token]) -> Expression | None:
     if len(tokens) > TOKENS:
         return None
     reader = _Reader(tokens)
-    found = reader.joined("+-")
+    found = reader.joined(SUM)
     return found if reader.at == len(tokens) else None
