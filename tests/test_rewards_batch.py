@@ -157,6 +157,10 @@ def test_options_are_what_comes_after_the_two():
     def simple(example, completion, letter, *, most=3):
         return 0.0
 
+    def learns(examples, completions, *, factor, fitted):
+        return []
+
+    assert list(options_of(learns)) == ["factor"]
     assert list(options_of(each(simple))) == ["letter", "most"]
     assert list(options_of(rank)) == ["factor"]
     assert options_of(each(lambda example, completion: 0.0)) == {}

@@ -75,6 +75,7 @@ def test_by_value():
     assert equations(other_way, match="value") == 1
     assert equations("48*0.5=24.5", match="value") == 0
     assert equations("24 and 72", match="value") == 0
+    assert equations("1+1=24, 48+24=72", match="value") == 0.5  # only what holds is a hit
 
 
 def test_wrong_equations_cost():

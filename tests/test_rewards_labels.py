@@ -73,9 +73,11 @@ def test_not_the_label(answer):
 
 def test_labels_and_form():
     two = in_form("A") + "<answer>B</answer>"
+    other_way_round = in_form("B") + "<answer>A</answer>"
     every = "".join(f"<answer>{label}</answer>" for label in "ABC")
     for text in (
         two,
+        other_way_round,
         every,
         "B",
         "The answer is B.",
