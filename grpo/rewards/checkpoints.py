@@ -25,7 +25,9 @@ stating all that might be asked for does not pay. Options:
     strict   how the answer is read, as in `answer`
 
 The source says neither how much form and outcome weigh beside this, nor what happens without
-checkpoints. GSM8K's own calculator annotations are its checkpoints here: 3.17 a row.
+checkpoints. GSM8K's own calculator annotations are its checkpoints here: 3.17 a row. Its 7 473
+training rationales, as completions, have 0.79 of 1 by equations ("equation", nothing for the 95
+without), and by characters 0.086: less than half a checkpoint a row.
 """
 
 import math

@@ -10,7 +10,8 @@ sign, if it is the left without that sign (2/10*100 = 20%).
 
 Nothing is said of an equation that may be only a piece of a longer one: x + 3 + 4 = 9, half of
 10 + 3 = 8, 2 = 3!, 7 = 2^3, 3*2 = 6 million. A sign at the end of a line or a list's bullet is no
-part of one. What is not judged neither earns nor costs.
+part of one. What is not judged neither earns nor costs. In GSM8K's 7 473 training rationales 20 369
+equations are found, and 75 of them do not hold: slips of their authors, and algebra cut in pieces.
 
 `about` keeps those that are about a question: with a number of the question on the left, or the
 value of an equation before it that is. 1 + 1 = 2 is true and says nothing of most problems.
