@@ -348,7 +348,12 @@ def loss() -> ConfigDict:
 
 
 def reward(
-    weight: float, low: float, high: float, gate: str | None = None, **options
+    weight: float,
+    low: float,
+    high: float,
+    gate: str | None = None,
+    domains: tuple[str, ...] = (),
+    **options,
 ) -> ConfigDict:
     """An entry of a reward table: grpo/rewards/table.py."""
     entry = ConfigDict({
@@ -356,6 +361,7 @@ def reward(
         "low": low,  # the range of the function's values; one outside of it has failed
         "high": high,
         "gate": optional(str),  # the name of another entry that multiplies this one
+        "domains": domains,  # of examples, by their field domain, that the entry is for; (): all
         "options": options,  # of the function: its keywords
     })  # fmt: skip
     entry.gate = gate

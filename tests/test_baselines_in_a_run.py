@@ -12,7 +12,7 @@ from grpo.data.padding import pad_prompts
 from grpo.data.templates import TEMPLATES, prompt_ids
 from grpo.evaluation.evaluate import evaluate_greedy, evaluate_samples
 from grpo.pipeline import STAGES
-from grpo.tools.shapes import base_of
+from grpo.runs.shapes import base_of
 from tests.small_run import (
     C,
     assert_same_run,

@@ -302,6 +302,10 @@ def test_examples_come_back_as_they_were_written(tmp_path):
     ]
     file = written(tmp_path, "\n".join(map(json.dumps, rows)).encode())
     assert load_examples(file, {key: key for key in rows[0]}, 0.0)[0] == rows
+    more = [row | {"domain": "law", "context": f"§ {row['id']}"} for row in rows]
+    other = written(tmp_path, "\n".join(map(json.dumps, more)).encode())
+    assert load_examples(other, {key: key for key in more[0]}, 0.0)[0] == more
+    file = written(tmp_path, "\n".join(map(json.dumps, rows)).encode())
     (example, _), _ = load_examples(file, {"question": "question", "answer": "answer"}, 0.0)
     assert example == {**rows[0], "id": "rows:1", "reasoning": None, "checkpoints": [], "level": 1}
 
@@ -316,6 +320,8 @@ def test_examples_come_back_as_they_were_written(tmp_path):
         ({"reasoning": ""}, "field 'reasoning' is empty"),
         ({"id": 3}, "field 'id' is of type int, not a text"),
         ({"answer": 3}, "field 'answer' is of type int, not a text"),
+        ({"domain": None}, "field 'domain' is null"),
+        ({"context": ["a"]}, "field 'context' is of type list, not a text"),
     ],
 )
 def test_wrong_types(tmp_path, change, reason):
@@ -328,7 +334,7 @@ def test_wrong_types(tmp_path, change, reason):
         "level": 1,
     }
     file = written(tmp_path, json.dumps(row | change).encode())
-    message = refusal(load_examples, file, {key: key for key in row}, 1.0)
+    message = refusal(load_examples, file, {key: key for key in row | change}, 1.0)
     assert message.endswith(f"{file}:row 1: {reason}")
 
 

@@ -55,7 +55,7 @@ def test_every_case_is_what_it_is_among():
 def test_the_cases_hold_those_that_are_asked_for():
     """Stuffing, empty tags, copying, listing all answers, preambles: by what they say."""
     example = EXAMPLES[0]
-    made = {name: case(parts_of(example)) for name, case in CASES.items()}
+    made = {name: str(case(parts_of(example))) for name, case in CASES.items()}
     assert made["1000 times a word"].count("so ") == 1000
     assert made["tags and nothing in them"] == "<reasoning></reasoning><answer></answer>"
     assert made["the question copied"].count(example["question"]) == 1

@@ -14,7 +14,8 @@ from configs import base
 from grpo.checks.problems import problems
 from grpo.data.examples import DataError
 from grpo.pipeline import STAGES
-from grpo.rewards.table import REWARDS, reward_table, score, with_values
+from grpo.rewards.scores import score
+from grpo.rewards.table import REWARDS, reward_table, with_values
 from grpo.runs.learned_reward import Learned
 from grpo.runs.reward_models import reward_model_at_end
 from tests.small_run import (
@@ -121,8 +122,9 @@ def test_values_that_are_there_are_taken_and_the_others_called():
     line = {"weight": 1.0, "low": -1.0, "high": 1.0}
     options = {"model": "m", "least_accuracy": 0.0, "whitened": True, "clip": 1.0}
     lines = [{"name": "learned", **line, "options": options}, {"name": "tag_format", **line}]
-    table = with_values(reward_table(lines), {"learned": np.array([0.5, 2.0])})
-    scores = score(table, [{"answer": "1"}] * 2, ["", ""], seconds=5.0)
+    examples = [{"answer": "1"}] * 2
+    table = with_values(reward_table(lines), {"learned": np.array([0.5, 2.0])}, examples)
+    scores = score(table, examples, ["", ""], seconds=5.0)
     assert scores.rewards["learned"][0] == 0.5 and np.isnan(scores.rewards["learned"][1])
     assert scores.reasons["learned"] == "ValueError: returned np.float64(2.0), outside [-1.0, 1.0]"
     assert not np.isnan(scores.rewards["tag_format"]).any()

@@ -76,6 +76,8 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (f"{STRICT}", 1, "=1: expected True or False"),
     (f"{STRICT}ly", True, ": unknown option; did you mean strict?"),
     (f"{REWARDS}.correct_answer.options.x", 1, ": unknown option; correct_answer takes strict"),
+    (f"{REWARDS}.correct_answer.domains", "math", "='math': expected a tuple, such as (x,)"),
+    (f"{REWARDS}.correct_answer.domains", (3,), "=(3,): expected a text"),
     (f"{S}steps", -1, "=-1: expected an integer, at least 1"),
     (f"{S}steps", 0, "=0: expected an integer, at least 1"),
     (f"{S}optimizer.learning_rate", float("nan"), "=nan: expected a number, more than 0, at most"),
@@ -130,6 +132,13 @@ BAD_TOGETHER = [  # changes, and how the line about them begins
         f"{REWARDS}: the gate of correct_answer is 'strict_format', which is no other entry",
     ),
     ({f"{REWARDS}.correct_answer.weight": 0.0}, f"{REWARDS}: no entry has a weight: one needs"),
+    (
+        {
+            f"{REWARDS}.strict_format": base.reward(0.0, 0.0, 1.0, domains=("law",)).to_dict(),
+            f"{REWARDS}.correct_answer.gate": "strict_format",
+        },
+        f"{REWARDS}: strict_format is for the domains law alone, and so no gate of correct_answer",
+    ),
     ({REWARDS: {}}, f"{REWARDS}: no entry has a weight"),
     (
         {f"{REWARDS}.correct_answer.high": -1.0},
@@ -301,6 +310,46 @@ def test_everything_at_once():
 def test_one_device_is_not_asked_for(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: pytest.fail("the backend was started"))
     assert problems(changed({})) == []
+
+
+CHECKPOINTS = {"match": "value", "wrong": 0.1, "cap": 0.5, "without": None, "strict": True}
+
+
+@pytest.mark.parametrize(
+    ("reward", "options", "wrong"),
+    [
+        ("checkpoints_equations", CHECKPOINTS, None),
+        ("checkpoints_equations", CHECKPOINTS | {"without": 0.5}, None),
+        (
+            "checkpoints_equations",
+            CHECKPOINTS | {"match": "valeu"},
+            "match='valeu': expected one of equation, value; did you mean value?",
+        ),
+        (
+            "checkpoints_equations",
+            CHECKPOINTS | {"cap": 1.5},
+            "cap=1.5: expected a number, at least 0, at most 1",
+        ),
+        (
+            "checkpoints_equations",
+            CHECKPOINTS | {"without": 2},
+            "without=2: expected a number, at least 0, at most 1",
+        ),
+        ("repetition", {"kind": "char", "n": 0}, "n=0: expected an integer, at least 1"),
+        ("scaffold", {"headings": ("Plan",)}, None),
+        (
+            "scaffold",
+            {"headings": ()},
+            "headings=(): expected a tuple that is not empty, such as (x,)",
+        ),
+        ("scaffold", {"headings": "Plan"}, "headings='Plan': expected a tuple, such as (x,)"),
+        ("scaffold", {"headings": ("Plan", 3)}, "headings=('Plan', 3): expected a text"),
+    ],
+)
+def test_options_by_their_annotations(reward, options, wrong):
+    entry = base.reward(1.0, 0.0, 1.0, **options).to_dict()
+    found = problems(changed({f"{REWARDS}.{reward}": entry}))
+    assert found == ([] if wrong is None else [f"{REWARDS}.{reward}.options.{wrong}"])
 
 
 def defaults() -> dict[str, dict[str, object]]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from grpo.rewards.batch import each, options_of, values
-from grpo.rewards.table import REWARDS, reward_table, score
+from grpo.rewards.scores import score
+from grpo.rewards.table import REWARDS, reward_table
 
 NAN = float("nan")
 LATE = "grpo.rewards.deadline.DeadlineError"
@@ -156,6 +157,10 @@ def test_options_are_what_comes_after_the_two():
     def simple(example, completion, letter, *, most=3):
         return 0.0
 
+    def learns(examples, completions, *, factor, fitted):
+        return []
+
+    assert list(options_of(learns)) == ["factor"]
     assert list(options_of(each(simple))) == ["letter", "most"]
     assert list(options_of(rank)) == ["factor"]
     assert options_of(each(lambda example, completion: 0.0)) == {}

@@ -8,7 +8,8 @@ import pytest
 from grpo.rewards import demo
 from grpo.rewards.demo import cli_formatted_answer, formatted_answer
 from grpo.rewards.extract import demo_compatible
-from grpo.rewards.table import reward_table, score
+from grpo.rewards.scores import score
+from grpo.rewards.table import reward_table
 from grpo.rewards.trajectory import block
 
 R = (

@@ -11,33 +11,15 @@ from grpo.rewards import extract
 from grpo.rewards import format as form
 from grpo.rewards.demo import cli_formatted_answer
 from grpo.rewards.extract import TAGS, demo_compatible, lenient, strict
+from grpo.rewards.given import GIVEN
 from grpo.rewards.numbers import parse_number
-from grpo.rewards.table import REWARDS, reward_table, score
+from grpo.rewards.scores import score
+from grpo.rewards.table import REWARDS
+from tests.reward_entries import EXAMPLE, GOLDS, RANGES, TABLE
 from tests.test_rewards_numbers import numbers_in
 
 EXTRACTORS = {"strict": strict, "lenient": lenient, "demo": demo_compatible}
 
-RANGES = {
-    "correct_answer": (0, 1),
-    "strict_format": (0, 1),
-    "tag_format": (0, 1),
-    "demo_exact_format": (0, 3),
-    "demo_approximate_format": (-2, 2),
-    "demo_approximate_format_5": (-2.5, 2.5),
-    "demo_answer": (-1, 3),
-    "demo_numbers": (0, 1.5),
-    "demo_cli_exact_format": (0, 3),
-    "demo_cli_answer": (-1, 3),
-    "demo_cli_numbers": (0, 1.5),
-    "trajectory": (0, 2.1),
-    "hybrid": (0, 2.6),
-}
-OPTIONS = {"correct_answer": {"strict": True}}
-TABLE = reward_table(
-    {"name": name, "weight": 1, "low": low, "high": high, "options": OPTIONS.get(name, {})}
-    for name, (low, high) in RANGES.items()
-)
-GOLDS = ["72", "1,080", "-5", "0", "3/4", "0.5", "50%"]
 PIECES = [
     *TAGS * 3,
     *["72", "1,080", "-5", "$", "%", " ", "\n", "answer is ", "\\boxed{", "}", "1 1/2", "so "],
@@ -67,6 +49,19 @@ PIECES = [
     "<answer",
     "</ANSWER>",
     "<reasoning><reasoning>",
+    *["48/2=24", "48 + 24 = 72; ", "1+1=3 ", "(", ")", " = ", "×", "\\times", "x", "((((1))))=1"],
+    *["9" * 40 + "+1=2", "1/0=1", "**", "2^3", "50% ", "1 1/2+1=2 1/2 "],
+    *["42 U.S.C. § 1983", "Brown v. Board", "5 F.2d ", "F. Supp.", " v. ", "§"],
+    *["\nIdentify: it ", "\n**Decide** so", "\nExplain", "\n- ", "\n1. "],
+    *["mL", " kg", "°C", "mol^-1", "J/(mol·K)", "× 10^23"],
+    *[
+        "Natalia sold ",
+        "clips in May ",
+        "therefore ",
+        "#### 72",
+        "answer is 72",
+        "<answer>72</answer>",
+    ],
 ]
 BIG = ["9" * 5000, "{" * 10_000, "}" * 10_000, "\\boxed{" * 2000, "1," * 5000, "\n- x" * 3000]
 WHOLE = ["9" * 10**6, "<answer>" * 125_000, " 1" * 500_000, "\n" * 10**6, "\ud800" * 10**6]
@@ -83,6 +78,9 @@ def hostile(count: int, seed: int) -> list[str]:
         text = "".join(pieces)
         if draw.random() < 0.3:
             text = f"<reasoning>so\n1. it is</reasoning>\n<answer>{text}</answer>"
+        elif draw.random() < 0.3:
+            answer = draw.choice(["72", "70", "72 L", ""])
+            text = f"<reasoning>{text}</reasoning>\n<answer>{answer}</answer>"
         texts.append(text)
     return texts + WHOLE
 
@@ -92,7 +90,7 @@ def test_ten_thousand_hostile_completions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = hostile(10_000, seed=0)
     draw = random.Random(1)
-    examples = [{"question": "", "answer": draw.choice(GOLDS)} for _ in texts]
+    examples = [EXAMPLE | {"answer": draw.choice(GOLDS)} for _ in texts]
     scores = score(TABLE, examples, texts, seconds=60.0)
     assert scores.reasons == {} and not np.isnan(scores.total).any()
     again = score(TABLE, examples[::-2], texts[::-2], seconds=60.0)
@@ -111,13 +109,12 @@ def test_ten_thousand_hostile_completions(tmp_path, monkeypatch):
 
 
 def test_every_reward_has_its_range():
-    assert RANGES.keys() == REWARDS.keys()
+    assert RANGES.keys() == REWARDS.keys() - GIVEN.keys()
 
 
 def reward_of(name: str):
     """A reward of the table as a function of the completion."""
-    example = {"answer": "72"}
-    return lambda text: score({name: TABLE[name]}, [example], [text], seconds=60.0).total[0]
+    return lambda text: score({name: TABLE[name]}, [EXAMPLE], [text], seconds=60.0).total[0]
 
 
 GOOD = "<reasoning>a</reasoning><answer>7</answer>"
@@ -145,6 +142,39 @@ SHAPES = {  # what is repeated, and what stands around it
     "step of nines": ("9", "<reasoning>\n", "</reasoning><answer>7</answer>"),
     "words": ("so ", "<reasoning>", "</reasoning><answer>7</answer>"),
 }
+IN_REASONING = {
+    name: (piece, f"<reasoning>{before}", f"{after}</reasoning><answer>7</answer>")
+    for name, (piece, before, after) in {
+        "equations": ("1+1=2 ", "", ""),
+        "checkpoint again": ("48/2=24 ", "", ""),
+        "chain": ("=1+1", "2", ""),
+        "long sum": ("1+", "", "1=2"),
+        "minus": ("-", "", "1=2"),
+        "open": ("(", "", "=1"),
+        "close": (")", "1=", ""),
+        "equals": ("=", "1+1", ""),
+        "spaces and a sign": (" ", "1", "+"),
+        "mixed": ("1 1/2 ", "", ""),
+        "unit words": ("1 ab ", "", "+1=2"),
+        "bullets": ("\n- ", "", ""),
+        "digits of a statute": ("1", "", " U.S.C."),
+        "spaces of a statute": (" ", "1 U.S.C.", ""),
+        "letters of a case": ("a", "A", " v."),
+        "cases": ("Aa v. ", "", ""),
+        "supplements": ("1 F. Supp. 2", "", ""),
+        "sections": ("§ ", "", ""),
+        "spaces of a section": (" ", "§", ""),
+        "headings": ("\nIdentify: a", "", ""),
+        "marks": ("* ", "\n", "Identify"),
+        "parentheses with letters": ("(a", "", ""),
+        "algebra": ("a   ", "", "="),
+        "hashes": ("#", "", " x"),
+        "answer is": ("answer is ", "", ""),
+        "commas": (",", "", ""),
+        "prompt again": (EXAMPLE["question"], "", ""),
+        "quantity": ("9", "</reasoning><answer>", "g</answer>"),
+    }.items()
+}
 CORE = {
     "strict": strict,
     "lenient": lenient,
@@ -155,10 +185,18 @@ CORE = {
         for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid")
     },
 }
+# Of the others those that read all of a long text: equations have a limit of their own.
+OF_REASONING = {
+    name: reward_of(name)
+    for name in (
+        "tfidf", "scaffold", "citations", "citations_published", "repetition", "length",
+        "svamp_connectives", "svamp_algebra", "gemma3_reasoning", "relay_notebook",
+    )
+}  # fmt: skip
 
 
 def shaped(shape: str, size: int) -> str:
-    middle, before, after = SHAPES[shape]
+    middle, before, after = (SHAPES | IN_REASONING)[shape]
     return before + middle * (size // len(middle)) + after
 
 
@@ -177,16 +215,16 @@ def seconds(function, text: str) -> float:
     return time.thread_time() - start
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, *IN_REASONING])
 @pytest.mark.usefixtures("no_garbage_collection")
 def test_thirty_thousand_characters_take_less_than_fifty_milliseconds(shape):
     text = shaped(shape, 30_000)
-    functions = {**{name: reward_of(name) for name in REWARDS}, **EXTRACTORS}
+    functions = {**{name: reward_of(name) for name in RANGES}, **EXTRACTORS}
     for name, function in functions.items():
         assert min(seconds(function, text) for _ in range(2)) < 0.05, name
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, *IN_REASONING])
 @pytest.mark.usefixtures("no_garbage_collection")
 def test_twice_the_length_is_less_than_thrice_the_time(shape, monkeypatch):
     """Without the limit on length, where it takes ten milliseconds or more.
@@ -196,7 +234,8 @@ def test_twice_the_length_is_less_than_thrice_the_time(shape, monkeypatch):
     """
     monkeypatch.setattr(extract, "LIMIT", 10**9)
     monkeypatch.setattr(form, "LIMIT", 10**9)
-    for name, function in CORE.items():
+    functions = CORE if shape in SHAPES else OF_REASONING
+    for name, function in functions.items():
         size = 1 << 15
         while seconds(function, shaped(shape, size)) < 0.01 and size < 1 << 20:
             size *= 2

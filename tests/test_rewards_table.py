@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from grpo.rewards.batch import each
-from grpo.rewards.table import REWARDS, Scores, gated, metrics, reward_table, score, shuffled
+from grpo.rewards.given import GIVEN
+from grpo.rewards.scores import Scores, gated, metrics, score, shuffled
+from grpo.rewards.table import FITS, REWARDS, fitted, reward_table
+from tests.reward_entries import EXAMPLE as FULL
+from tests.reward_entries import TABLE
 
 NAN = float("nan")
 R = "<reasoning>It is so.</reasoning>"
@@ -60,28 +64,117 @@ def test_a_gate_multiplies_its_entry_only():
     np.testing.assert_array_equal(scored(soft, [f"{R}<answer>72"]).total, [0.75])
 
 
+MATH, LAW, NO_DOMAIN = ({**EXAMPLE, **more} for more in ({"domain": "m"}, {"domain": "l"}, {}))
+
+
+def test_an_entry_for_some_domains(table_of):
+    """Elsewhere it is not called: no part of the total, of its mean, or of what failed."""
+    seen = []
+    judge, size = table_of(judge=lambda text: seen.append(text) or float(text), size=len)
+    lines = [judge | {"domains": ("m", "p"), "weight": 2}, size]
+    examples, texts = [MATH, LAW, NO_DOMAIN, MATH, LAW], ["3", "x", "xx", "1", "y"]
+    scores = scored(lines, texts, examples)
+    assert seen == ["3", "1"]
+    np.testing.assert_array_equal(scores.rewards["judge"], [3, NAN, NAN, 1, NAN])
+    np.testing.assert_array_equal(scores.parts["judge"], [3, 0, 0, 1, 0])
+    np.testing.assert_array_equal(scores.total, [7, 1, 2, 3, 1])
+    assert scores.failed == {"judge": 0, "size": 0} and scores.reasons == {}
+    got = metrics(scores)
+    assert (got["reward/judge/mean"], got["reward/judge/std"]) == (2, 1)
+    assert got["reward/judge/failed"] == 0
+    # What fails of it, fails of those that it was asked about; nothing else abstains.
+    scores = scored(lines, ["3", "x", "xx", "z", "y"], examples)
+    np.testing.assert_array_equal(scores.total, [7, 1, 2, NAN, 1])
+    assert scores.failed["judge"] == 1 and metrics(scores)["reward/judge/failed"] == 0.5
+    nowhere = scored([judge | {"domains": ["p"]}, size], texts, examples)
+    np.testing.assert_array_equal(nowhere.total, [1, 1, 2, 1, 1])
+    assert math.isnan(metrics(nowhere)["reward/judge/mean"]) and nowhere.failed["judge"] == 0
+
+
+def test_a_batch_function_sees_its_domains_only(monkeypatch):
+    monkeypatch.setitem(REWARDS, "many", lambda examples, texts: [len(texts)] * len(texts))
+    lines = [{"name": "many", "weight": 1, "low": 0, "high": 9, "domains": ("m",)}]
+    np.testing.assert_array_equal(scored(lines, ["a"] * 3, [MATH, LAW, MATH]).total, [2, 0, 2])
+
+
+def test_gates_and_domains(table_of):
+    one, gate = table_of(one=lambda text: 1.0, gate=lambda text: float(text))
+    gate |= {"weight": 0, "low": 0, "high": 1}
+    both = {"domains": ("m",)}
+    lines = [one | both | {"gate": "gate"}, gate | both]
+    examples, texts = [MATH, MATH, LAW], ["1", "0", "?"]
+    np.testing.assert_array_equal(scored(lines, texts, examples).total, [1, 0, 0])
+    lines = [one | both | {"gate": "gate"}, gate]
+    np.testing.assert_array_equal(scored(lines, ["1", "0", "1"], examples).total, [1, 0, 0])
+    for domains in ({}, {"domains": ("m", "l")}):
+        with pytest.raises(
+            ValueError, match="gate is for the domains m alone, and so no gate of one"
+        ):
+            reward_table([one | domains | {"gate": "gate"}, gate | both])
+
+
+def test_a_domain_that_no_training_example_has():
+    table = reward_table([RIGHT | {"domains": ("math", "law")}])
+    train = [{"domain": "math"}, {"domain": "law"}, {}]
+    assert fitted(table, train) == table
+    message = "rewards.correct_answer.domains: no training example is of 'law'; did you mean laws"
+    with pytest.raises(ValueError, match=message):
+        fitted(table, [{"domain": "math"}, {"domain": "laws"}])
+
+
+def test_what_a_function_learns_of_the_training_examples(monkeypatch):
+    """Once, given its options; and that is none of them."""
+    learnt = []
+
+    def fit(train, options):
+        learnt.append([example["answer"] for example in train])
+        return len(train) * options["factor"]
+
+    def reward(examples, texts, *, factor: float, fitted: float):
+        return [factor + fitted] * len(texts)
+
+    monkeypatch.setitem(REWARDS, "learns", reward)
+    monkeypatch.setitem(FITS, "learns", fit)
+    line = {"name": "learns", "weight": 1, "low": 0, "high": 99, "options": {"factor": 3.0}}
+    checked = reward_table([line, FORM])
+    table = fitted(checked, [EXAMPLE] * 4)
+    assert table["strict_format"] is checked["strict_format"]
+    for _ in range(2):
+        got = score(table, [EXAMPLE] * 2, ["a", "b"], seconds=5.0)
+        np.testing.assert_array_equal(got.rewards["learns"], [15, 15])
+    assert learnt == [["72"] * 4]
+    unfitted = scored([line], ["a"])
+    assert np.isnan(unfitted.total).all() and "fitted" in unfitted.reasons["learns"]
+    with pytest.raises(ValueError, match=r"options\.fitted: unknown option"):
+        reward_table([line | {"options": {"factor": 1.0, "fitted": 2.0}}])
+
+
 def test_gated_parts_add_up_to_the_total():
     """What a decoupled comparison sees of each function, its gate included."""
     lines = [ANY_FORM | {"gate": "strict_format", "weight": 2.0}, FORM]
     scores, table = scored(lines), reward_table(lines)
-    parts = gated(scores.rewards, table)
+    parts = scores.parts
     np.testing.assert_array_equal(scores.rewards["correct_answer"], [1, 0, 1, 0])
     np.testing.assert_array_equal(parts["correct_answer"], [1, 0, 0, 0])
     np.testing.assert_array_equal(parts["strict_format"], [1, 1, 0, 0])
     np.testing.assert_array_equal(scores.total, [2.25, 0.25, 0, 0])
     values = {"correct_answer": [NAN, NAN, 1.0], "strict_format": [0.0, 1.0, NAN]}
-    parts = gated({name: np.array(value) for name, value in values.items()}, table)
+    arrays = {name: np.array(value) for name, value in values.items()}
+    parts = gated(arrays, dict.fromkeys(table, np.ones(3, bool)), table)
     np.testing.assert_array_equal(parts["correct_answer"], [0, NAN, NAN])
 
 
 def test_shuffled_scores_are_the_same_ones_of_other_completions():
     """Rewards and total of a completion stay together; which is whose depends on the seed alone."""
     number = np.arange(20.0)
-    scores = Scores({"a": number, "b": -number}, {"a": 0, "b": 3}, {"b": "why"}, number / 4)
+    scores = Scores(
+        {"a": number, "b": -number}, {"a": 3 * number}, {"a": 0, "b": 3}, {"b": "why"}, number / 4
+    )
     got = shuffled(scores, [7, 0, 1])
     assert sorted(got.total) == sorted(scores.total) and (got.total != scores.total).any()
     np.testing.assert_array_equal(got.rewards["a"], got.total * 4)
     np.testing.assert_array_equal(got.rewards["b"], -got.total * 4)
+    np.testing.assert_array_equal(got.parts["a"], got.total * 12)
     assert (got.failed, got.reasons) == (scores.failed, scores.reasons)
     np.testing.assert_array_equal(scores.total, np.arange(20) / 4)
     np.testing.assert_array_equal(shuffled(scores, [7, 0, 1]).total, got.total)
@@ -227,8 +320,6 @@ def test_refused(lines, message):
 
 
 def test_every_reward_scores():
-    table = {"correct_answer": RIGHT}
-    lines = [table.get(name, PLAIN | {"name": name, "low": -3, "high": 3}) for name in REWARDS]
-    scores = scored(lines)
+    scores = score(TABLE, [FULL] * len(COMPLETIONS), COMPLETIONS, seconds=5.0)
     assert not np.isnan(scores.total).any() and sum(scores.failed.values()) == 0
-    assert scores.rewards.keys() == REWARDS.keys()
+    assert scores.rewards.keys() == REWARDS.keys() - GIVEN.keys()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from grpo.data.templates import TEMPLATES, prompt_text
-from grpo.rewards.table import Scores
+from grpo.rewards.scores import Scores
 from grpo.rollout.metrics import mean_of, rollout_metrics
 from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import Rollout
@@ -26,6 +26,7 @@ ROLLOUT = Rollout(
 )
 SCORES = Scores(
     rewards={"right": np.array([1.0, 0.0, 1.0, NAN]), "short": np.array([0.5, 0.25, 0.0, 0.25])},
+    parts={},
     failed={"right": 1, "short": 0},
     reasons={"right": "ValueError"},
     total=np.array([1.5, 0.25, 1.0, NAN]),
@@ -97,7 +98,7 @@ def test_group_numbers_follow_the_shape(prompts, group):
         completion_mask_BC=np.arange(6)[None, :] < np.arange(6)[:, None],
         truncated_B=np.zeros(6, bool),
     )
-    scores = Scores({"right": np.arange(6.0)}, {"right": 0}, {}, np.arange(6.0))
+    scores = Scores({"right": np.arange(6.0)}, {}, {"right": 0}, {}, np.arange(6.0))
     advantage = np.arange(6.0).reshape(prompts, group)
     rows = rollout_rows({}, repeated, ["x"] * 6, six, scores, advantage, TEMPLATES["plain"])
     assert [f"e{row['group']}" for row in rows] == [row["id"] for row in rows]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import jax
 
-from grpo.checks.rules import COMMON, DATASET, MODEL, OF_TYPE, REWARD, TEXT, Rule, one_of
+from grpo.checks.rules import COMMON, DATASET, MODEL, REWARD, TEXT, Rule, one_of, rule_of
 from grpo.checks.sections import about_reading
 from grpo.data.datasets import DEFAULT, FILES, SPLITS, required_splits, rows_of, sections_of
 from grpo.data.examples import DataError, check_columns
@@ -122,7 +122,7 @@ def reward_fields(name: str, entry: Any) -> Lines:
         return
     yield from (f".options.{line}" for line in about_options(name, options))
     for option, parameter in options_of(REWARDS[name]).items():
-        rule = OF_TYPE.get(parameter.annotation)
+        rule = rule_of(parameter.annotation)
         if option in options and rule and (wrong := rule(options[option])):
             yield f".options.{option}={options[option]!r}: {wrong}"
 

@@ -9,6 +9,8 @@ import dataclasses
 import math
 import re
 import sys
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from grpo.data.arithmetic import LEVELS
 from grpo.data.datasets import FILES, SPLITS
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
+from grpo.rewards.batch import Count, Share
 from models.attention import ATTENTION
 from models.config import SIZES
 from models.gemma import REMAT
@@ -190,7 +193,23 @@ OF_TYPE: dict[Any, Rule] = {
     int | None: optional(number(int)),
     float: NUMBER,
     float | None: optional(NUMBER),
+    Count: COUNT,
+    Share: SHARE,
+    tuple[str, ...]: several(TEXT),
 }
+
+
+def rule_of(annotation: Any) -> Rule | None:
+    """The rule of a keyword by its annotation, if there is one."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return one_of(*parts)
+    if annotation not in OF_TYPE and types.NoneType in parts:
+        rule = rule_of(next(part for part in parts if part is not types.NoneType))
+        return rule and optional(rule)
+    return OF_TYPE.get(annotation)
+
+
 LOSS: dict[str, Rule] = {
     "loss.preset": one_of(*PRESETS),
     **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Objective)},
@@ -208,5 +227,6 @@ REWARD: dict[str, Rule] = {
     "low": NUMBER,
     "high": NUMBER,
     "gate": optional(TEXT),
+    "domains": several(TEXT, least=0),
     "options": NAMED,
 }

@@ -6,6 +6,8 @@
     reasoning    str | None   a worked solution, where the dataset has one
     checkpoints  list[str]    equations or facts that a good solution passes through
     level        int          difficulty, 1 is the easiest
+    domain       str          (where a dataset has it) what it is about: some rewards are for a few
+    context      str          (where a dataset has it) a text that an answer may cite
 
 A dataset may add keys of its own.
 """
@@ -38,7 +40,7 @@ def from_row(row: dict[str, Any], columns: dict[str, str]) -> Example:
     """The example in a row; `columns` says which column is its question, its answer and so on."""
     example: Example = {"reasoning": None, "checkpoints": [], "level": 1}
     for key, column in columns.items():
-        if key in ("id", "question", "answer"):
+        if key in ("id", "question", "answer", "domain", "context"):
             example[key] = text_in(row, column)
         elif key == "reasoning":
             is_null = column in row and row[column] is None

@@ -24,7 +24,8 @@ import numpy as np
 from grpo.data.examples import Example
 from grpo.evaluation.hack_cases import CASES, HOLLOW, parts_of, plain
 from grpo.rewards.correct import CORRECT
-from grpo.rewards.table import Entry, score
+from grpo.rewards.scores import score
+from grpo.rewards.table import Entry, fitted
 
 PLAIN = "the worked solution"
 Key = tuple[str, int]  # a case, the place of an example
@@ -67,6 +68,7 @@ def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: 
         for e, of in enumerate(parts)
         if (text := case(of)) is not None
     }
+    table = fitted(table, examples)
     scores = score(table, [examples[e] for _, e in made], [*made.values()], seconds=seconds)
     kinds = {(name, e): kind_of(examples[e], text) for (name, e), text in made.items()}
     pairs = zip(made, scores.total, strict=True)

@@ -3,9 +3,11 @@
     reward(examples, completions, *, <options>)          B values, for B examples and completions
     each(f),  f(example, completion, *, <options>)       the simple kind: one completion at a time
 
-The options are what a config gives the function by name. A value is a number of the declared range,
-or NaN where the function abstains. It may also be a function without arguments that returns one:
-it is called under a deadline of its own, which is all that `each` does.
+The options are what a config gives the function by name; their annotations say what values they
+may have (grpo/checks/rules.py). One named `fitted` is none of them: it is what the function has
+learnt of the training examples (`table`). A value is a number of the declared range, or NaN where
+the function abstains. It may also be a function without arguments that returns one: it is called
+under a deadline of its own, which is all that `each` does.
 
 What fails is NaN, and the first reason is kept: of one value, if that value is wrong, raises, or
 takes longer than `seconds`; of the whole batch, if the function itself raises, returns another
@@ -16,13 +18,15 @@ import functools
 import inspect
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from grpo.rewards.deadline import deadline
 
 Reward = Callable[..., Iterable]
+Count = Annotated[int, "from 1 on"]
+Share = Annotated[float, "from 0 to 1"]
 REASON = 200  # characters of a reason that are kept
 
 
@@ -39,8 +43,8 @@ def each(function: Callable[..., float]) -> Reward:
 
 def options_of(reward: Reward) -> dict[str, inspect.Parameter]:
     """The options of a reward function: its parameters after examples and completions."""
-    parameters = inspect.signature(reward).parameters
-    return dict([*parameters.items()][2:])
+    parameters = [*inspect.signature(reward).parameters.items()][2:]
+    return {name: parameter for name, parameter in parameters if name != "fitted"}
 
 
 def values(

@@ -1,37 +1,43 @@
-"""A table of rewards, and the scores of a batch: one array per function, and their weighted sum.
-
-    total_B = Σ_f weight_f · gate_f,B · reward_f,B
-
-A table is a list of entries, as a config holds it:
+"""A table of rewards: which functions there are, and the entries of a config that choose of them.
 
     name     of the function in REWARDS; each at most once
     weight   in the total; 0: only logged, or only a gate
     gate     (optional) the name of another entry that multiplies this one; its range: within [0, 1]
+    domains  (optional) of the examples that the entry is for, as their `domain` says; none: all
     low      the declared range of the function's values, both ends included
     high
     options  (optional) of the function, by name: `batch` says what a reward function is
 
-A function that abstains or fails (`batch`) has the value NaN, counted, with the first reason kept;
-the other values are as if nothing had happened. A total that needs a NaN is NaN: the completion
-abstains (`advantages`), it is never given a 0. Not needed is what has weight 0, and what stands
-behind a gate that is 0.
+What a batch earns by such a table is in `scores`. A function with an entry in FITS learns something
+of the training examples first, such as how common each word is, and is given it as `fitted`. That
+depends on nothing but the examples and its options: a run that resumes learns the same once more.
 """
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from grpo.data.nearest import nearest
-from grpo.rewards import demo
+from grpo.rewards import demo, svamp
 from grpo.rewards.answer import correct_answer
-from grpo.rewards.batch import Reward, each, options_of, values
+from grpo.rewards.batch import Reward, each, options_of
+from grpo.rewards.checkpoints import checkpoints_equations, checkpoints_substring
+from grpo.rewards.citations import citations, citations_published
 from grpo.rewards.format import strict_format, tag_format
+from grpo.rewards.gemma3_reasoning import gemma3_reasoning
 from grpo.rewards.given import GIVEN
 from grpo.rewards.hybrid import hybrid
+from grpo.rewards.labels import label_match
+from grpo.rewards.relay import relay, relay_notebook
+from grpo.rewards.scaffold import scaffold
+from grpo.rewards.steps import hybrid_steps, trajectory_steps
+from grpo.rewards.tfidf import document_frequencies, tfidf
 from grpo.rewards.trajectory import trajectory
+from grpo.rewards.unit_answer import unit_answer
+from grpo.rewards.words import length, repetition
 
 REWARDS: dict[str, Reward] = {
     "correct_answer": each(correct_answer),
@@ -46,10 +52,32 @@ REWARDS: dict[str, Reward] = {
     "demo_cli_answer": each(demo.cli_answer),
     "demo_cli_numbers": each(demo.cli_numbers),
     "trajectory": each(trajectory),
+    "trajectory_steps": each(trajectory_steps),
     "hybrid": each(hybrid),
+    "hybrid_steps": each(hybrid_steps),
+    "checkpoints_substring": each(checkpoints_substring),
+    "checkpoints_equations": each(checkpoints_equations),
+    "tfidf": each(tfidf),
+    "scaffold": each(scaffold),
+    "label_match": each(label_match),
+    "unit_answer": each(unit_answer),
+    "citations": each(citations),
+    "citations_published": each(citations_published),
+    "repetition": each(repetition),
+    "length": each(length),
+    "svamp_answer": each(svamp.answer),
+    "svamp_number": each(svamp.number),
+    "svamp_connectives": each(svamp.connectives),
+    "svamp_length": each(svamp.length),
+    "svamp_algebra": each(svamp.algebra),
+    "gemma3_reasoning": each(gemma3_reasoning),
+    "relay": each(relay),
+    "relay_notebook": each(relay_notebook),
     **GIVEN,
 }
-REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "options")
+# What a function learns of the training examples, given them and its options.
+FITS: dict[str, Callable[[Sequence[Mapping], Mapping], Any]] = {"tfidf": document_frequencies}
+REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "domains", "options")
 
 
 class Entry(NamedTuple):
@@ -60,15 +88,13 @@ class Entry(NamedTuple):
     gate: str | None
     low: float
     high: float
+    domains: tuple[str, ...]
+    options: dict[str, Any]
 
 
-class Scores(NamedTuple):
-    """What a batch earned; by name: values (NaN: failed), number of failures, first reason."""
-
-    rewards: dict[str, np.ndarray]
-    failed: dict[str, int]
-    reasons: dict[str, str]
-    total: np.ndarray
+def is_for(entry: Entry, example: Mapping) -> bool:
+    """Whether an entry is for an example, by its domain."""
+    return not entry.domains or example.get("domain") in entry.domains
 
 
 def about_options(name: str, options: Mapping) -> Iterator[str]:
@@ -102,8 +128,9 @@ def checked(line: Mapping) -> tuple[str, Entry]:
             f"rewards: {name} has weight {weight} and range [{low}, {high}]: "
             "expected finite numbers, low below high"
         )
+    domains = tuple(line.get("domains", ()))
     function = functools.partial(REWARDS[name], **options)
-    return name, Entry(function, weight, line.get("gate"), low, high)
+    return name, Entry(function, weight, line.get("gate"), low, high, domains, options)
 
 
 def reward_table(lines: Iterable[Mapping]) -> dict[str, Entry]:
@@ -134,71 +161,44 @@ def faults(table: Mapping[str, Entry]) -> Iterator[str]:
         gate = table[entry.gate]
         if gate.low < 0 or gate.high > 1 or gate.gate is not None:
             yield f"rewards: {entry.gate} as a gate needs a range in [0, 1] and no gate"
+        if gate.domains and not (entry.domains and set(entry.domains) <= set(gate.domains)):
+            yield (
+                f"rewards: {entry.gate} is for the domains {', '.join(gate.domains)} alone, and so "
+                f"no gate of {name}: give {name} some of these domains, or {entry.gate} none"
+            )
     if not any(entry.weight for entry in table.values()):
         yield "rewards: no entry has a weight: one needs another than 0"
 
 
-def gated(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> dict[str, np.ndarray]:
-    """gate_f,B · reward_f,B by name: 0 behind a gate that is 0, whatever stands there."""
-    parts = {}
+def fitted(table: Mapping[str, Entry], train: Sequence[Mapping]) -> dict[str, Entry]:
+    """The table for a training set: with what its functions learn of it, and domains it has."""
+    known = {example["domain"]: True for example in train if "domain" in example}
+    ready = {}
     for name, entry in table.items():
-        gate_B = np.ones_like(rewards[name]) if entry.gate is None else rewards[entry.gate]
-        parts[name] = np.where(gate_B == 0, 0.0, gate_B * rewards[name])
-    return parts
+        for domain in entry.domains:
+            if domain not in known:
+                raise ValueError(
+                    f"rewards.{name}.domains: no training example is of {domain!r}"
+                    f"{nearest(domain, known)}"
+                )
+        if name in FITS:
+            learnt = FITS[name](train, entry.options)
+            entry = entry._replace(function=functools.partial(entry.function, fitted=learnt))
+        ready[name] = entry
+    return ready
 
 
-def total(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.ndarray:
-    """total_B, by the formula of this module."""
-    parts = gated(rewards, table)
-    # A weight of 0 is no factor: it would pass a NaN on.
-    weighed = [entry.weight * parts[name] for name, entry in table.items() if entry.weight]
-    return np.sum(weighed, axis=0)
+def with_values(
+    table: Mapping[str, Entry], given: Mapping[str, np.ndarray], examples: Sequence[Mapping]
+) -> dict[str, Entry]:
+    """The table of a batch for whose completions some values are there already: `given.py`."""
 
+    def of_batch(value_B: np.ndarray, entry: Entry) -> Reward:
+        asked = [row for row, example in enumerate(examples) if is_for(entry, example)]
+        return lambda examples, completions: value_B[asked]
 
-def with_values(table: Mapping[str, Entry], given: Mapping[str, np.ndarray]) -> dict[str, Entry]:
-    """The table of a batch for which some values are there already: `given.py`."""
-
-    def of_batch(value_B: np.ndarray) -> Reward:
-        return lambda examples, completions: value_B
-
-    there = {name: table[name]._replace(function=of_batch(x)) for name, x in given.items()}
+    there = {
+        name: table[name]._replace(function=of_batch(value_B, table[name]))
+        for name, value_B in given.items()
+    }
     return {**table, **there}
-
-
-def score(
-    table: Mapping[str, Entry],
-    examples: Sequence[Mapping],
-    completions: Sequence[str],
-    *,
-    seconds: float,
-) -> Scores:
-    """Every function's value of every completion, and the total; a value has so many seconds."""
-    if len(examples) != len(completions):
-        raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
-    rewards, failed, reasons = {}, {}, {}
-    for name, entry in table.items():
-        rewards[name], why = values(
-            entry.function, examples, completions, low=entry.low, high=entry.high, seconds=seconds
-        )
-        failed[name] = int(np.isnan(rewards[name]).sum())
-        if why is not None:
-            reasons[name] = why
-    return Scores(rewards, failed, reasons, total(rewards, table))
-
-
-def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:
-    """The same scores, each of another completion: a control that has nothing to teach."""
-    order_B = np.random.RandomState(list(seed)).permutation(len(scores.total))
-    rewards = {name: reward_B[order_B] for name, reward_B in scores.rewards.items()}
-    return scores._replace(rewards=rewards, total=scores.total[order_B])
-
-
-def metrics(scores: Scores) -> dict[str, float]:
-    """Of every function: mean and deviation of its values, and the share that failed."""
-    report = {}
-    for name, reward_B in scores.rewards.items():
-        valid = reward_B[~np.isnan(reward_B)]
-        report[f"reward/{name}/mean"] = float(valid.mean()) if valid.size else math.nan
-        report[f"reward/{name}/std"] = float(valid.std()) if valid.size else math.nan
-        report[f"reward/{name}/failed"] = scores.failed[name] / max(reward_B.size, 1)
-    return report

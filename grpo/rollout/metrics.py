@@ -7,7 +7,7 @@ import numpy as np
 from grpo.algorithms.advantages import advantage_metrics, group_metrics
 from grpo.data.examples import Example
 from grpo.rewards.correct import CORRECT
-from grpo.rewards.table import Scores, metrics
+from grpo.rewards.scores import Scores, metrics
 from grpo.rollout.sampler import Rollout
 
 

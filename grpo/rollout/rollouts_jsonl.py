@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo.data.examples import Example
 from grpo.data.templates import Template, prompt_text
-from grpo.rewards.table import Scores
+from grpo.rewards.scores import Scores
 from grpo.rollout.generate import finish_reasons
 from grpo.rollout.sampler import Rollout
 

@@ -39,7 +39,8 @@ from grpo.checks.rules import (
 from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
 from grpo.data.datasets import buckets_for
 from grpo.data.templates import prompt_ids
-from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled, with_values
+from grpo.rewards.scores import Scores, score, shuffled
+from grpo.rewards.table import Entry, fitted, reward_table, with_values
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.generate import Sampler, sampling_programs, texts_of
 from grpo.rollout.metrics import rollout_metrics
@@ -198,6 +199,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
+    table = fitted(table, run.data_of(name).train)
     programs = build(run.config, name, start)
     setting = Setting(
         run=run,
@@ -279,10 +281,10 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
 
     # (2) Score them on the host, and by a reward model if there is one.
     texts, table = texts_of(rollout, tokenizer), setting.table
+    repeated = [example for example in examples for _ in range(G)]
     if setting.learned is not None:
         given = {LEARNED: setting.learned(rollout.ids_BT, rollout.mask_BT)}
-        table = with_values(table, given)
-    repeated = [example for example in examples for _ in range(G)]
+        table = with_values(table, given, repeated)
     scores = score(table, repeated, texts, seconds=stage["reward_seconds"])
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
@@ -323,12 +325,12 @@ def advantages_of(
     setting: Setting, rollout: Rollout, scores: Scores, old_BC: Any, ref_BC: Any
 ) -> tuple[jax.Array, jax.Array]:
     """advantage_PG, and spread_P1: whether the rewards of a group differ."""
-    stage, objective, table = setting.stage, setting.needs.objective, setting.table
+    stage, objective = setting.stage, setting.needs.objective
 
     def by_group(x_B: Any) -> np.ndarray:
         return np.asarray(x_B).reshape(stage["prompts"], stage["group"])
 
-    parts = {f: by_group(part_B) for f, part_B in gated(scores.rewards, table).items()}
+    parts = {f: by_group(part_B) for f, part_B in scores.parts.items()}
     penalty_PG = None
     if setting.needs.penalty:
         mask_BC = rollout.completion_mask_BC

@@ -169,7 +169,7 @@ MISTAKES = [
             'if not stage["shuffle_rewards"]:',
             iterations("adapter")),
     Mistake("parts of a reward are compared without their gates", "grpo/stages/grpo.py",
-            "gated(scores.rewards, table).items()",
+            "scores.parts.items()",
             "scores.rewards.items()",
             iterations("merged")),
     Mistake("the KL is not taken from the reward", "grpo/stages/grpo.py",

@@ -1,0 +1,105 @@
+"""What a batch earned by a table of rewards: one array per function, and their weighted sum.
+
+    part_f,B  = gate_f,B · reward_f,B        0 where the function is not for the example's domain
+    total_B   = Σ_f weight_f · part_f,B
+
+A function that abstains or fails (`batch`) has the value NaN, counted, with the first reason kept;
+the other values are as if nothing had happened. A total that needs a NaN is NaN: the completion
+abstains (`advantages`), it is never given a 0. Not needed is what has weight 0, what stands behind
+a gate that is 0, and what is for other domains: a function is not called on their examples, where
+it has no value, and neither fails nor counts in its mean.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from grpo.rewards.batch import values
+from grpo.rewards.table import Entry, is_for
+
+
+class Scores(NamedTuple):
+    """What a batch earned; by name: values (NaN: none), parts, number of failures, first reason."""
+
+    rewards: dict[str, np.ndarray]
+    parts: dict[str, np.ndarray]
+    failed: dict[str, int]
+    reasons: dict[str, str]
+    total: np.ndarray
+
+
+def gated(
+    rewards: Mapping[str, np.ndarray],
+    asked: Mapping[str, np.ndarray],
+    table: Mapping[str, Entry],
+) -> dict[str, np.ndarray]:
+    """part_f,B by name: 0 behind a gate that is 0, and where nothing was asked."""
+    parts = {}
+    for name, entry in table.items():
+        gate_B = np.ones_like(rewards[name]) if entry.gate is None else rewards[entry.gate]
+        behind_gate_B = np.where(gate_B == 0, 0.0, gate_B * rewards[name])
+        parts[name] = np.where(asked[name], behind_gate_B, 0.0)
+    return parts
+
+
+def total(parts: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.ndarray:
+    """total_B, by the formula of this module."""
+    # A weight of 0 is no factor: it would pass a NaN on.
+    weighed = [entry.weight * parts[name] for name, entry in table.items() if entry.weight]
+    return np.sum(weighed, axis=0)
+
+
+def score(
+    table: Mapping[str, Entry],
+    examples: Sequence[Mapping],
+    completions: Sequence[str],
+    *,
+    seconds: float,
+) -> Scores:
+    """Every function's value of every completion, and the total; a value has so many seconds."""
+    if len(examples) != len(completions):
+        raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
+    rewards, asked, failed, reasons = {}, {}, {}, {}
+    for name, entry in table.items():
+        rows, why = [row for row, one in enumerate(examples) if is_for(entry, one)], None
+        asked[name] = np.isin(np.arange(len(examples)), rows)
+        rewards[name] = np.full(len(examples), np.nan)
+        if rows:
+            rewards[name][rows], why = values(
+                entry.function,
+                [examples[row] for row in rows],
+                [completions[row] for row in rows],
+                low=entry.low,
+                high=entry.high,
+                seconds=seconds,
+            )
+        failed[name] = int(np.isnan(rewards[name][rows]).sum())
+        if why is not None:
+            reasons[name] = why
+    parts = gated(rewards, asked, table)
+    return Scores(rewards, parts, failed, reasons, total(parts, table))
+
+
+def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:
+    """The same scores, each of another completion: a control that has nothing to teach."""
+    order_B = np.random.RandomState(list(seed)).permutation(len(scores.total))
+
+    def each_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: x_B[order_B] for name, x_B in arrays.items()}
+
+    of_each = {"rewards": each_of(scores.rewards), "parts": each_of(scores.parts)}
+    return scores._replace(**of_each, total=scores.total[order_B])
+
+
+def metrics(scores: Scores) -> dict[str, float]:
+    """Of every function: mean and deviation of its values, and which share of them failed."""
+    report = {}
+    for name, reward_B in scores.rewards.items():
+        valid = reward_B[~np.isnan(reward_B)]
+        failed = scores.failed[name]
+        report[f"reward/{name}/mean"] = float(valid.mean()) if valid.size else math.nan
+        report[f"reward/{name}/std"] = float(valid.std()) if valid.size else math.nan
+        report[f"reward/{name}/failed"] = failed / max(valid.size + failed, 1)
+    return report
