@@ -242,10 +242,24 @@ def grpo() -> ConfigDict:
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
         "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
+        "curriculum": curriculum(),
         "loss": loss(),
         "optimizer": optimizer(),
         "evaluate_every": 20,  # iterations; 0: never
         "checkpoint_every": 50,  # iterations
+    })  # fmt: skip
+
+
+def curriculum() -> ConfigDict:
+    """Which examples come first: grpo/data/curriculum.py."""
+    return ConfigDict({
+        "order": "uniform",  # of examples: uniform, promoted (in buckets), sorted (once)
+        "by": "level",  # how hard one is: level, length, operations, pass_rate (a column)
+        "buckets": optional(int),  # of about equal size; None: one for each difficulty
+        "metric": "right",  # share of right answers; or reward, as a share of its range
+        "threshold": 0.6,  # mean of the metric, above which the next bucket comes
+        "window": 5,  # iterations that the mean is taken over
+        "replay": 0.2,  # share of the prompts that is of earlier buckets
     })  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
 from grpo.algorithms.presets import PREFERENCES, PRESETS
 from grpo.data.arithmetic import LEVELS
+from grpo.data.curriculum import DIFFICULTY, ORDERS
 from grpo.data.datasets import FILES, SPLITS
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
@@ -187,6 +188,15 @@ LOSS: dict[str, Rule] = {
 PREFERENCE: dict[str, Rule] = {
     "loss.preset": one_of(*PREFERENCES),
     **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Preference)},
+}
+CURRICULUM: dict[str, Rule] = {
+    "curriculum.order": one_of(*ORDERS),
+    "curriculum.by": one_of(*DIFFICULTY),
+    "curriculum.buckets": optional(number(int, 2)),
+    "curriculum.metric": one_of("right", "reward"),
+    "curriculum.threshold": SHARE,
+    "curriculum.window": COUNT,
+    "curriculum.replay": number(float, 0, 0.9),
 }
 REWARD: dict[str, Rule] = {
     "weight": NUMBER,

@@ -153,6 +153,17 @@ def total(rewards: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.n
     return np.sum(weighed, axis=0)
 
 
+def total_range(table: Mapping[str, Entry]) -> tuple[float, float]:
+    """The least and the most that a total can be."""
+    ends = []
+    for entry in table.values():
+        low, high = entry.low, entry.high
+        if entry.gate is not None:  # which may be 0
+            low, high = min(low, 0.0), max(high, 0.0)
+        ends.append(sorted((entry.weight * low, entry.weight * high)))
+    return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+
 def score(
     table: Mapping[str, Entry],
     examples: Sequence[Mapping],

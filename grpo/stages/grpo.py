@@ -26,6 +26,7 @@ from grpo.algorithms.presets import objective_of
 from grpo.algorithms.rewards_to_advantages import compiled_advantages
 from grpo.checks.rules import (
     COUNT,
+    CURRICULUM,
     FLAG,
     LOSS,
     NAMED,
@@ -36,10 +37,26 @@ from grpo.checks.rules import (
     number,
     one_of,
 )
-from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
+from grpo.checks.sections import (
+    about_curriculum,
+    about_groups,
+    about_loss,
+    about_rewards,
+    about_rows,
+    about_training,
+)
+from grpo.data.curriculum import (
+    START,
+    Curriculum,
+    after,
+    curriculum_of,
+    promoted_at,
+    sorted_order,
+)
 from grpo.data.datasets import buckets_for
+from grpo.data.order import usual
 from grpo.data.templates import prompt_ids
-from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled
+from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled, total_range
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.generate import Sampler, sampling_programs, texts_of
 from grpo.rollout.metrics import rollout_metrics
@@ -59,6 +76,7 @@ FIELDS = {
     **TRAINED,
     **SAMPLING,
     **LOSS,
+    **CURRICULUM,
     "rewards": NAMED,
     "iterations": COUNT,
     "prompts": COUNT,
@@ -89,6 +107,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
             rows // stage["minibatches"], stage, config, "prompts * group / minibatches"
         )
     yield from about_groups(stage)
+    yield from about_curriculum(stage, config)
     if stage["sampling"]["temperature"] == 0:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
@@ -185,6 +204,7 @@ class Setting(NamedTuple):
     advantages: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
     reference: Policy | None
     programs: dict[str, Program]
+    curriculum: Curriculum | None
 
 
 def run(run: Run, name: str, policies: Policies) -> None:
@@ -205,6 +225,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         ),
         reference=policies.reference(name, start) if needs.reference else None,
         programs=build(run.config, name, start),
+        curriculum=curriculum_of(stage["curriculum"], run.data_of(name).train),
     )
     loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
     loop.evaluate_at_start()
@@ -252,7 +273,39 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
         taken=rounds * stage["prompts"],
         abstained=collected.metrics["reward/abstained"],
     )
-    return collected.metrics
+    return collected.metrics | promote(setting, loop, collected.metrics)
+
+
+def order_of(setting: Setting, loop: StageLoop) -> Callable[[int], int]:
+    """The order of the examples, from an index to a place, as far as the curriculum has come."""
+    train, seed = setting.run.data_of(setting.name).train, setting.run.seed
+    section = setting.stage["curriculum"]
+    if section["order"] == "sorted":
+        return sorted_order(train, section["by"], seed)
+    if setting.curriculum is None:
+        return usual(seed, len(train))
+    memory = loop.cursor.setdefault("curriculum", START)
+    return functools.partial(promoted_at, setting.curriculum, memory, seed)
+
+
+def promote(setting: Setting, loop: StageLoop, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Moves the curriculum on where the iteration allows it; the bucket that it was drawn from."""
+    curriculum = setting.curriculum
+    if curriculum is None:
+        return {}
+    value = metrics["right"]
+    if setting.stage["curriculum"]["metric"] == "reward":
+        low, high = total_range(setting.table)
+        value = (metrics["reward/mean"] - low) / (high - low)
+    before = loop.cursor["curriculum"]
+    loop.cursor["curriculum"] = now = after(curriculum, before, value, loop.taken)
+    if now["bucket"] > before["bucket"]:
+        setting.run.progress.say(
+            f"{setting.name} {loop.iteration + 1}/{loop.total}: bucket {now['bucket'] + 1} of "
+            f"{len(curriculum.buckets)} from here on, {len(curriculum.buckets[now['bucket']])} "
+            "harder examples"
+        )
+    return {"curriculum/level": before["bucket"] + 1.0}
 
 
 def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int) -> Collected:
@@ -261,7 +314,8 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
 
     # (1) Sample G completions per prompt.
     data, tokenizer = run.data_of(setting.name), loop.policy.own_tokenizer
-    examples = examples_from(data.train, run.seed, loop.taken + number * P, P)
+    place_of = order_of(setting, loop)
+    examples = examples_from(data.train, place_of, loop.taken + number * P, P)
     prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
     rows_B = number * P * G + jnp.arange(P * G)
     rollout = sampler.sample(
