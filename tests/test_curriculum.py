@@ -7,7 +7,6 @@ import pytest
 
 from configs import base
 from grpo.checks.problems import problems
-from grpo.data.arithmetic import make_examples
 from grpo.data.curriculum import (
     DIFFICULTY,
     START,
@@ -19,7 +18,9 @@ from grpo.data.curriculum import (
     sorted_order,
 )
 from grpo.data.examples import DataError
+from grpo.data.making import make
 from grpo.data.order import example_at
+from grpo.data.worlds import WORLDS
 from grpo.pipeline import STAGES
 from grpo.rewards.table import reward_table, score, total_range
 from tests.refusals import changed
@@ -216,7 +217,8 @@ def levels_of(workdir):
 
 
 def train_levels():
-    return [example["level"] for example in make_examples(0, 40, (1, 2), "train", 1.0)]
+    made = make("arithmetic", WORLDS["arithmetic"], 0, 40, (1, 2), "train", 1.0, 0.0)
+    return [example["level"] for example in made]
 
 
 def test_a_run_goes_from_the_easy_ones_to_the_hard_ones(straight):

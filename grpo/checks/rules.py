@@ -15,11 +15,14 @@ from typing import Any
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
 from grpo.algorithms.presets import PREFERENCES, PRESETS
-from grpo.data.arithmetic import LEVELS
+from grpo.data import contamination
 from grpo.data.curriculum import DIFFICULTY, ORDERS
-from grpo.data.datasets import FILES, SPLITS
+from grpo.data.datasets import MIXTURE, SPLITS
+from grpo.data.forms import FILES
+from grpo.data.gsm8k import CALCULATOR
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
+from grpo.data.worlds import WORLDS
 from models.attention import ATTENTION
 from models.config import SIZES
 from models.gemma import REMAT
@@ -94,18 +97,25 @@ COUNT, FROM_0 = number(int, 1), number(int, 0)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
 DATASET: dict[str, Rule] = {
-    "source": one_of("arithmetic", *FILES),
+    "source": one_of(*WORLDS, *FILES, MIXTURE),
     "train": optional(TEXT),
     "validation": optional(TEXT),
     "test": optional(TEXT),
     "columns": NAMED,
     "strip_commas": FLAG,
+    "calculator": one_of(*CALCULATOR),
     "max_bad": SHARE,
-    "levels": several(one_of(*LEVELS)),
+    "levels": several(one_of(*sorted({n for world in WORLDS.values() for n in world.levels}))),
     "worked": SHARE,
     "train_examples": COUNT,
     "validation_examples": FROM_0,
     "test_examples": COUNT,
+    "validation_share": number(float, 0, 0.5),
+    "test_share": number(float, 0, 0.5),
+    "contamination": one_of(*contamination.CHOICES),
+    "ngram": COUNT,
+    "of": several(TEXT, least=0),
+    "mixing_temperature": number(float, 0.1, 100),
     "template": one_of(*TEMPLATES),
     "shots": FROM_0,
     "max_prompt": COUNT,

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from grpo.algorithms.advantages import OVER_BATCH
 from grpo.algorithms.presets import objective_of, preference_of, resolve
 from grpo.data.datasets import (
-    has_split,
+    MIXTURE,
+    offers,
     reads_of,
     required_splits,
     rows_of,
@@ -28,7 +29,7 @@ def about_reading(stage: Mapping, config: Mapping) -> Lines:
             yield f"{section}data={name!r}: is none of datasets{nearest(name, datasets)}"
         elif (rows := rows_of(datasets[name])) != "examples":
             yield f"{section}data={name!r}: its rows are {rows}, this stage reads examples"
-        elif split not in required_splits(name) and not has_split(datasets[name], split):
+        elif split not in required_splits(name) and not offers(name, split, datasets):
             yield f"{section}split={split!r}: {name} has no {split} examples"
     name = stage.get("preferences")
     if name in datasets:
@@ -87,6 +88,8 @@ def about_curriculum(stage: Mapping, config: Mapping) -> Lines:
     by, buckets = curriculum["by"], curriculum["buckets"]
     if curriculum["order"] == "uniform":
         return
+    if data["source"] == MIXTURE:
+        yield f"curriculum.order={curriculum['order']!r}: a mixture has its own: use uniform"
     if by == "pass_rate" and "pass_rate" not in data["columns"]:
         yield "curriculum.by='pass_rate': the data have none: name their columns.pass_rate"
     if curriculum["order"] == "promoted" and by in ("length", "pass_rate") and buckets is None:

@@ -30,6 +30,7 @@ from grpo.rewards.answer import correct_answer
 from grpo.rewards.batch import Reward, each, options_of, values
 from grpo.rewards.format import strict_format, tag_format
 from grpo.rewards.hybrid import hybrid
+from grpo.rewards.plan import plan
 from grpo.rewards.trajectory import trajectory
 
 REWARDS: dict[str, Reward] = {
@@ -46,6 +47,7 @@ REWARDS: dict[str, Reward] = {
     "demo_cli_numbers": each(demo.cli_numbers),
     "trajectory": each(trajectory),
     "hybrid": each(hybrid),
+    "plan": each(plan),
 }
 REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "options")
 

@@ -54,7 +54,6 @@ from grpo.data.curriculum import (
     sorted_order,
 )
 from grpo.data.datasets import buckets_for
-from grpo.data.order import usual
 from grpo.data.templates import prompt_ids
 from grpo.rewards.table import Entry, Scores, gated, reward_table, score, shuffled, total_range
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
@@ -278,12 +277,12 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
 
 def order_of(setting: Setting, loop: StageLoop) -> Callable[[int], int]:
     """The order of the examples, from an index to a place, as far as the curriculum has come."""
-    train, seed = setting.run.data_of(setting.name).train, setting.run.seed
+    data, seed = setting.run.data_of(setting.name), setting.run.seed
     section = setting.stage["curriculum"]
     if section["order"] == "sorted":
-        return sorted_order(train, section["by"], seed)
+        return sorted_order(data.train, section["by"], seed)
     if setting.curriculum is None:
-        return usual(seed, len(train))
+        return data.order(data.train, seed)
     memory = loop.cursor.setdefault("curriculum", START)
     return functools.partial(promoted_at, setting.curriculum, memory, seed)
 

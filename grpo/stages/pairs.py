@@ -26,7 +26,6 @@ from grpo.checks.rules import COUNT, SAMPLING, TEXT, number, one_of, optional, s
 from grpo.data.corruptions import CORRUPTIONS, corrupted
 from grpo.data.datasets import buckets_for
 from grpo.data.examples import DataError, Example
-from grpo.data.order import usual
 from grpo.data.templates import prompt_ids
 from grpo.rewards.correct import is_gold
 from grpo.rewards.extract import strict
@@ -134,7 +133,7 @@ def groups_of_batch(
     """The examples of a batch with their completions."""
     stage, data = run.config["stages"][name], run.data_of(name)
     P, G = stage["batch"], stage["group"]
-    examples = examples_from(data.train, usual(run.seed, len(data.train)), batch * P, P)
+    examples = examples_from(data.train, data.order(data.train, run.seed), batch * P, P)
     rollout = sampler.sample(
         [prompt_ids(sampler.tokenizer, example, data.template) for example in examples],
         row_keys(run.seed, "pairs", batch, jnp.arange(P * G)),
