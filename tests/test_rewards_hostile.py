@@ -31,8 +31,11 @@ RANGES = {
     "demo_cli_numbers": (0, 1.5),
     "trajectory": (0, 2.1),
     "hybrid": (0, 2.6),
+    "plan": (0, 1),
 }
-OPTIONS = {"correct_answer": {"strict": True}}
+OPTIONS = {"correct_answer": {"strict": True}, "plan": {"prefix": 0.2}}
+MOVE = {"step": "so", "needs": ["here"], "adds": ["there"], "deletes": ["here"]}
+STRIPS = {"facts": ["here"], "goal": ["there"], "actions": [MOVE]}
 TABLE = reward_table(
     {"name": name, "weight": 1, "low": low, "high": high, "options": OPTIONS.get(name, {})}
     for name, (low, high) in RANGES.items()
@@ -92,7 +95,7 @@ def test_ten_thousand_hostile_completions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = hostile(10_000, seed=0)
     draw = random.Random(1)
-    examples = [{"question": "", "answer": draw.choice(GOLDS)} for _ in texts]
+    examples = [{"question": "", "answer": draw.choice(GOLDS), "strips": STRIPS} for _ in texts]
     scores = score(TABLE, examples, texts, seconds=60.0)
     assert scores.reasons == {} and not np.isnan(scores.total).any()
     again = score(TABLE, examples[::-2], texts[::-2], seconds=60.0)
@@ -116,7 +119,7 @@ def test_every_reward_has_its_range():
 
 def reward_of(name: str):
     """A reward of the table as a function of the completion."""
-    example = {"answer": "72"}
+    example = {"answer": "72", "strips": STRIPS}
     return lambda text: score({name: TABLE[name]}, [example], [text], seconds=60.0).total[0]
 
 
@@ -143,6 +146,7 @@ SHAPES = {  # what is repeated, and what stands around it
     "announced": ("the answer is ", "", ""),
     "steps": ("\n1", "<reasoning>", "</reasoning><answer>7</answer>"),
     "step of nines": ("9", "<reasoning>\n", "</reasoning><answer>7</answer>"),
+    "plans": ("so,", "<reasoning>so</reasoning><answer>", "</answer>"),
     "words": ("so ", "<reasoning>", "</reasoning><answer>7</answer>"),
 }
 CORE = {
@@ -152,7 +156,7 @@ CORE = {
     "cli_formatted_answer": cli_formatted_answer,
     **{
         name: reward_of(name)
-        for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid")
+        for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid", "plan")
     },
 }
 

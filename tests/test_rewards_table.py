@@ -228,7 +228,9 @@ def test_refused(lines, message):
 
 def test_every_reward_scores():
     table = {"correct_answer": RIGHT}
+    table["plan"] = PLAIN | {"name": "plan", "options": {"prefix": 0.2}}
     lines = [table.get(name, PLAIN | {"name": name, "low": -3, "high": 3}) for name in REWARDS]
-    scores = scored(lines)
+    strips = {"facts": [], "goal": ["there"], "actions": []}
+    scores = scored(lines, examples=[EXAMPLE | {"strips": strips}] * len(COMPLETIONS))
     assert not np.isnan(scores.total).any() and sum(scores.failed.values()) == 0
     assert scores.rewards.keys() == REWARDS.keys()

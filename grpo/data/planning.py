@@ -3,10 +3,11 @@
     A on B. B on table. C on table. Goal: C on A. A on B. B on table.
     C/A/B                                        C to A
 
-One action moves a block with nothing on it onto another such block, or onto the table. The level is
-the number of steps of the shortest plan, which breadth-first search finds; of several the first in
-alphabet. The reasoning is the towers after each step, "C/A/B" being C on A on B. A problem's key is
-what is on what before and after; the order of the sentences is wording.
+One action moves a block with nothing on it onto another such block, or onto the table. Levels 1 to
+3 are three blocks whose shortest plan has 1 to 3 steps, 4 and 5 are four blocks with 3 and 4. The
+plan is found by breadth-first search; of several the first in alphabet. The reasoning is the towers
+after each step, "C/A/B" being C on A on B. A problem's key is what is on what before and after; the
+order of the sentences is wording.
 
 Any plan that reaches the goal is right, though it is not the gold one: compare by the reward `plan`
 (grpo/rewards/plan.py), not by the text.

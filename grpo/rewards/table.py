@@ -45,9 +45,9 @@ REWARDS: dict[str, Reward] = {
     "demo_cli_exact_format": each(demo.cli_exact_format),
     "demo_cli_answer": each(demo.cli_answer),
     "demo_cli_numbers": each(demo.cli_numbers),
+    "plan": each(plan),
     "trajectory": each(trajectory),
     "hybrid": each(hybrid),
-    "plan": each(plan),
 }
 REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "options")
 
