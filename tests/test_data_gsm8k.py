@@ -32,6 +32,15 @@ def test_by_hand():
     assert from_row(NATALIA, COLUMNS, strip_commas=False, calculator="removed")["answer"] == "1,072"
 
 
+def test_the_published_cleaning():
+    """Every result stands there twice, and the checkpoints are the same."""
+    got = from_row(NATALIA, COLUMNS, strip_commas=True, calculator="parentheses")
+    assert got["reasoning"] == (
+        "Natalia sold 48/2 = (48/2=24)24 clips in May.\nIn all she sold 48+24 = $(48+24=72)72."
+    )
+    assert (got["checkpoints"], got["level"]) == (["48/2=24", "48+24=72"], 2)
+
+
 def test_a_solution_that_is_only_a_number():
     example = from_row(
         {"question": "1+1?", "answer": "#### 2"}, COLUMNS, strip_commas=True, calculator="removed"

@@ -20,8 +20,7 @@ RULES = {  # what a condition says of a fact
 
 def judged(question):
     """By the text alone: (fact, number, limit, whether it holds) of every condition."""
-    name = re.search(r"May (\w+) \w+\?$", question)[1]
-    rule = re.search(r"Rule: \w+ (.*)\. May", question)[1]
+    ((rule, name),) = re.findall(r"Rule: \w+ (.*)\. May (\w+) \w+\?$", question)
     found = []
     for pattern, (fact, holds) in RULES.items():
         for limit in re.findall(pattern, rule):

@@ -36,7 +36,7 @@ def test_units_cancel(level):
     """amount [unit] / (rate [unit per mol]) and * (rate [then per mol]), as the question says."""
     ways = set()
     for example in WORLD[level]:
-        n, unit, what = re.search(r"(\d+) (g|mol|L) of (\w+)\.", example["question"]).groups()
+        ((n, unit, what),) = re.findall(r"(\d+) (g|mol|L) of (\w+)\.", example["question"])
         rates = dict(re.findall(r"mol is (\d+) (g|L)\.", example["question"]))
         rates = {unit: int(rate) for rate, unit in rates.items()} | {"mol": 1}
         (asked,) = re.findall(r"How many (g|mol|L)\b", example["question"])
@@ -58,9 +58,9 @@ def test_reasoning_is_the_equations_with_units(level):
         assert len(lines) == len(example["checkpoints"]) == (2 if level == 3 else 1)
         last = None
         for line, equation in zip(lines, example["checkpoints"], strict=True):
-            left, sign, right, value, unit = re.fullmatch(
-                r"(\d+)([*/])(\d+)=(\d+) (g|mol|L)", line
-            ).groups()
+            ((left, sign, right, value, unit),) = re.findall(
+                r"^(\d+)([*/])(\d+)=(\d+) (g|mol|L)$", line
+            )
             assert line == f"{equation} {unit}" and last in (None, left)
             left, right, value = int(left), int(right), int(value)
             assert value * right == left if sign == "/" else value == left * right
