@@ -63,20 +63,30 @@ def model(**fields) -> ConfigDict:
 def dataset(**fields) -> ConfigDict:
     """A dataset, with some fields set: grpo/data/datasets.py."""
     section = ConfigDict({
-        # arithmetic (made here), gsm8k, rows (with columns), preferences (rows of pairs)
+        # Made here: arithmetic, planning, stoichiometry, legal. Files: gsm8k; rows, traces,
+        # rubrics, choices (with columns); preferences (rows of pairs). Or a mixture of others.
         "source": "arithmetic",
         "train": optional(str),  # files: .jsonl, .csv, .parquet, or owner/name/file of the Hub
         "validation": optional(str),
         "test": optional(str),
         "columns": {"question": "question", "answer": "answer"},  # ours -> the file's
         "strip_commas": True,  # golds "1,080" are read as "1080" (gsm8k)
+        "calculator": "removed",  # <<48/2=24>> in solutions; or parentheses, as published (gsm8k)
         "max_bad": 0.0,  # share of bad rows that is passed over; more is an error
-        "levels": (2,),  # of the arithmetic world
+        "levels": (2,),  # of a world made here
         "worked": 1.0,  # share of its solutions that show their working
         "train_examples": 2000,  # how many are made here
         # Made here; or the last of the training file, at most a fifth, which is trained without.
         "validation_examples": 0,
         "test_examples": 200,  # how many are made here
+        # Shares of the questions that a hash holds out, where the training file is the only one.
+        "validation_share": 0.0,
+        "test_share": 0.0,
+        # Training questions that share words with held-out ones: off, report, drop, abort.
+        "contamination": "off",
+        "ngram": 13,  # words in a row
+        "of": (),  # names of the datasets that a mixture is made of
+        "mixing_temperature": 1.0,  # 1: in proportion to the sizes; more: more equally
         "template": "plain",  # a name in grpo/data/templates.py
         # Worked training examples that stand before each question, as earlier turns of the
         # conversation: the first ones, which are then not trained on.
@@ -301,10 +311,24 @@ def grpo() -> ConfigDict:
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
         "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
+        "curriculum": curriculum(),
         "loss": loss(),
         "optimizer": optimizer(),
         "evaluate_every": 20,  # iterations; 0: never
         "checkpoint_every": 50,  # iterations
+    })  # fmt: skip
+
+
+def curriculum() -> ConfigDict:
+    """Which examples come first: grpo/data/curriculum.py."""
+    return ConfigDict({
+        "order": "uniform",  # of examples: uniform, promoted (in buckets), sorted (once)
+        "by": "level",  # how hard one is: level, length, operations, pass_rate (a column)
+        "buckets": optional(int),  # of about equal size; None: one for each difficulty
+        "metric": "right",  # share of right answers; or reward, as a share of its range
+        "threshold": 0.6,  # mean of the metric, above which the next bucket comes
+        "window": 5,  # iterations that the mean is taken over
+        "replay": 0.2,  # share of the prompts that is of earlier buckets
     })  # fmt: skip
 
 

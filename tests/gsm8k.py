@@ -18,6 +18,6 @@ def real_path(part: str) -> pathlib.Path:
 
 
 @functools.cache
-def loaded(part: str, strip_commas: bool = True):
+def loaded(part: str, strip_commas: bool = True, calculator: str = "removed"):
     """(examples, report) of a part."""
-    return load_gsm8k(real_path(part), COLUMNS, strip_commas, 0.0)
+    return load_gsm8k(real_path(part), COLUMNS, strip_commas, 0.0, calculator)

@@ -34,6 +34,7 @@ from tests.mistakes.in_system_rewards import MISTAKES as IN_SYSTEM_REWARDS
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
 from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
+from tests.mistakes.in_worlds import MISTAKES as IN_WORLDS
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
@@ -55,6 +56,7 @@ MISTAKES = [
     *IN_REWARD_MODELS,
     *IN_DISTILLATION,
     *IN_WIRING,
+    *IN_WORLDS,
     *IN_DEMO,
     *IN_LAUNCH,
     *IN_PEOPLE,

@@ -17,6 +17,7 @@ RANGES = {
     "trajectory": (0, 2.1),
     "trajectory_steps": (0, 1),
     "hybrid": (0, 2.6),
+    "plan": (0, 1),
     "hybrid_steps": (0, 1),
     "checkpoints_substring": (0, 0.4),  # the example below has two
     "checkpoints_equations": (0, 1),
@@ -41,6 +42,7 @@ GOLDS = ("72", "1,080", "-5", "0", "3/4", "0.5", "50%")
 STEPS = {"least": 1, "about_question": False, "strict": True}
 OPTIONS = {
     "correct_answer": {"strict": True},
+    "plan": {"prefix": 0.2},
     "trajectory_steps": {"process": 0.6, **STEPS},
     "hybrid_steps": {"steps": "equations", **STEPS},
     "checkpoints_equations": {
@@ -56,6 +58,7 @@ OPTIONS = {
     "repetition": {"kind": "word", "n": 3},
     "length": {"least": 5, "most": 50},
 }  # fmt: skip
+MOVE = {"step": "so", "needs": ["here"], "adds": ["there"], "deletes": ["here"]}
 EXAMPLE = {
     "question": "Natalia sold 48 clips in April and half as many in May. How many are that?",
     "reasoning": "Natalia sold 48/2 = 24 clips in May, 48+24 = 72 in both months.",
@@ -63,6 +66,7 @@ EXAMPLE = {
     "checkpoints": ["48/2=24", "48+24=72"],
     "context": "See 42 U.S.C. § 1983 and Brown v. Board, 347 U.S. 483.",
     "domain": "math",
+    "strips": {"facts": ["here"], "goal": ["there"], "actions": [MOVE]},
 }
 LINES = {
     name: {"name": name, "weight": 1, "low": low, "high": high, "options": OPTIONS.get(name, {})}

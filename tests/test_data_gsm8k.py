@@ -22,18 +22,29 @@ NATALIA = {
 
 
 def test_by_hand():
-    assert from_row(NATALIA, COLUMNS, strip_commas=True) == {
+    assert from_row(NATALIA, COLUMNS, strip_commas=True, calculator="removed") == {
         "question": NATALIA["question"],
         "answer": "1072",
         "reasoning": "Natalia sold 48/2 = 24 clips in May.\nIn all she sold 48+24 = $72.",
         "checkpoints": ["48/2=24", "48+24=72"],
         "level": 2,
     }
-    assert from_row(NATALIA, COLUMNS, strip_commas=False)["answer"] == "1,072"
+    assert from_row(NATALIA, COLUMNS, strip_commas=False, calculator="removed")["answer"] == "1,072"
+
+
+def test_the_published_cleaning():
+    """Every result stands there twice, and the checkpoints are the same."""
+    got = from_row(NATALIA, COLUMNS, strip_commas=True, calculator="parentheses")
+    assert got["reasoning"] == (
+        "Natalia sold 48/2 = (48/2=24)24 clips in May.\nIn all she sold 48+24 = $(48+24=72)72."
+    )
+    assert (got["checkpoints"], got["level"]) == (["48/2=24", "48+24=72"], 2)
 
 
 def test_a_solution_that_is_only_a_number():
-    example = from_row({"question": "1+1?", "answer": "#### 2"}, COLUMNS, strip_commas=True)
+    example = from_row(
+        {"question": "1+1?", "answer": "#### 2"}, COLUMNS, strip_commas=True, calculator="removed"
+    )
     assert (example["reasoning"], example["checkpoints"], example["level"]) == (None, [], 1)
 
 
@@ -49,19 +60,21 @@ def test_a_solution_that_is_only_a_number():
 )
 def test_answers_without_a_gold(answer, reason):
     with pytest.raises(DataError, match=rf"\A{reason}\Z"):
-        from_row({"question": "?", "answer": answer}, COLUMNS, strip_commas=True)
+        from_row(
+            {"question": "?", "answer": answer}, COLUMNS, strip_commas=True, calculator="removed"
+        )
 
 
 def test_columns(tmp_path):
     file = tmp_path / "renamed.jsonl"
     file.write_text(json.dumps({"Q": "1+1?", "A": "#### 2", "key": "k1", "question": "not this"}))
     columns = {"question": "Q", "answer": "A", "id": "key"}
-    (example,), _ = load_gsm8k(file, columns, True, 0.0)
+    (example,), _ = load_gsm8k(file, columns, True, 0.0, "removed")
     assert (example["id"], example["question"], example["answer"]) == ("k1", "1+1?", "2")
     with pytest.raises(DataError, match=r"\Acolumns: which one is the answer\?\Z"):
-        load_gsm8k(file, {"question": "Q"}, True, 0.0)
+        load_gsm8k(file, {"question": "Q"}, True, 0.0, "removed")
     with pytest.raises(DataError, match=r"\Acolumns: 'level' is none of answer, id, question\Z"):
-        load_gsm8k(file, {**columns, "level": "L"}, True, 0.0)
+        load_gsm8k(file, {**columns, "level": "L"}, True, 0.0, "removed")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def written(tmp_path, content: bytes, name: str = "rows.jsonl"):
 
 def loaded(file, max_bad: float = 0.9, columns=COLUMNS):
     """The golds of a file's examples, and its report."""
-    examples, report = load_gsm8k(file, columns, True, max_bad)
+    examples, report = load_gsm8k(file, columns, True, max_bad, "removed")
     return [example["answer"] for example in examples], report
 
 
@@ -123,7 +123,7 @@ def test_a_torn_last_line(tmp_path):
 def test_line_separators_inside_a_text_end_no_line(tmp_path):
     row = {"question": "1\u2028+\u0085+\x0c 1?", "answer": "#### 2"}
     file = written(tmp_path, json.dumps(row, ensure_ascii=False).encode() + b"\n" + b"{}\n")
-    examples, report = load_gsm8k(file, COLUMNS, True, 0.9)
+    examples, report = load_gsm8k(file, COLUMNS, True, 0.9, "removed")
     assert examples[0]["question"] == row["question"]
     assert report["bad"][0].startswith(f"{file}:row 2: ")
 
@@ -203,8 +203,8 @@ def test_csv_and_jsonl_hold_the_same(tmp_path):
         writer.writerows(rows)
     lines = written(tmp_path, "\n".join(map(json.dumps, rows)).encode())
     left, right = (
-        load_gsm8k(tmp_path / "rows.csv", COLUMNS, True, 0.0),
-        load_gsm8k(lines, COLUMNS, True, 0.0),
+        load_gsm8k(tmp_path / "rows.csv", COLUMNS, True, 0.0, "removed"),
+        load_gsm8k(lines, COLUMNS, True, 0.0, "removed"),
     )
     assert [{**e, "id": ""} for e in left[0]] == [{**e, "id": ""} for e in right[0]]
 
@@ -313,10 +313,11 @@ def test_examples_come_back_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"checkpoints": "3+4=7"}, "field 'checkpoints' is not a list of texts"),
+        ({"checkpoints": "3+4=7"}, "field 'checkpoints' is a text, and not JSON"),
         ({"checkpoints": [7]}, "field 'checkpoints' is not a list of texts"),
         ({"level": True}, "field 'level' is not an integer"),
-        ({"level": "1"}, "field 'level' is not an integer"),
+        ({"level": "1.0"}, "field 'level' is not an integer"),
+        ({"level": "one"}, "field 'level' is a text, and not JSON"),
         ({"reasoning": ""}, "field 'reasoning' is empty"),
         ({"id": 3}, "field 'id' is of type int, not a text"),
         ({"answer": 3}, "field 'answer' is of type int, not a text"),

@@ -140,6 +140,7 @@ SHAPES = {  # what is repeated, and what stands around it
     "announced": ("the answer is ", "", ""),
     "steps": ("\n1", "<reasoning>", "</reasoning><answer>7</answer>"),
     "step of nines": ("9", "<reasoning>\n", "</reasoning><answer>7</answer>"),
+    "plans": ("so,", "<reasoning>so</reasoning><answer>", "</answer>"),
     "words": ("so ", "<reasoning>", "</reasoning><answer>7</answer>"),
 }
 IN_REASONING = {
@@ -182,7 +183,7 @@ CORE = {
     "cli_formatted_answer": cli_formatted_answer,
     **{
         name: reward_of(name)
-        for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid")
+        for name in ("tag_format", "demo_answer", "demo_numbers", "trajectory", "hybrid", "plan")
     },
 }
 # Of the others those that read all of a long text: equations have a limit of their own.

@@ -14,10 +14,21 @@ import jax
 
 from grpo.checks.rules import COMMON, DATASET, MODEL, REWARD, TEXT, Rule, one_of, rule_of
 from grpo.checks.sections import about_reading
-from grpo.data.datasets import DEFAULT, FILES, SPLITS, required_splits, rows_of, sections_of
+from grpo.data.datasets import (
+    DEFAULT,
+    MIXTURE,
+    SPLITS,
+    has_split,
+    offers,
+    required_splits,
+    rows_of,
+    sections_of,
+)
 from grpo.data.examples import DataError, check_columns
+from grpo.data.forms import FILES
 from grpo.data.nearest import nearest
 from grpo.data.sources import READERS
+from grpo.data.worlds import WORLDS
 from grpo.rewards.batch import options_of
 from grpo.rewards.table import REWARDS, about_options
 from models.config import SIZES
@@ -79,7 +90,8 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
     if not found:
         for name, data in sections_of(config).items():
             path = name if name == DEFAULT else f"datasets.{name}"
-            found.extend(f"{path}.{line}" for line in about_data(name, data))
+            lines = [*about_data(name, data), *about_mixture(name, config)]
+            found.extend(f"{path}.{line}" for line in lines)
         found.extend([*about_buckets(config), *about_devices(config)])
         for name in (name for name in wrong if not wrong[name]):
             stage = config["stages"][name]
@@ -146,9 +158,9 @@ def about_data(name: str, data: Mapping) -> Lines:
     source = data["source"]
     for split in SPLITS:
         path = data[split]
-        if source == "arithmetic" and path is not None:
-            yield f"{split}={path!r}: source='arithmetic' reads no file: set it to None"
-        elif source != "arithmetic" and path is None and split in required_splits(name):
+        if source not in FILES and path is not None:
+            yield f"{split}={path!r}: source={source!r} reads no file: set it to None"
+        elif source in FILES and split in required_splits(name) and not has_split(data, split):
             yield f"{split}=None: source={source!r} needs a file: name one"
         elif path is not None and not path.lower().endswith(tuple(READERS)):
             yield f"{split}={path!r}: expected a file that ends in {', '.join(READERS)}"
@@ -157,7 +169,11 @@ def about_data(name: str, data: Mapping) -> Lines:
             f"validation_examples={data['validation_examples']}: of a file of their own all are "
             "taken: set it to 0, or validation to None"
         )
+    yield from about_shares(data)
     yield from about_shots(data)
+    if source in WORLDS and (unknown := set(data["levels"]) - set(WORLDS[source].levels)):
+        most = max(WORLDS[source].levels)
+        yield f"levels={data['levels']}: {source} has 1 to {most}, and no {min(unknown)}"
     for ours, column in data["columns"].items():
         if wrong := TEXT(column):
             yield f"columns.{ours}={column!r}: {wrong}, the name of a column"
@@ -168,15 +184,60 @@ def about_data(name: str, data: Mapping) -> Lines:
             yield str(error)
 
 
+def about_shares(data: Mapping) -> Lines:
+    """What a hash holds out: of the one file of a dataset, and by nothing else."""
+    for split in ("validation", "test"):
+        share = data[f"{split}_share"]
+        if share and data["source"] not in FILES:
+            yield f"{split}_share={share}: source={data['source']!r} reads no file: set it to 0"
+        elif share and data[split] is not None:
+            yield f"{split}_share={share}: {split} has a file of its own: set it to 0"
+    if data["validation_share"] and data["validation_examples"]:
+        yield (
+            f"validation_share={data['validation_share']}: validation_examples="
+            f"{data['validation_examples']} are held out as well: set one of them to 0"
+        )
+
+
+def about_mixture(name: str, config: Mapping) -> Lines:
+    """Datasets that can be one: of examples, with one template, of which some have a test split."""
+    sections = sections_of(config)
+    data, parts = sections[name], sections[name]["of"]
+    if data["source"] != MIXTURE:
+        if parts:
+            yield f"of={parts}: only source='mixture' is made of others: set it to ()"
+        return
+    if len(parts) < 2 or len(set(parts)) < len(parts):
+        yield f"of={parts}: expected two or more datasets, each once"
+    for part in parts:
+        if part not in sections or part == name:
+            yield f"of={parts}: {part!r} is none of the other datasets{nearest(part, sections)}"
+            continue
+        other = sections[part]
+        if other["source"] == MIXTURE or rows_of(other) != "examples":
+            yield f"of={parts}: {part} is no dataset of examples"
+        elif other["template"] != data["template"]:
+            yield (
+                f"of={parts}: {part} has template={other['template']!r}, the mixture "
+                f"{data['template']!r}: expected the same"
+            )
+        elif other["shots"]:
+            yield f"of={parts}: {part} has shots={other['shots']}, a mixture shows none: set to 0"
+    if "test" in required_splits(name) and not offers(name, "test", sections):
+        yield f"of={parts}: none of them has a test split"
+
+
 def about_shots(data: Mapping) -> Lines:
     """Worked solutions to show, where that is known without the files."""
     shots, source = data["shots"], data["source"]
     if not shots:
         return
-    if source == "arithmetic" and shots > data["train_examples"]:
+    if source in WORLDS and shots > data["train_examples"]:
         yield f"shots={shots}: only train_examples={data['train_examples']} are made"
     elif rows_of(data) != "examples":
         yield f"shots={shots}: {rows_of(data)} have no worked solutions to show: set it to 0"
+    elif source in ("rubrics", "choices", MIXTURE):
+        yield f"shots={shots}: source={source!r} has none to show: set it to 0"
     elif source == "rows" and "reasoning" not in data["columns"]:
         yield f"shots={shots}: columns.reasoning is missing: name the column of worked solutions"
 

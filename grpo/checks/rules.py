@@ -19,10 +19,14 @@ from grpo.algorithms.distillation import Distillation
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
 from grpo.algorithms.presets import DISTILLATIONS, PREFERENCES, PRESETS
-from grpo.data.arithmetic import LEVELS
-from grpo.data.datasets import FILES, SPLITS
+from grpo.data import contamination
+from grpo.data.curriculum import DIFFICULTY, ORDERS
+from grpo.data.datasets import MIXTURE, SPLITS
+from grpo.data.forms import FILES
+from grpo.data.gsm8k import CALCULATOR
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
+from grpo.data.worlds import WORLDS
 from grpo.rewards.batch import Count, Share
 from models.attention import ATTENTION
 from models.config import SIZES
@@ -98,18 +102,25 @@ COUNT, FROM_0, SEED = number(int, 1), number(int, 0), number(int, 0, 2**31 - 1)
 SHARE, POSITIVE, NUMBER = number(float, 0, 1), number(float, 0, above=True), number(float)
 
 DATASET: dict[str, Rule] = {
-    "source": one_of("arithmetic", *FILES),
+    "source": one_of(*WORLDS, *FILES, MIXTURE),
     "train": optional(TEXT),
     "validation": optional(TEXT),
     "test": optional(TEXT),
     "columns": NAMED,
     "strip_commas": FLAG,
+    "calculator": one_of(*CALCULATOR),
     "max_bad": SHARE,
-    "levels": several(one_of(*LEVELS)),
+    "levels": several(one_of(*sorted({n for world in WORLDS.values() for n in world.levels}))),
     "worked": SHARE,
     "train_examples": COUNT,
     "validation_examples": FROM_0,
     "test_examples": COUNT,
+    "validation_share": number(float, 0, 0.5),
+    "test_share": number(float, 0, 0.5),
+    "contamination": one_of(*contamination.CHOICES),
+    "ngram": COUNT,
+    "of": several(TEXT, least=0),
+    "mixing_temperature": number(float, 0.1, 100),
     "template": one_of(*TEMPLATES),
     "shots": FROM_0,
     "max_prompt": COUNT,
@@ -221,6 +232,15 @@ DISTILLATION: dict[str, Rule] = {
 PREFERENCE: dict[str, Rule] = {
     "loss.preset": one_of(*PREFERENCES),
     **{f"loss.{f.name}": optional(OF_TYPE[f.type]) for f in dataclasses.fields(Preference)},
+}
+CURRICULUM: dict[str, Rule] = {
+    "curriculum.order": one_of(*ORDERS),
+    "curriculum.by": one_of(*DIFFICULTY),
+    "curriculum.buckets": optional(number(int, 2)),
+    "curriculum.metric": one_of("right", "reward"),
+    "curriculum.threshold": SHARE,
+    "curriculum.window": COUNT,
+    "curriculum.replay": number(float, 0, 0.9),
 }
 REWARD: dict[str, Rule] = {
     "weight": NUMBER,

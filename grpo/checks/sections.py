@@ -5,7 +5,15 @@ from collections.abc import Iterator, Mapping
 
 from grpo.algorithms.advantages import OVER_BATCH
 from grpo.algorithms.presets import distillation_of, objective_of, preference_of, resolve
-from grpo.data.datasets import has_split, reads_of, required_splits, rows_of, sections_of
+from grpo.data.datasets import (
+    MIXTURE,
+    offers,
+    reads_of,
+    required_splits,
+    rows_of,
+    section_of,
+    sections_of,
+)
 from grpo.data.nearest import nearest
 from grpo.rewards.table import checked, faults
 from models.lora import TARGETS
@@ -21,7 +29,7 @@ def about_reading(stage: Mapping, config: Mapping) -> Lines:
             yield f"{section}data={name!r}: is none of datasets{nearest(name, datasets)}"
         elif (rows := rows_of(datasets[name])) != "examples":
             yield f"{section}data={name!r}: its rows are {rows}, this stage reads examples"
-        elif split not in required_splits(name) and not has_split(datasets[name], split):
+        elif split not in required_splits(name) and not offers(name, split, datasets):
             yield f"{section}split={split!r}: {name} has no {split} examples"
     name = stage.get("preferences")
     if name in datasets:
@@ -72,6 +80,20 @@ def about_groups(stage: Mapping) -> Lines:
             "dynamic_sampling='refill': each round would have a baseline or scale of its own: use "
             "loss.baseline='group' and loss.scale='group', 'mean' or 'none'"
         )
+
+
+def about_curriculum(stage: Mapping, config: Mapping) -> Lines:
+    """What the difficulty of examples is read from, and how many buckets that makes."""
+    curriculum, data = stage["curriculum"], section_of(config, stage["data"])
+    by, buckets = curriculum["by"], curriculum["buckets"]
+    if curriculum["order"] == "uniform":
+        return
+    if data["source"] == MIXTURE:
+        yield f"curriculum.order={curriculum['order']!r}: a mixture has its own: use uniform"
+    if by == "pass_rate" and "pass_rate" not in data["columns"]:
+        yield "curriculum.by='pass_rate': the data have none: name their columns.pass_rate"
+    if curriculum["order"] == "promoted" and by in ("length", "pass_rate") and buckets is None:
+        yield f"curriculum.buckets=None: by={by!r} would make one of every value: name a number"
 
 
 def about_loss(stage: Mapping) -> Lines:

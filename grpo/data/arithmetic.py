@@ -3,23 +3,16 @@
     Ann has 3 apples and gets 4 more. How many now?      3+4=7      7
 
 A problem is a number of things and steps that add, take away or multiply; wording is drawn apart
-from it. Quantities stay above 0. Whether a problem is for training or for testing is decided by a
-hash of its numbers and operations alone: no wording of a test problem is trained on, nor the same
-sum with its terms exchanged. Validation problems, where there are any, are a part of those for
-training, which is then without them: what is tested stays the same.
+from it. Quantities stay above 0. Its key is its numbers and operations: neither a wording of a test
+problem is trained on (making.py), nor the same sum with its terms exchanged.
 """
 
-import hashlib
 import operator
-from collections.abc import Sequence
 
 import numpy as np
 
-from grpo.data.examples import DataError, Example
+from grpo.data.making import Drawn, below, one_of
 
-TEST_SHARE = 0.2  # part of the world: another share is another world
-VALIDATION_SHARE = 0.1  # of the world
-PARTS = ("train", "validation", "test")
 LEVELS = {
     1: {"steps": 1, "operations": "+-", "largest": 20},
     2: {"steps": 3, "operations": "+-", "largest": 6},
@@ -45,16 +38,6 @@ ASKS = ("How many now?", "How many are there?", "How many {things}?", "Count the
 Problem = tuple[int, list[tuple[str, int]]]  # a number, and the operations on it
 
 
-def split(problem_key: str, test_share: float, validation_share: float = 0.0) -> str:
-    """The part that a problem is for: "train", "validation" or "test"."""
-    # Python's own hash of a text is another one in every process.
-    digest = hashlib.sha256(problem_key.encode()).digest()
-    place = int.from_bytes(digest[:8], "big")
-    if place < test_share * 2**64:
-        return "test"
-    return "validation" if place < (test_share + validation_share) * 2**64 else "train"
-
-
 def key_of(problem: Problem) -> str:
     """A problem's numbers and operations, "3+4-2"; "4+3-2" is the same one."""
     number, steps = problem
@@ -71,11 +54,6 @@ def equations_of(problem: Problem) -> list[str]:
         lines.append(f"{value}{operation}{n}={APPLY[operation](value, n)}")
         value = APPLY[operation](value, n)
     return lines
-
-
-def below(random: np.random.RandomState, n: int) -> int:
-    """A number from 0 to n - 1."""
-    return int(random.random_sample() * n)  # randint, drawing one at a time, takes 8 times as long
 
 
 def draw_problem(random: np.random.RandomState, level: int) -> Problem:
@@ -98,63 +76,16 @@ def draw_problem(random: np.random.RandomState, level: int) -> Problem:
 
 def draw_wording(random: np.random.RandomState, problem: Problem) -> str:
     """A problem in words."""
-
-    def one_of(texts: Sequence[str]) -> str:
-        return texts[below(random, len(texts))]
-
-    name, things, number = one_of(NAMES), one_of(THINGS), problem[0]
-    text = one_of(OPENERS).format(name=name, n=number, things=things)
+    name, things = one_of(random, NAMES), one_of(random, THINGS)
+    text = one_of(random, OPENERS).format(name=name, n=problem[0], things=things)
     for operation, n in problem[1]:
-        text += one_of(JOINS) + one_of(STEPS[operation]).format(n=n)
-    return f"{text}. {one_of(ASKS).format(things=things)}"
+        text += one_of(random, JOINS) + one_of(random, STEPS[operation]).format(n=n)
+    return f"{text}. {one_of(random, ASKS).format(things=things)}"
 
 
-def make_examples(
-    seed: int,
-    count: int,
-    levels: Sequence[int],
-    part: str,
-    worked: float,
-    validation_share: float = 0.0,
-) -> list[Example]:
-    """The first `count` different examples of a part, such as "train", of some levels.
-
-    A share `worked` of the solutions shows its working; the others state the result. Which do is
-    drawn apart from the problems.
-    """
-    if unknown := set(levels) - set(LEVELS):
-        raise DataError(f"level {min(unknown)}: there are {min(LEVELS)} to {max(LEVELS)}")
-    if not levels or part not in PARTS:
-        raise DataError(
-            f"levels={levels}, part={part!r}: needs a level, and one of {', '.join(PARTS)}"
-        )
-    # RandomState, unlike Python's random, promises the same numbers in every version (NEP 19).
-    random, examples, questions = np.random.RandomState(seed), [], set()
-    shows_working = np.random.RandomState([seed, 1]).random_sample(count) < worked
-    for _ in range(1000 + 100 * count):
-        if len(examples) == count:
-            return examples
-        level = levels[below(random, len(levels))]
-        problem = draw_problem(random, level)
-        question, equations = draw_wording(random, problem), equations_of(problem)
-        of_part = split(key_of(problem), TEST_SHARE, validation_share) == part
-        if not of_part or question in questions:
-            continue
-        questions.add(question)
-        answer = equations[-1].split("=")[1]
-        examples.append(
-            {
-                "id": f"arithmetic-{seed}-{part}-{len(examples)}",
-                "question": question,
-                "answer": answer,
-                "reasoning": "; ".join(equations)
-                if shows_working[len(examples)]
-                else f"so {answer}",
-                "checkpoints": equations,
-                "level": level,
-                "problem": key_of(problem),
-            }
-        )
-    raise DataError(
-        f"levels={levels}: there are no {count} different examples for {part!r}: ask for fewer"
-    )
+def draw(random: np.random.RandomState, level: int) -> Drawn:
+    """A problem of a level, in words."""
+    problem = draw_problem(random, level)
+    question, equations = draw_wording(random, problem), equations_of(problem)
+    answer = equations[-1].split("=")[1]
+    return Drawn(key_of(problem), question, answer, "; ".join(equations), equations, {})

@@ -4,67 +4,40 @@
     validation   what is measured while a stage runs; a dataset may have none
     test         what is measured at the end; a further dataset may have none
 
-    arithmetic    made here                      gsm8k   files in that dataset's form (gsm8k.py)
-    rows          files with any columns (sources.py)
-    preferences   the same, of pairs of completions (preferences.py)
+    arithmetic, planning, stoichiometry, legal     made here (worlds.py)
+    gsm8k, rows, traces, rubrics, choices          files (forms.py)
+    preferences                                    files of pairs of completions
+    mixture                                        several of these as one (mixing.py)
 
 Validation examples stand in a file of their own, or are made here of problems of their own, or are
-the last ones of the training file, which is then trained on without them. No question that is held
-out is trained on, in whichever dataset it stands; nor is a validation question in the test.
+the last ones of the training file, which is then trained on without them. Of a dataset of one file
+a hash of the question says what is for validation and test. No question that is held out is trained
+on, in whichever dataset it stands; nor is a validation question in the test.
 
 Shots are the first training examples with a worked solution, shown before every question of their
 dataset and taken off what is trained on there: no prompt shows its own question, nor one held out.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from grpo.data import gsm8k, preferences, sources
-from grpo.data.arithmetic import VALIDATION_SHARE, make_examples
-from grpo.data.examples import REQUIRED, DataError, Example
+from grpo.data import contamination, making
+from grpo.data.examples import DataError, Example, question_key
 from grpo.data.filters import keep_short, require_disjoint, require_kept
+from grpo.data.forms import FILES
+from grpo.data.making import VALIDATION_SHARE, make
+from grpo.data.mixing import interleaved, mixed
+from grpo.data.order import usual
 from grpo.data.templates import TEMPLATES, Template
+from grpo.data.worlds import WORLDS
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 5  # of a training file at most one example in so many is for validation
+MIXTURE = "mixture"
 DEFAULT = "data"  # the dataset of stages that name none: its section of the config, and its name
 Section = Mapping[str, Any]
 Report = dict[str, Any]
-Found = tuple[list[Example], Report]
-
-
-class Source(NamedTuple):
-    """Files of a form: what their rows are, the columns these need and may have, the reader."""
-
-    rows: str
-    required: set[str]
-    optional: set[str]
-    load: Callable[[str, Section], Found]
-
-
-FILES = {
-    "gsm8k": Source(
-        "examples",
-        REQUIRED,
-        gsm8k.OPTIONAL,
-        lambda path, data: gsm8k.load_gsm8k(
-            path, data["columns"], data["strip_commas"], data["max_bad"]
-        ),
-    ),
-    "rows": Source(
-        "examples",
-        REQUIRED,
-        sources.OPTIONAL,
-        lambda path, data: sources.load_examples(path, data["columns"], data["max_bad"]),
-    ),
-    "preferences": Source(
-        "preferences",
-        preferences.REQUIRED,
-        preferences.OPTIONAL,
-        lambda path, data: preferences.load_preferences(path, data["columns"], data["max_bad"]),
-    ),
-}
 
 
 class Dataset(NamedTuple):
@@ -75,6 +48,13 @@ class Dataset(NamedTuple):
     test: list[Example]
     template: Template
     report: Report
+    mixing: float | None = None  # the temperature of a mixture
+
+    def order(self, examples: Sequence[Example], seed: int) -> Callable[[int], int]:
+        """The order of some of its examples: from an index to a place among them."""
+        if self.mixing is None:
+            return usual(seed, len(examples))
+        return mixed([example["domain"] for example in examples], self.mixing, seed)
 
 
 def sections_of(config: Mapping[str, Any]) -> dict[str, Section]:
@@ -105,7 +85,7 @@ def buckets_for(config: Mapping[str, Any], name: str | None) -> tuple[int, ...]:
 
 def rows_of(data: Section) -> str:
     """What the rows of a dataset are: examples or preferences."""
-    return "examples" if data["source"] == "arithmetic" else FILES[data["source"]].rows
+    return FILES[data["source"]].rows if data["source"] in FILES else "examples"
 
 
 def required_splits(name: str) -> tuple[str, ...]:
@@ -115,14 +95,22 @@ def required_splits(name: str) -> tuple[str, ...]:
 
 def has_split(data: Section, split: str) -> bool:
     """Whether a dataset has a split."""
-    if data["source"] == "arithmetic" or (split == "validation" and data["validation"] is None):
+    if data["source"] in WORLDS or (split == "validation" and data["validation_examples"]):
         return data[f"{split}_examples"] > 0
-    return data[split] is not None
+    return data[split] is not None or data.get(f"{split}_share", 0.0) > 0
+
+
+def offers(name: str, split: str, sections: Mapping[str, Section]) -> bool:
+    """Whether a dataset has a split: a mixture, if one of those has it that it is made of."""
+    parts = sections[name]["of"] if sections[name]["source"] == MIXTURE else (name,)
+    return any(has_split(sections[part], split) for part in parts if part in sections)
 
 
 def load_datasets(sections: Mapping[str, Section], seed: int) -> dict[str, Dataset]:
     """The datasets of a config; what is held out is never trained on."""
-    loaded = {name: load_dataset(data, seed) for name, data in sections.items()}
+    own = {name: data for name, data in sections.items() if data["source"] != MIXTURE}
+    loaded = {name: load_dataset(data, seed) for name, data in own.items()}
+    loaded = {name: uncontaminated(dataset, own[name], loaded) for name, dataset in loaded.items()}
     for name, held in loaded.items():
         for split in ("validation", "test"):
             file = file_of(sections[name], split)
@@ -131,14 +119,43 @@ def load_datasets(sections: Mapping[str, Section], seed: int) -> dict[str, Datas
                 require_disjoint(dataset.train, getattr(held, split), file, split, among)
         file = file_of(sections[name], "test")
         require_disjoint(held.validation, held.test, file, "test", "the validation ones")
-    return {name: with_shots(dataset, sections[name]) for name, dataset in loaded.items()}
+    loaded = {name: with_shots(dataset, sections[name]) for name, dataset in loaded.items()}
+    return {name: loaded.get(name) or mixture(data, loaded) for name, data in sections.items()}
+
+
+def mixture(data: Section, loaded: Mapping[str, Dataset]) -> Dataset:
+    """Several datasets as one, each split of the same split of these."""
+    parts = {name: loaded[name] for name in data["of"]}
+    splits = {
+        split: interleaved({name: getattr(part, split) for name, part in parts.items()})
+        for split in SPLITS
+    }
+    sizes = {f"train/{name}": len(part.train) for name, part in parts.items()}
+    return Dataset(
+        **splits,
+        template=parts[data["of"][0]].template,
+        report={"source": MIXTURE, **sizes},
+        mixing=data["mixing_temperature"],
+    )
+
+
+def uncontaminated(dataset: Dataset, data: Section, loaded: Mapping[str, Dataset]) -> Dataset:
+    """The dataset without, or after a look at, training questions that say a held-out one."""
+    train, found = contamination.checked(
+        dataset.train,
+        [e for other in loaded.values() for e in (*other.validation, *other.test)],
+        then=data["contamination"], n=data["ngram"], min_kept=data["min_kept"],
+        name=file_of(data, "train"),
+    )  # fmt: skip
+    return dataset._replace(train=train, report={**dataset.report, **found})
 
 
 def load_dataset(data: Section, seed: int) -> Dataset:
     """The dataset of a section."""
     report: Report = {"source": data["source"]}
-    load = made if data["source"] == "arithmetic" else read
-    return Dataset(**load(data, seed, report), template=TEMPLATES[data["template"]], report=report)
+    load = made if data["source"] in WORLDS else read
+    splits, template = load(data, seed, report), TEMPLATES[data["template"]]
+    return Dataset(**splits, template=template, report=report, mixing=None)
 
 
 def with_shots(dataset: Dataset, data: Section) -> Dataset:
@@ -161,13 +178,14 @@ def with_shots(dataset: Dataset, data: Section) -> Dataset:
 
 
 def made(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
-    """The splits of the arithmetic world."""
-    share = VALIDATION_SHARE if data["validation_examples"] else 0.0
+    """The splits of a world that is made here."""
+    share, source = VALIDATION_SHARE if data["validation_examples"] else 0.0, data["source"]
+    levels, worked = data["levels"], data["worked"]
     return {
-        split: make_examples(
-            seed, data[f"{split}_examples"], data["levels"], split, data["worked"], share
+        part: make(
+            source, WORLDS[source], seed, data[f"{part}_examples"], levels, part, worked, share
         )
-        for split in SPLITS
+        for part in SPLITS
     }
 
 
@@ -187,12 +205,30 @@ def read(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
                 "a fifth at most: set validation_examples to 0, or name a file"
             )
         splits |= {"train": train[:first], "validation": train[first:]}
-    return splits
+    return splits | hashed(splits["train"], data)
+
+
+def hashed(train: Sequence[Example], data: Section) -> dict[str, list[Example]]:
+    """The splits of the examples of one file, by a hash of the question; {} if it is all one."""
+    shares = [part for part in ("validation", "test") if data[f"{part}_share"]]
+    if not shares:
+        return {}
+    found: dict[str, list[Example]] = {part: [] for part in ("train", *shares)}
+    for example in train:
+        shares_of_both = data["test_share"], data["validation_share"]
+        found[making.split(question_key(example), *shares_of_both)].append(example)
+    for part, examples in found.items():
+        if not examples:
+            raise DataError(
+                f"{data['train']}: a hash of the question puts none of {len(train)} examples into "
+                f"{part}: change {'_share, '.join(shares)}_share"
+            )
+    return found
 
 
 def file_of(data: Section, split: str) -> str:
     """Where a split comes from."""
-    held_out_of = data["train"] if split == "validation" else None
+    held_out_of = data["train"] if split == "validation" or data["test_share"] else None
     return str(data[split] or held_out_of or data["source"])
 
 

@@ -9,9 +9,14 @@
     domain       str          (where a dataset has it) what it is about: some rewards are for a few
     context      str          (where a dataset has it) a text that an answer may cite
 
-A dataset may add keys of its own.
+A dataset may add keys of its own, and these have one meaning wherever they occur:
+
+    domain       str          what routes it: rewards, shares of a mixture
+    context      str          a given text, which its question begins with
+    pass_rate    float        share of a model's completions of it that were right, as measured
 """
 
+import json
 from typing import Any
 
 Example = dict[str, Any]
@@ -36,6 +41,33 @@ def text_in(row: dict[str, Any], column: str) -> str:
     return value
 
 
+def json_in(row: dict[str, Any], column: str) -> Any:
+    """A value of a row that is no text: itself, or as JSON in a text, as a CSV file has it."""
+    value = row.get(column)
+    if value is None:
+        return text_in(row, column)  # which says what is missing
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):  # thousands of digits, deep nesting
+        raise DataError(f"field {column!r} is a text, and not JSON") from None
+
+
+def texts_of_list(value: Any, name: str) -> list[str]:
+    """A list of texts."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DataError(f"{name} is not a list of texts")
+    return value
+
+
+def with_context(example: Example) -> Example:
+    """The example with its context before its question, where it has one."""
+    if "context" not in example:
+        return example
+    return {**example, "question": f"{example['context']}\n\n{example['question']}"}
+
+
 def from_row(row: dict[str, Any], columns: dict[str, str]) -> Example:
     """The example in a row; `columns` says which column is its question, its answer and so on."""
     example: Example = {"reasoning": None, "checkpoints": [], "level": 1}
@@ -46,16 +78,18 @@ def from_row(row: dict[str, Any], columns: dict[str, str]) -> Example:
             is_null = column in row and row[column] is None
             example[key] = None if is_null else text_in(row, column)
         elif key == "checkpoints":
-            listed = row.get(column)
-            if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-                raise DataError(f"field {column!r} is not a list of texts")
-            example[key] = listed
+            example[key] = texts_of_list(json_in(row, column), f"field {column!r}")
         elif key == "level":
-            # A bool is an int to Python.
-            if type(row.get(column)) is not int:
+            level = json_in(row, column)
+            if type(level) is not int:  # a bool is an int to Python
                 raise DataError(f"field {column!r} is not an integer")
-            example[key] = row[column]
-    return example
+            example[key] = level
+        elif key == "pass_rate":
+            rate = json_in(row, column)
+            if type(rate) not in (int, float) or not 0 <= rate <= 1:
+                raise DataError(f"field {column!r} is {rate!r:.40}, not a share from 0 to 1")
+            example[key] = float(rate)
+    return with_context(example)
 
 
 def check_columns(columns: dict[str, str], required: set[str], optional: set[str]) -> None:

@@ -5,6 +5,7 @@ own, so that a run's place in its data is one integer, and there is no state to 
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +17,11 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     order = np.random.RandomState([seed, epoch]).permutation(size)
     order.setflags(write=False)  # it is shared
     return order
+
+
+def usual(seed: int, size: int) -> Callable[[int], int]:
+    """The order of `size` examples: from an index to a place."""
+    return functools.partial(example_at, seed, size=size)
 
 
 def example_at(seed: int, index: int, size: int) -> int:

@@ -33,7 +33,7 @@ from grpo.data.parquet import read_parquet
 from models.checkpoints.hub import remedy
 
 Row = tuple[int, dict[str, Any] | str]  # its number, and what it holds or why it is bad
-OPTIONAL = {"id", "reasoning", "checkpoints", "level", "domain", "context"}
+OPTIONAL = {"id", "reasoning", "checkpoints", "level", "domain", "context", "pass_rate"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 NOT_UTF8 = "not UTF-8"
 

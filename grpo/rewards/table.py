@@ -31,6 +31,7 @@ from grpo.rewards.gemma3_reasoning import gemma3_reasoning
 from grpo.rewards.given import GIVEN
 from grpo.rewards.hybrid import hybrid
 from grpo.rewards.labels import label_match
+from grpo.rewards.plan import plan
 from grpo.rewards.relay import relay, relay_notebook
 from grpo.rewards.scaffold import scaffold
 from grpo.rewards.steps import hybrid_steps, trajectory_steps
@@ -51,6 +52,7 @@ REWARDS: dict[str, Reward] = {
     "demo_cli_exact_format": each(demo.cli_exact_format),
     "demo_cli_answer": each(demo.cli_answer),
     "demo_cli_numbers": each(demo.cli_numbers),
+    "plan": each(plan),
     "trajectory": each(trajectory),
     "trajectory_steps": each(trajectory_steps),
     "hybrid": each(hybrid),
@@ -202,3 +204,14 @@ def with_values(
         for name, value_B in given.items()
     }
     return {**table, **there}
+
+
+def total_range(table: Mapping[str, Entry]) -> tuple[float, float]:
+    """The least and the most that a total can be."""
+    ends = []
+    for entry in table.values():
+        low, high = entry.low, entry.high
+        if entry.gate is not None:  # which may be 0
+            low, high = min(low, 0.0), max(high, 0.0)
+        ends.append(sorted((entry.weight * low, entry.weight * high)))
+    return sum(low for low, _ in ends), sum(high for _, high in ends)

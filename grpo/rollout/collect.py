@@ -12,7 +12,6 @@ import numpy as np
 
 from grpo.algorithms.groups import Groups, has_spread, rows_of_groups
 from grpo.data.examples import Example
-from grpo.data.order import example_at
 from grpo.rollout.metrics import mean_of
 
 
@@ -24,9 +23,11 @@ class Collected(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def examples_from(train: Sequence[Example], seed: int, first: int, count: int) -> list[Example]:
-    """The examples number first, first + 1, ... in the order of the seed."""
-    return [train[example_at(seed, first + p, len(train))] for p in range(count)]
+def examples_from(
+    train: Sequence[Example], place_of: Callable[[int], int], first: int, count: int
+) -> list[Example]:
+    """The examples number first, first + 1, ... of an order, which has a place for each."""
+    return [train[place_of(first + p)] for p in range(count)]
 
 
 def collect_rounds(

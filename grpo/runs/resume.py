@@ -18,7 +18,7 @@ class Resumed(NamedTuple):
     """What a stage remembers, as its checkpoint has it."""
 
     state: Tree  # TrainState
-    cursor: dict[str, int]
+    cursor: dict[str, Any]
     groups: Mapping[str, Any]
     seconds: float
     metric: float | None
@@ -41,7 +41,7 @@ def resume(
 def cut_back(
     stage: str,
     step: int,
-    cursor: Mapping[str, int],
+    cursor: Mapping[str, Any],
     has_groups: bool,
     *,
     metrics: Journal,

@@ -34,7 +34,9 @@ def set_up(
     mesh = make_mesh(**config["mesh"]) if devices > 1 else None
 
     def texts() -> Sequence[str]:
-        return [text for dataset in loaded.values() for text in texts_of(dataset)]
+        # A mixture has no texts of its own.
+        own = [dataset for dataset in loaded.values() if dataset.mixing is None]
+        return [text for dataset in own for text in texts_of(dataset)]
 
     def another(name: str, model: Mapping[str, Any]) -> Source:
         try:

@@ -3,8 +3,7 @@
 from grpo.data.datasets import section_of
 from grpo.data.examples import Example
 from grpo.data.filters import keep_short, require_kept
-from grpo.data.packing import Pair
-from grpo.data.templates import prompt_ids, target_ids
+from grpo.data.templates import target_ids
 from grpo.runs.run import Run
 from models.tokenizer import Tokenizer
 
@@ -23,18 +22,3 @@ def solutions(
     require_kept(len(kept) / max(len(found), 1), least, f"solutions of at most {limit} tokens")
     run.progress.say(f"{len(kept)} solutions, {ratio:.1%} fit {limit} tokens")
     return kept
-
-
-def pairs_of_solutions(run: Run, name: str, tokenizer: Tokenizer, limit: int) -> list[Pair]:
-    """Prompts and solutions in tokens, of all training examples that have one."""
-    template = run.data_of(name).template
-    return [
-        (prompt_ids(tokenizer, example, template), target_ids(tokenizer, example, template))
-        for example in solutions(run, name, tokenizer, limit=limit, most=None)
-    ]
-
-
-def prompts_alone(run: Run, name: str, tokenizer: Tokenizer) -> list[Pair]:
-    """Prompts in tokens, of all training examples, with nothing behind them."""
-    data = run.data_of(name)
-    return [(prompt_ids(tokenizer, example, data.template), []) for example in data.train]

@@ -1,12 +1,13 @@
 """The loop around a training stage's updates: what it remembers, writes down, measures and saves.
 
-A stage's memory is its TrainState, a cursor of integers, and, between the updates of one
-iteration, the groups that these learn from. All of it goes into a checkpoint, so a stage can end at
+A stage's memory is its TrainState, a cursor, and, between the updates of one iteration, the groups
+that these learn from. All of it goes into a checkpoint, so a stage can end at
 any update and go on bit by bit; its journals are cut back to the checkpoint it goes on from.
 
     iteration   of the stage, those done        update      those done of the iteration's updates
     taken       examples taken from the order   evaluated   the last iteration that was evaluated
     bad_updates, bad_rewards    updates that were not finite, iterations without rewards, in a row
+    curriculum  what that remembers (grpo/data/curriculum.py), of stages that have one
 
 An update that is not finite changes nothing (train_step.py). After `patience` bad ones in a row the
 stage fails: the last good checkpoint stays the newest, and the batch is written into the run's

@@ -23,15 +23,15 @@ from grpo.algorithms.presets import distillation_of
 from grpo.checks.rules import COUNT, DISTILLATION, SAMPLING, TEXT, TRAINED
 from grpo.checks.sections import about_distillation, about_rows, about_training
 from grpo.data.datasets import buckets_for
-from grpo.data.examples import DataError
-from grpo.data.order import example_at
-from grpo.data.packing import Pair, one_each
+from grpo.data.examples import DataError, Example
+from grpo.data.packing import one_each
+from grpo.data.templates import prompt_ids, target_ids
 from grpo.rollout.generate import Sampler, sampling_programs
 from grpo.rollout.sampler import row_keys
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.shapes import model_shapes
-from grpo.runs.solutions import pairs_of_solutions, prompts_alone
+from grpo.runs.solutions import solutions
 from grpo.runs.stage_loop import StageLoop, running_evaluation
 from grpo.training.distill_losses import (
     Lesson,
@@ -124,7 +124,7 @@ class Setting(NamedTuple):
     objective: Distillation
     teacher: Policy
     programs: dict[str, Program]
-    pairs: Sequence[Pair]  # prompts and solutions in tokens, or prompts alone
+    examples: Sequence[Example]
     buckets: Sequence[int]
 
 
@@ -133,11 +133,10 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     teacher = policies.end(stage["teacher"]).merged()
     require_same_tokens(name, start, teacher)
-    objective, tokenizer = distillation_of(stage["loss"]), start.own_tokenizer
-    if objective.student_share < 1:
-        pairs = pairs_of_solutions(run, name, tokenizer, stage["max_completion"])
-    else:
-        pairs = prompts_alone(run, name, tokenizer)
+    objective, examples = distillation_of(stage["loss"]), run.data_of(name).train
+    if objective.student_share < 1:  # else nothing is learnt from solutions
+        limit = stage["max_completion"]
+        examples = solutions(run, name, start.own_tokenizer, limit=limit, most=None)
     setting = Setting(
         run=run,
         name=name,
@@ -145,7 +144,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         objective=objective,
         teacher=teacher,
         programs=build(run.config, name, start, teacher),
-        pairs=pairs,
+        examples=examples,
         buckets=buckets_for(run.config, stage["data"]),
     )
     frozen = student_of(start, teacher, objective).frozen
@@ -165,16 +164,20 @@ def lesson(setting: Setting, loop: StageLoop) -> tuple[Taught, bool]:
     stage, seed, B = setting.stage, setting.run.seed, setting.stage["batch"]
     coin = np.random.RandomState([seed, loop.iteration]).uniform()
     is_own = bool(coin < setting.objective.student_share)
-    places = [example_at(seed, loop.taken + n, len(setting.pairs)) for n in range(B)]
-    pairs = [setting.pairs[place] for place in places]
+    data, tokenizer = setting.run.data_of(setting.name), loop.policy.own_tokenizer
+    place_of = data.order(setting.examples, seed)
+    examples = [setting.examples[place_of(loop.taken + n)] for n in range(B)]
+    prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
     if is_own:
         sampled = Sampler(loop.policy, setting.buckets).sample(
-            [prompt for prompt, _ in pairs],
+            prompts,
             row_keys(seed, "distill", loop.iteration, jnp.arange(B)),
             sampling=stage["sampling"], group=1, max_new_tokens=stage["max_completion"],
         )  # fmt: skip
         ids_BT, mask_BT = sampled.ids_BT, sampled.mask_BT
     else:
+        targets = [target_ids(tokenizer, example, data.template) for example in examples]
+        pairs = list(zip(prompts, targets, strict=True))
         ids_BT, mask_BT, _ = one_each(pairs, setting.buckets, stage["max_completion"])
     ids_BT, mask_BT = on_mesh((ids_BT, mask_BT), setting.teacher)
     said = setting.programs["lessons"](setting.teacher.variables, ids_BT, mask_BT)

@@ -26,6 +26,7 @@ from grpo.algorithms.presets import objective_of
 from grpo.algorithms.rewards_to_advantages import compiled_advantages
 from grpo.checks.rules import (
     COUNT,
+    CURRICULUM,
     FLAG,
     LOSS,
     NAMED,
@@ -36,11 +37,26 @@ from grpo.checks.rules import (
     number,
     one_of,
 )
-from grpo.checks.sections import about_groups, about_loss, about_rewards, about_rows, about_training
+from grpo.checks.sections import (
+    about_curriculum,
+    about_groups,
+    about_loss,
+    about_rewards,
+    about_rows,
+    about_training,
+)
+from grpo.data.curriculum import (
+    START,
+    Curriculum,
+    after,
+    curriculum_of,
+    promoted_at,
+    sorted_order,
+)
 from grpo.data.datasets import buckets_for
 from grpo.data.templates import prompt_ids
 from grpo.rewards.scores import Scores, score, shuffled
-from grpo.rewards.table import Entry, fitted, reward_table, with_values
+from grpo.rewards.table import Entry, fitted, reward_table, total_range, with_values
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.generate import Sampler, sampling_programs, texts_of
 from grpo.rollout.metrics import rollout_metrics
@@ -62,6 +78,7 @@ FIELDS = {
     **TRAINED,
     **SAMPLING,
     **LOSS,
+    **CURRICULUM,
     "rewards": NAMED,
     "iterations": COUNT,
     "prompts": COUNT,
@@ -93,6 +110,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
             rows // stage["minibatches"], stage, config, "prompts * group / minibatches"
         )
     yield from about_groups(stage)
+    yield from about_curriculum(stage, config)
     if stage["sampling"]["temperature"] == 0:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
@@ -192,6 +210,7 @@ class Setting(NamedTuple):
     reference: Policy | None
     learned: Learned | None  # a reward model
     programs: dict[str, Program]
+    curriculum: Curriculum | None
 
 
 def run(run: Run, name: str, policies: Policies) -> None:
@@ -215,6 +234,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         reference=policies.reference(name, start) if needs.reference else None,
         learned=learned_of(policies, name, programs),
         programs=programs,
+        curriculum=curriculum_of(stage["curriculum"], run.data_of(name).train),
     )
     loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
     loop.evaluate_at_start()
@@ -262,7 +282,39 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
         taken=rounds * stage["prompts"],
         abstained=collected.metrics["reward/abstained"],
     )
-    return collected.metrics
+    return collected.metrics | promote(setting, loop, collected.metrics)
+
+
+def order_of(setting: Setting, loop: StageLoop) -> Callable[[int], int]:
+    """The order of the examples, from an index to a place, as far as the curriculum has come."""
+    data, seed = setting.run.data_of(setting.name), setting.run.seed
+    section = setting.stage["curriculum"]
+    if section["order"] == "sorted":
+        return sorted_order(data.train, section["by"], seed)
+    if setting.curriculum is None:
+        return data.order(data.train, seed)
+    memory = loop.cursor.setdefault("curriculum", START)
+    return functools.partial(promoted_at, setting.curriculum, memory, seed)
+
+
+def promote(setting: Setting, loop: StageLoop, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Moves the curriculum on where the iteration allows it; the bucket that it was drawn from."""
+    curriculum = setting.curriculum
+    if curriculum is None:
+        return {}
+    value = metrics["right"]
+    if setting.stage["curriculum"]["metric"] == "reward":
+        low, high = total_range(setting.table)
+        value = (metrics["reward/mean"] - low) / (high - low)
+    before = loop.cursor["curriculum"]
+    loop.cursor["curriculum"] = now = after(curriculum, before, value, loop.taken)
+    if now["bucket"] > before["bucket"]:
+        setting.run.progress.say(
+            f"{setting.name} {loop.iteration + 1}/{loop.total}: bucket {now['bucket'] + 1} of "
+            f"{len(curriculum.buckets)} from here on, {len(curriculum.buckets[now['bucket']])} "
+            "harder examples"
+        )
+    return {"curriculum/level": before["bucket"] + 1.0}
 
 
 def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int) -> Collected:
@@ -271,7 +323,8 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
 
     # (1) Sample G completions per prompt.
     data, tokenizer = run.data_of(setting.name), loop.policy.own_tokenizer
-    examples = examples_from(data.train, run.seed, loop.taken + number * P, P)
+    place_of = order_of(setting, loop)
+    examples = examples_from(data.train, place_of, loop.taken + number * P, P)
     prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
     rows_B = number * P * G + jnp.arange(P * G)
     rollout = sampler.sample(

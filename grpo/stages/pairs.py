@@ -133,7 +133,7 @@ def groups_of_batch(
     """The examples of a batch with their completions."""
     stage, data = run.config["stages"][name], run.data_of(name)
     P, G = stage["batch"], stage["group"]
-    examples = examples_from(data.train, run.seed, batch * P, P)
+    examples = examples_from(data.train, data.order(data.train, run.seed), batch * P, P)
     rollout = sampler.sample(
         [prompt_ids(sampler.tokenizer, example, data.template) for example in examples],
         row_keys(run.seed, "pairs", batch, jnp.arange(P * G)),

@@ -16,7 +16,6 @@ from grpo.checks.rules import COUNT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
 from grpo.data.datasets import buckets_for, section_of
 from grpo.data.examples import Example
-from grpo.data.order import example_at
 from grpo.data.packing import Pair, Rows, one_each, packed
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
@@ -100,12 +99,13 @@ def batch_from(
     run: Run, name: str, tokenizer: Tokenizer, examples: Sequence[Example], first: int
 ) -> tuple[Rows, int]:
     """The rows of an update from example number `first` on, and how many examples they hold."""
-    stage, template = run.config["stages"][name], run.data_of(name).template
+    stage, data = run.config["stages"][name], run.data_of(name)
+    place_of = data.order(examples, run.seed)
 
     def pair(index: int) -> Pair:
-        example = examples[example_at(run.seed, index, len(examples))]
-        prompt = prompt_ids(tokenizer, example, template)
-        return prompt, target_ids(tokenizer, example, template)
+        example = examples[place_of(index)]
+        prompt = prompt_ids(tokenizer, example, data.template)
+        return prompt, target_ids(tokenizer, example, data.template)
 
     if stage["packing"] is not None:
         stream = (pair(first + n) for n in range(2**31))

@@ -1,0 +1,11 @@
+"""The worlds made here, by the name of their source in a config."""
+
+from grpo.data import arithmetic, legal, planning, stoichiometry
+from grpo.data.making import World
+
+WORLDS = {
+    "arithmetic": World(arithmetic.LEVELS, arithmetic.draw),
+    "planning": World(planning.LEVELS, planning.draw),
+    "stoichiometry": World(stoichiometry.LEVELS, stoichiometry.draw),
+    "legal": World(legal.LEVELS, legal.draw),
+}
