@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from grpo.data.examples import DataError
 from grpo.data.nearest import nearest
+from grpo.runs.given_rewards import Batch
 from grpo.runs.policies import Policies
 from grpo.runs.reward_models import reward_model_at_end, untrained
 from grpo.runs.shapes import shapes_at_start
@@ -24,20 +24,18 @@ from grpo.training.reward_losses import rewards_program
 from models.policy import Policy
 from models.reward_model import RewardModel
 
-Array = jax.Array
 Config = Mapping[str, Any]
 NAME = "learned"  # in a reward table
 
 
-def options_of(stage: Config) -> Config | None:
-    """The options of a stage's learned reward, if it has one."""
-    return stage["rewards"][NAME]["options"] if NAME in stage["rewards"] else None
+def options_of(stage: Config) -> Config:
+    """The options of a stage's learned reward."""
+    return stage["rewards"][NAME]["options"]
 
 
-def about_learned(stage: Config, config: Config) -> Iterator[str]:
+def about(stage: Config, config: Config) -> Iterator[str]:
     """What is wrong with a learned reward: its model, and its range."""
-    if (options := options_of(stage)) is None:
-        return
+    options = options_of(stage)
     models = [name for name, one in config["stages"].items() if one["kind"] == "reward_model"]
     if (model := options["model"]) not in models:
         hint = nearest(model, models)
@@ -50,15 +48,13 @@ def about_learned(stage: Config, config: Config) -> Iterator[str]:
         )
 
 
-def learned_programs(
-    config: Config, stage: Config, policy: Policy, rows: Sequence[Shape], parts: int
+def programs(
+    config: Config, stage: Config, policy: Policy, rows: Sequence[Shape]
 ) -> dict[str, Program]:
     """What reads the completions of a rollout, for each shape of its rows."""
-    if (options := options_of(stage)) is None:
-        return {}
-    trained = config["stages"][options["model"]]
+    trained = config["stages"][options_of(stage)["model"]]
     model = untrained(shapes_at_start(policy.base(), trained), trained)
-    return {NAME: rewards_program(model, rows, parts)}
+    return {NAME: rewards_program(model, rows, stage["microbatches"] * stage["minibatches"])}
 
 
 class Learned(NamedTuple):
@@ -70,17 +66,16 @@ class Learned(NamedTuple):
     std: float
     clip: float
 
-    def __call__(self, ids_BT: Array, mask_BT: Array) -> np.ndarray:
+    def __call__(self, batch: Batch) -> np.ndarray:
         """reward_B."""
-        model = self.model
-        reward_BH = np.asarray(self.program(model.policy.variables, model.head, ids_BT, mask_BT))
+        weights = self.model.policy.variables, self.model.head
+        reward_BH = np.asarray(self.program(*weights, batch.ids_BT, batch.mask_BT))
         return np.clip((reward_BH.mean(axis=1) - self.mean) / self.std, -self.clip, self.clip)
 
 
-def learned_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> Learned | None:
+def learned_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> Learned:
     """The reward model of a stage, if it is good enough."""
-    if (options := options_of(policies.config["stages"][name])) is None:
-        return None
+    options = options_of(policies.config["stages"][name])
     model, least = options["model"], options["least_accuracy"]
     found = json.loads((policies.workdir / "rewards" / f"{model}.json").read_text("utf-8"))
     if found["accuracy"] < least:

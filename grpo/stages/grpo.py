@@ -62,8 +62,12 @@ from grpo.rollout.generate import Sampler, sampling_programs, texts_of
 from grpo.rollout.metrics import rollout_metrics
 from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import Rollout, row_keys
-from grpo.runs.learned_reward import NAME as LEARNED
-from grpo.runs.learned_reward import Learned, about_learned, learned_of, learned_programs
+from grpo.runs.given_rewards import Batch, Given
+from grpo.runs.model_rewards import (
+    about_model_rewards,
+    model_reward_programs,
+    model_rewards_of,
+)
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.stage_loop import StageLoop, running_evaluation
@@ -100,7 +104,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
     """What is wrong with fields that are fine one by one."""
     yield from about_training(stage)
     yield from about_rewards(stage["rewards"])
-    yield from about_learned(stage, config)
+    yield from about_model_rewards(stage, config)
     yield from about_loss(stage)
     rows = stage["prompts"] * stage["group"]
     if stage["prompts"] % stage["minibatches"]:
@@ -168,7 +172,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     }
     tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
     parts = stage["microbatches"] * minibatches
-    programs |= learned_programs(config, stage, policy, tokens, parts)
+    programs |= model_reward_programs(config, stage, policy, tokens, buckets)
     scored = [policy] * needs.old + [policy.base()] * needs.reference
     if scored:
         programs["log-probs"] = Program(
@@ -208,7 +212,7 @@ class Setting(NamedTuple):
     table: dict[str, Entry]
     advantages: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
     reference: Policy | None
-    learned: Learned | None  # a reward model
+    given: Given  # rewards that models give
     programs: dict[str, Program]
     curriculum: Curriculum | None
 
@@ -218,8 +222,9 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
-    table = fitted(table, run.data_of(name).train)
-    programs = build(run.config, name, start)
+    programs, data = build(run.config, name, start), run.data_of(name)
+    table = fitted(table, data.train)
+    buckets = buckets_of(stage, run.config)
     setting = Setting(
         run=run,
         name=name,
@@ -232,9 +237,9 @@ def run(run: Run, name: str, policies: Policies) -> None:
             objective=needs.objective,
         ),
         reference=policies.reference(name, start) if needs.reference else None,
-        learned=learned_of(policies, name, programs),
+        given=model_rewards_of(policies, name, programs, data.template, buckets),
         programs=programs,
-        curriculum=curriculum_of(stage["curriculum"], run.data_of(name).train),
+        curriculum=curriculum_of(stage["curriculum"], data.train),
     )
     loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
     loop.evaluate_at_start()
@@ -332,12 +337,12 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
         sampling=stage["sampling"], group=G, max_new_tokens=stage["max_new_tokens"],
     )  # fmt: skip
 
-    # (2) Score them on the host, and by a reward model if there is one.
+    # (2) Score them on the host, and by models where rewards are theirs.
     texts, table = texts_of(rollout, tokenizer), setting.table
     repeated = [example for example in examples for _ in range(G)]
-    if setting.learned is not None:
-        given = {LEARNED: setting.learned(rollout.ids_BT, rollout.mask_BT)}
-        table = with_values(table, given, repeated)
+    batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy)
+    given = {name: reward(batch) for name, reward in setting.given.items()}
+    table = with_values(table, given, repeated)
     scores = score(table, repeated, texts, seconds=stage["reward_seconds"])
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
