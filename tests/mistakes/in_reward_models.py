@@ -1,4 +1,4 @@
-"""Mistakes in reward models: corrupted solutions, losses, the head, how they are measured and used."""
+"""Mistakes in rewards of models: corrupted solutions, losses, the head, how they are measured and used."""
 
 from tests.mistakes import Mistake
 
@@ -11,7 +11,11 @@ CUT = "tests/test_reward_modeling.py::test_pairs_may_be_cut_and_filled_up"
 HEAD = "tests/test_reward_modeling.py::test_the_head_reads_the_last_token_of_each_row"
 OF_STAGE = "tests/test_reward_model_stage.py::"
 OF_LEARNED = "tests/test_learned_reward.py::test_"
-USED = "grpo/runs/learned_reward.py"
+USED, READ = "grpo/runs/learned_reward.py", "grpo/runs/reference_reward.py"
+RLPR = (
+    "tests/test_reference_reward.py::"
+    "test_it_is_the_probability_after_the_reasoning_less_that_after_none"
+)
 WHITENED = f"{OF_LEARNED}it_is_the_whitened_reward_of_the_tokens_as_sampled"
 ARRAYS, ACCURACY = f"{OF_STAGE}test_arrays_by_hand", f"{OF_STAGE}test_accuracy_by_hand"
 BEST, PROMPTS = (
@@ -115,6 +119,25 @@ MISTAKES = [
     Mistake("a clip beyond the declared range", USED,
             'if not entry["low"] <= -clip <= clip <= entry["high"]:', "if False:",
             f"{OF_LEARNED}a_config_that_makes_no_sense_is_refused"),
+    Mistake("the product of probabilities", READ,
+            "np.exp(logprob_C[len(row.before) : len(row.before) + len(row.answer)]).mean()",
+            "np.exp(logprob_C[len(row.before) : len(row.before) + len(row.answer)].sum())", RLPR),
+    Mistake("the answer's tokens and one before", READ,
+            "logprob_C[len(row.before) : len(row.before)",
+            "logprob_C[len(row.before) - 1 : len(row.before)", RLPR),
+    Mistake("nothing is taken off", READ,
+            "np.clip(p_B - np.repeat(none_P, G), 0, 1)", "np.clip(p_B, 0, 1)", RLPR),
+    Mistake("taken off from the wrong prompt", READ,
+            "np.repeat(none_P, G)", "np.tile(none_P, G)", RLPR),
+    Mistake("below 0 where reasoning harms", READ,
+            "np.clip(p_B - np.repeat(none_P, G), 0, 1)", "(p_B - np.repeat(none_P, G))", RLPR),
+    Mistake("a completion without an answer has a place", READ,
+            "return np.where(has_place_B, ", "return np.where(has_place_B | True, ", RLPR),
+    Mistake("what does not fit is 0", READ,
+            "return np.where(fits_N, found, np.nan)", "return np.where(fits_N, found, 0.0)", RLPR),
+    Mistake("the last answer tag", READ,
+            "text[: text.find(ANSWER) + len(ANSWER)]", "text[: text.rfind(ANSWER) + len(ANSWER)]",
+            "tests/test_reference_reward.py::test_answers_are_put_behind_the_first_answer_tag"),
     Mistake("a stub is asked for its values", "grpo/rewards/table.py",
             "return {**table, **there}", "return {**there, **table}",
             f"{OF_LEARNED}values_that_are_there_are_taken_and_the_others_called"),
