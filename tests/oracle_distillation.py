@@ -28,7 +28,7 @@ def distillation(z, teacher_z, target, mask, own, *, beta, temperature, coef, sf
     """L of whole rows, and the mean divergence of each quarter of the positions."""
     z, teacher_z = np.asarray(z, float), np.asarray(teacher_z, float)
     p, t = softmax(z / temperature), softmax(teacher_z / temperature)
-    if top_k is not None:
+    if top_k:
         ids = np.argsort(-t, axis=-1, kind="stable")[..., :top_k]
         p, t = bucketed(p, ids), bucketed(t, ids)
     each = generalised_jsd(beta, p, t)

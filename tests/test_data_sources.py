@@ -304,7 +304,8 @@ def test_examples_come_back_as_they_were_written(tmp_path):
     assert load_examples(file, {key: key for key in rows[0]}, 0.0)[0] == rows
     more = [row | {"domain": "law", "context": f"§ {row['id']}"} for row in rows]
     other = written(tmp_path, "\n".join(map(json.dumps, more)).encode())
-    assert load_examples(other, {key: key for key in more[0]}, 0.0)[0] == more
+    asked = [row | {"question": f"{row['context']}\n\n{row['question']}"} for row in more]
+    assert load_examples(other, {key: key for key in more[0]}, 0.0)[0] == asked
     file = written(tmp_path, "\n".join(map(json.dumps, rows)).encode())
     (example, _), _ = load_examples(file, {"question": "question", "answer": "answer"}, 0.0)
     assert example == {**rows[0], "id": "rows:1", "reasoning": None, "checkpoints": [], "level": 1}

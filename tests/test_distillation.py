@@ -35,9 +35,7 @@ MASK_BT = np.array([
     [0, 0, 1] + [1] * 6 + [0] * 2,
     [1, 1, 1] + [1] * 1 + [0] * 7,
 ])  # fmt: skip
-MIXED = Distillation(
-    beta=0.3, temperature=1.5, student_share=0.0, coef=1.3, sft_coef=0.4, top_k=None
-)
+MIXED = Distillation(beta=0.3, temperature=1.5, student_share=0.0, coef=1.3, sft_coef=0.4, top_k=0)
 CASES = {
     "gkd": DISTILLATIONS["gkd"],
     "kd": DISTILLATIONS["kd"],
@@ -186,7 +184,7 @@ def test_presets():
     assert distillation_of({"preset": "gkd"}) == DISTILLATIONS["gkd"]
     assert distillation_of({"preset": "kd", "beta": 1.0}).beta == 1.0
     once = resolve({"preset": "kd", "top_k": 0})
-    assert once["top_k"] in (None, 0) and resolve(once) == once
+    assert once["top_k"] == 0 and resolve(once) == once
     assert DISTILLATIONS["kd"].coef == pytest.approx(0.7 * 2.0**2)
 
 
@@ -197,7 +195,7 @@ def test_presets():
         ({"student_share": -0.1}, "student_share=-0.1: expected a number from 0 on, at most 1.0"),
         ({"coef": float("inf")}, "coef=inf: expected a number from 0 on, at most inf"),
         ({"temperature": 0.0}, "temperature=0.0: expected more than 0"),
-        ({"top_k": 0}, "top_k=0: expected 1 or more, or None"),
+        ({"top_k": -1}, "top_k=-1: expected 1 or more, or 0"),
         ({"coef": 0.0}, "coef=0 with sft_coef=0: nothing would be learnt"),
         ({"coef": 0.0, "sft_coef": 1.0}, "student_share=0.5 with coef=0: the student's own"),
     ],

@@ -104,8 +104,8 @@ def test_a_function_of_a_stage_fits_a_screen(path):
 
 def test_training_holds_what_an_update_is_made_of():
     names = {path.stem for path in SOURCES if room_of(module_of(path)) == "grpo.training"}
-    losses = {"logprobs", "reward_losses"}
-    assert names == {"__init__", "batches", "optimizer", "program", "train_step", *losses}
+    losses = {"logprobs", "reward_losses", "distill_losses"}
+    assert names == {"__init__", "batches", "optimizer", "parts", "program", "train_step", *losses}
 
 
 def test_every_planted_mistake_has_its_place():

@@ -94,7 +94,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (
         f"{S}kind",
         "stf",
-        "reward_model, grpo, evaluate; did you mean sft?",
+        "reward_model, distill, grpo, evaluate; did you mean sft?",
     ),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
@@ -105,7 +105,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("data.shots", -1, "=-1: expected an integer, at least 0"),
     ("data.validation_examples", -1, "=-1: expected an integer, at least 0"),
     ("evaluation.split", "valid", "='valid': expected one of train, validation, test; did you me"),
-    ("stages.more", 3, ".kind=None: expected one of sft, pairs, preference, reward_model, grpo, e"),
+    ("stages.more", 3, ".kind=None: expected one of sft, pairs, preference, reward_model, distill"),
 ]
 
 NO_VALIDATION = {"data.validation_examples": 0, "evaluation.split": "test"}

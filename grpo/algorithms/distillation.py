@@ -42,7 +42,7 @@ class Distillation:
     student_share: float
     coef: float
     sft_coef: float
-    top_k: int | None  # of the teacher's tokens; None: the whole vocabulary
+    top_k: int  # of the teacher's tokens; 0: the whole vocabulary
 
     def __post_init__(self):
         if problems := self.problems():
@@ -63,8 +63,8 @@ class Distillation:
         ]
         if not 0 < self.temperature < math.inf:
             found.append(f"temperature={self.temperature}: expected more than 0")
-        if self.top_k is not None and self.top_k < 1:
-            found.append(f"top_k={self.top_k}: expected 1 or more, or None")
+        if self.top_k < 0:
+            found.append(f"top_k={self.top_k}: expected 1 or more, or 0")
         if not found and self.coef == self.sft_coef == 0:
             found.append("coef=0 with sft_coef=0: nothing would be learnt")
         if not found and self.coef == 0 and self.student_share:

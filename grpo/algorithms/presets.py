@@ -129,10 +129,10 @@ PREFERENCES: dict[str, Preference] = {
 # By paper, or by what it is called: distillation.py.
 DISTILLATIONS: dict[str, Distillation] = {
     "gkd": Distillation(
-        beta=0.5, temperature=0.9, student_share=0.5, coef=1.0, sft_coef=0.0, top_k=None
+        beta=0.5, temperature=0.9, student_share=0.5, coef=1.0, sft_coef=0.0, top_k=0
     ),
     "kd": Distillation(
-        beta=0.0, temperature=2.0, student_share=0.0, coef=2.8, sft_coef=0.3, top_k=None
+        beta=0.0, temperature=2.0, student_share=0.0, coef=2.8, sft_coef=0.3, top_k=0
     ),
 }
 TABLES: tuple[Mapping[str, Any], ...] = (PRESETS, PREFERENCES, DISTILLATIONS)
@@ -144,7 +144,6 @@ OFF: dict[str, Any] = {
     "correction_level": "none",
     "correction_cap": 0.0,
     "off_policy_limit": 0.0,
-    "top_k": 0,
 }
 
 

@@ -6,13 +6,11 @@
     reasoning    str | None   a worked solution, where the dataset has one
     checkpoints  list[str]    equations or facts that a good solution passes through
     level        int          difficulty, 1 is the easiest
-    domain       str          (where a dataset has it) what it is about: some rewards are for a few
-    context      str          (where a dataset has it) a text that an answer may cite
 
 A dataset may add keys of its own, and these have one meaning wherever they occur:
 
     domain       str          what routes it: rewards, shares of a mixture
-    context      str          a given text, which its question begins with
+    context      str          a given text, which its question begins with, and an answer may cite
     pass_rate    float        share of a model's completions of it that were right, as measured
 """
 

@@ -43,7 +43,7 @@ class Student(NamedTuple):
 def student_of(policy: Policy, teacher: Policy, objective: Distillation) -> Student:
     """A policy beside its teacher, whose table has the student's rows."""
     frozen = {"student": policy.frozen}
-    if objective.top_k is None:
+    if not objective.top_k:
         table_VD = teacher.params["embedder"]["table"]
         frozen["teacher"] = {"embedder": {"table": rows_of_table(table_VD, policy)}}
     return Student(policy.trainable, frozen, policy.mesh)
@@ -85,7 +85,7 @@ class Lesson:
                 temperature=temperature, with_entropy=False, **parts,
             )[0]  # fmt: skip
 
-        if objective.top_k is None:
+        if not objective.top_k:
             divergence_BC = token_divergence(
                 unembed,
                 functools.partial(logits_by, self.teacher),
@@ -134,7 +134,7 @@ def lessons_of_rows(
     vocab: int,
     completion: int,
     temperature: float,
-    top_k: int | None,
+    top_k: int,
     parts: int,
 ) -> Mapping[str, Array]:
     """What a teacher says of many rows, by the fields of `Taught`.
@@ -146,13 +146,13 @@ def lessons_of_rows(
     def one(ids_BT: Array, mask_BT: Array) -> Any:
         hidden_BTD, _ = module.apply(variables, ids_BT, mask_BT)
         hidden_BCD = hidden_BTD[:, -completion - 1 : -1]
-        if top_k is None:
+        if not top_k:
             return {"teacher_BCD": hidden_BCD}
         table_VD = variables["params"]["embedder"]["table"][:vocab]
 
-        def top(hidden_ND: Array, count: int = top_k) -> dict[str, Array]:
+        def top(hidden_ND: Array) -> dict[str, Array]:
             z_NV = temper(logits_by(module.config, table_VD, hidden_ND), temperature)
-            z_NK, ids_NK = jax.lax.top_k(z_NV, count)
+            z_NK, ids_NK = jax.lax.top_k(z_NV, top_k)
             logprob_NK = z_NK - jax.nn.logsumexp(z_NV, axis=1, keepdims=True)
             return {"top_ids_BCK": ids_NK, "top_logprob_BCK": logprob_NK}
 
