@@ -1,10 +1,12 @@
 """Distillation as a stage: who is taught what, and that it goes on."""
 
+import dataclasses
 import io
 import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,10 +14,13 @@ from configs import base
 from grpo.checks.problems import problems
 from grpo.data.examples import DataError
 from grpo.pipeline import STAGES
-from grpo.stages.distill import require_same_tokens
+from grpo.runs.teachers import require_same_tokens
 from grpo.tools.preflight import preflight
+from models.gemma import init_params
+from models.loading import save_hf
+from models.policy import Policy
 from models.tokenizer import Tokenizer, train_tokenizer
-from tests.helpers import assert_trees_equal
+from tests.helpers import SHALLOW, assert_trees_equal
 from tests.small_run import (
     C,
     assert_same_run,
@@ -140,7 +145,7 @@ def test_what_is_lowered_is_what_runs(straight):
 
 def policy_with(tokenizer, vocab_size=400) -> Any:
     config = types.SimpleNamespace(vocab_size=vocab_size)
-    return types.SimpleNamespace(own_tokenizer=tokenizer, config=config)
+    return types.SimpleNamespace(tokenizer=tokenizer, config=config)
 
 
 def test_other_tokenizers_are_refused_with_the_reason():
@@ -169,6 +174,20 @@ def test_a_config_that_makes_no_sense_is_refused(changes, line):
     config.stages.gkd.update(changes)
     (found,) = problems(config.to_dict(), STAGES)
     assert found.startswith(line)
+
+
+def test_they_are_refused_before_anything_runs(folder, capsys):
+    """A directory with another tokenizer, as a teacher."""
+    config, stranger = config_of(), folder / "stranger"
+    other = Tokenizer(train_tokenizer(["0123 others of other words"], 400))
+    sizes = dataclasses.replace(SHALLOW, vocab_size=other.vocab_size)
+    params = init_params(sizes, jax.random.key(0), jnp.float32)
+    save_hf(Policy(config=sizes, params=params, tokenizer=other), stranger)
+    config.models.stranger.path = str(stranger)
+    assert launch(config, folder / "strange") == 2
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert said.startswith("error: stages.other.teacher: its tokenizer is another one (id ")
+    assert not (folder / "strange" / "metrics.jsonl").exists()
 
 
 def test_a_model_of_a_stages_name_is_refused():

@@ -16,6 +16,7 @@ from grpo.reporting.progress import Progress
 from grpo.runs.open_policy import Source, source_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
+from grpo.runs.teachers import require_same_tokens
 from models.checkpoints.files import CheckpointError
 from models.sharding import make_mesh
 from models.tokenizer import Tokenizer
@@ -45,7 +46,10 @@ def set_up(
             raise CheckpointError(f"models.{name}: {error}") from None
 
     source = source_of(config, workdir, mesh, texts)
-    others = {name: another(name, model).load for name, model in config["models"].items()}
+    others = {name: another(name, model) for name, model in config["models"].items()}
+    for name in config["pipeline"]:
+        if (teacher := config["stages"][name].get("teacher")) in others:
+            require_same_tokens(name, source, others[teacher])
     run = Run(
         config=config,
         workdir=workdir,
@@ -66,7 +70,8 @@ def set_up(
         f"{'; '.join(f'{name}: {counts(dataset)}' for name, dataset in run.datasets.items())}; "
         f"{' -> '.join(config['pipeline'])} in {workdir}"
     )
-    return run, Policies(config, workdir, source.load, others)
+    load = {name: other.load for name, other in others.items()}
+    return run, Policies(config, workdir, source.load, load)
 
 
 def texts_of(dataset: Dataset) -> list[str]:

@@ -23,7 +23,7 @@ from grpo.algorithms.presets import distillation_of
 from grpo.checks.rules import COUNT, DISTILLATION, SAMPLING, TEXT, TRAINED
 from grpo.checks.sections import about_distillation, about_rows, about_training
 from grpo.data.datasets import buckets_for
-from grpo.data.examples import DataError, Example
+from grpo.data.examples import Example
 from grpo.data.packing import one_each
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.rollout.generate import Sampler, sampling_programs
@@ -132,7 +132,6 @@ def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
     stage, start = run.config["stages"][name], policies.start(name)
     teacher = policies.end(stage["teacher"]).merged()
-    require_same_tokens(name, start, teacher)
     objective, examples = distillation_of(stage["loss"]), run.data_of(name).train
     if objective.student_share < 1:  # else nothing is learnt from solutions
         limit = stage["max_completion"]
@@ -191,18 +190,3 @@ def on_mesh(rows: Any, policy: Policy) -> Any:
     if policy.mesh is None:
         return rows
     return jax.device_put(rows, row_sharding(len(rows[0]), 1, policy.mesh))
-
-
-def require_same_tokens(name: str, student: Policy, teacher: Policy) -> None:
-    """Refuses a teacher to whom the same ids are other texts."""
-    ours, theirs = student.own_tokenizer, teacher.own_tokenizer
-    if ours.proto != theirs.proto and (different := ours.differs_from(theirs)):
-        raise DataError(
-            f"stages.{name}.teacher: its tokenizer is another one ({different}): a teacher of the "
-            "same family is needed, whose ids are the student's"
-        )
-    if teacher.config.vocab_size < student.config.vocab_size:
-        raise DataError(
-            f"stages.{name}.teacher: knows {teacher.config.vocab_size} tokens, the student "
-            f"{student.config.vocab_size}"
-        )
