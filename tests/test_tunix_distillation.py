@@ -9,7 +9,7 @@ the log-softmax, and the labels are read at T = 1. Deviations, and how each is b
               has no mask. It is given the positions of the completions' tokens alone; in the case
               "full" there is no padding, and they are all that a completion has
     top K     Tunix renormalises K tokens and forgets the rest; ours keeps what they leave as a
-              token. They are not comparable: tests/parity/test_tunix_defects.py has both
+              token. They are not comparable: tests/parity/test_tunix_teaching_defects.py has both
     labels    Tunix's are one-hot vectors that the caller makes
 """
 
@@ -58,13 +58,13 @@ def ours(name: str):
     """Our metrics and gradient for a case."""
     case, objective = tunix_distillation.case_of(name), objective_of(name)
     student, teacher = policy_of(case["model"], 0), policy_of(case["teacher"], TEACHER_SEED)
-    tokens = tuple(map(jnp.asarray, tunix_distillation.tokens(name)))
+    ids_BT, mask_BT = map(jnp.asarray, tunix_distillation.tokens(name))
     said = lessons_of_rows(
-        teacher.variables, *tokens, module=teacher.module, vocab=student.config.vocab_size,
+        teacher.variables, ids_BT, mask_BT, module=teacher.module, vocab=student.config.vocab_size,
         completion=NEW, temperature=objective.temperature, top_k=None, parts=1,
     )  # fmt: skip
-    counts_BC = jnp.float32(tokens[1][:, -NEW:])
-    rows = with_weights(Taught(*tokens, counts_BC, counts_BC, counts_BC, **said), False)
+    counts_BC = jnp.float32(mask_BT[:, -NEW:])
+    rows = with_weights(Taught(ids_BT, mask_BT, counts_BC, counts_BC, counts_BC, **said), False)
     lesson = Lesson(module=student.module, teacher=teacher.config, objective=objective)
     frozen = student_of(student, teacher, objective).frozen
     loss = make_distillation_loss(lesson)

@@ -3,7 +3,7 @@
     python -m tests.references.tunix_distillation        (pip install -e '.[test,parity]')
 
 writes tunix_distillation.npz beside this file; tests/test_tunix_distillation.py reads it without
-Tunix, and tests/parity/test_tunix_distillation_live.py runs `run_case` again. Student and teacher
+Tunix, and tests/parity/test_tunix_losses_live.py runs `run_case` again. Student and teacher
 are of the same family or of two. Tunix averages over every position that it is given: where rows
 are padded, the forward functions, which are its user's, hand it those of the completions' tokens.
 """
@@ -91,7 +91,7 @@ def run_case(name: str) -> tuple[dict[str, np.ndarray], dict]:
     (loss, aux), grads = nnx.value_and_grad(
         lambda module: strategy.get_train_loss(module, said, given), has_aux=True
     )(student)
-    arrays = {"loss": np.float32(loss)} | {key: np.float32(aux[key]) for key in METRICS}
+    arrays = {"loss": np.asarray(loss)} | {key: np.asarray(aux[key]) for key in METRICS}
     return arrays, gradient_of(case["model"], grads)
 
 

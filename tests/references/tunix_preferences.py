@@ -3,7 +3,7 @@
     python -m tests.references.tunix_preferences        (pip install -e '.[test,parity]')
 
 writes tunix_preferences.npz beside this file; tests/test_tunix_preferences.py reads it without
-Tunix, and tests/parity/test_tunix_preferences_live.py runs `run_case` again. Pairs go through
+Tunix, and tests/parity/test_tunix_losses_live.py runs `run_case` again. Pairs go through
 Tunix's trainer, which scores them with the reference. Weights and ids are drawn by `recipe`;
 gradients are in our layout, as random projections where they are many.
 """
@@ -107,8 +107,8 @@ def run_case(name: str) -> tuple[dict[str, np.ndarray], dict]:
     (loss, aux), grads = nnx.value_and_grad(
         lambda module: dpo_trainer.dpo_loss_fn(module, **keywords), has_aux=True
     )(module)
-    arrays = {"loss": np.float32(loss)}
-    arrays |= {key: np.float32(aux[key]) for key in METRICS[case["algorithm"]]}
+    arrays = {"loss": np.asarray(loss)}
+    arrays |= {key: np.asarray(aux[key]) for key in METRICS[case["algorithm"]]}
     if case["reference"]:
         columns = example.ref_chosen_logps, example.ref_rejected_logps
         arrays["reference"] = np.stack(columns, axis=1)
