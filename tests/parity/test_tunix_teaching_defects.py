@@ -67,7 +67,7 @@ def our_orpo(logprob_2C, mask_2C):
     pairs = Pairs(
         ids_P2T=None,
         mask_P2T=None,
-        completion_mask_P2C=np.int32(mask_2C)[None],
+        completion_mask_P2C=mask_2C[None].astype(np.int32),
         ref_logprob_P2=None,
         margin_P=np.zeros(1, np.float32),
         moved_P=None,
