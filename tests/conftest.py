@@ -34,6 +34,7 @@ SLOW = (
     "test_cache", "test_readme", "test_rewards_hostile", "test_lora", "test_additions",
     "test_tunix_rollout",
     "test_transformers", "test_tunix", "test_logprobs", "test_policies", "test_tunix_losses",
+    "test_tunix_preferences", "test_tunix_distillation",
     "test_data_in_a_run", "test_evaluate", "test_launch", "test_open_policy", "test_rewards_diff",
     "test_trouble", "test_presets", "test_real_model",
 )  # fmt: skip

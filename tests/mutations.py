@@ -32,6 +32,7 @@ from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_system_rewards import MISTAKES as IN_SYSTEM_REWARDS
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
+from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
 from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
 from tests.mistakes.in_worlds import MISTAKES as IN_WORLDS
@@ -55,6 +56,7 @@ MISTAKES = [
     *IN_PREFERENCES,
     *IN_REWARD_MODELS,
     *IN_DISTILLATION,
+    *IN_TUNIX_LOSSES,
     *IN_WIRING,
     *IN_WORLDS,
     *IN_DEMO,

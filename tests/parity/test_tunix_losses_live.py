@@ -1,7 +1,8 @@
 """Tunix itself beside our losses, advantages, sampler and log-probabilities.
 
-What tests/test_tunix_losses.py and tests/test_tunix_rollout.py read from fixtures, computed again
-and compared in every number; `pytest -s` prints the largest difference of every case.
+What tests/test_tunix_losses.py and test_tunix_preferences, _distillation and _rollout beside it
+read from fixtures, computed again and compared in every number; `pytest -s` prints the largest
+difference of every case.
 
     pip install -e '.[test,parity]' && pytest tests/parity -s -n 0     (an environment of its own)
 """
@@ -11,8 +12,13 @@ import numpy as np
 import pytest
 
 from grpo.algorithms.advantages import advantages
-from tests import test_tunix_losses, test_tunix_rollout
-from tests.references import tunix_losses, tunix_rollout
+from tests import (
+    test_tunix_distillation,
+    test_tunix_losses,
+    test_tunix_preferences,
+    test_tunix_rollout,
+)
+from tests.references import tunix_distillation, tunix_losses, tunix_preferences, tunix_rollout
 from tests.references.tunix_rollout import STOPS, TEMPERATURE
 from tests.test_tunix_losses import ADVANTAGE, BOUND
 from tests.test_tunix_rollout import GREEDY, UNSTOPPED
@@ -35,6 +41,32 @@ def test_losses_metrics_and_whole_gradients(name):
     np.testing.assert_allclose(arrays["loss"], stored[f"{name}:loss"], rtol=BOUND, atol=BOUND)
     projected = tunix_losses.project(theirs)
     np.testing.assert_allclose(projected, stored[f"{name}:projected"], rtol=1e-4, atol=1e-4)
+
+
+def check_teaching(name, reference, ours):
+    """A case of preferences or of distillation beside Tunix, and its fixture beside both."""
+    arrays, theirs = reference.run_case(name)
+    gap = ours.check_metrics(name, arrays)
+    leaves = test_tunix_losses.leaf_gaps(ours.ours(name)[1], theirs)
+    worst = max(leaves.values())
+    kind = reference.__name__.rpartition("_")[2]
+    print(f"{kind} {name}: loss and metrics {gap:.1e}, worst leaf of the gradient {worst:.1e}")
+    assert worst <= BOUND, leaves
+    stored = ours.fixture()
+    for key, value in arrays.items():
+        np.testing.assert_allclose(value, stored[f"{name}:{key}"], rtol=BOUND, atol=BOUND)
+    projected = tunix_losses.project(theirs)
+    np.testing.assert_allclose(projected, stored[f"{name}:projected"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", tunix_preferences.CASES)
+def test_preferences(name):
+    check_teaching(name, tunix_preferences, test_tunix_preferences)
+
+
+@pytest.mark.parametrize("name", tunix_distillation.CASES)
+def test_distillation(name):
+    check_teaching(name, tunix_distillation, test_tunix_distillation)
 
 
 def test_advantages():

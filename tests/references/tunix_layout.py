@@ -64,3 +64,11 @@ def params_of(name: str, weights: dict[str, np.ndarray]) -> dict:
             "post_ffw_norm": {"scale": stack("post_ffw_norm.scale")},
         },
     }
+
+
+def gradient_of(name: str, grads) -> dict:
+    """A gradient of Tunix's module in our tree."""
+    from flax import nnx
+
+    flat = nnx.to_flat_state(grads)
+    return params_of(name, {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat})

@@ -109,6 +109,20 @@ def project(grads) -> np.ndarray:
     return np.array(found, np.float32)
 
 
+def entries(
+    name: str, arrays: dict[str, np.ndarray], grads: dict, is_whole: bool
+) -> dict[str, np.ndarray]:
+    """What a fixture has of a case; perhaps with every number of the gradient."""
+    import jax
+
+    found = {f"{name}:{key}": value for key, value in arrays.items()}
+    found[f"{name}:projected"] = project(grads)
+    if is_whole:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+            found[f"{name}:gradient{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    return found
+
+
 @functools.cache
 def policy(model: str, temperature: float):
     """Tunix's module with drawn weights, and its log-probabilities of the completions."""
@@ -179,7 +193,7 @@ def run_case(name: str, start: int = 0, end: int = ROWS) -> tuple[dict[str, np.n
     from flax import nnx
     from tunix.rl import function_registry
 
-    from tests.references.tunix_layout import params_of
+    from tests.references.tunix_layout import gradient_of
 
     module, example, config, logprob = inputs(name, start, end)
     loss_fn = function_registry.get_policy_loss_fn("grpo")
@@ -188,10 +202,7 @@ def run_case(name: str, start: int = 0, end: int = ROWS) -> tuple[dict[str, np.n
     )(module)
     arrays = {"loss": np.float32(loss), "logprob": logprob}
     arrays |= {key: np.float32(aux[key]) for key in METRICS}
-    by_name = {
-        ".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(grads)
-    }
-    return arrays, params_of(case_of(name)["model"], by_name)
+    return arrays, gradient_of(case_of(name)["model"], grads)
 
 
 def run_advantages() -> dict[str, np.ndarray]:
@@ -213,17 +224,11 @@ def run_advantages() -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Writes the fixture."""
-    import jax
-
     stored: dict[str, Any] = {f"advantages/{key}": value for key, value in run_advantages().items()}
     for name in CASES:
         arrays, grads = run_case(name)
         stored[logprob_key(name)] = arrays.pop("logprob")
-        stored |= {f"{name}:{key}": value for key, value in arrays.items()}
-        stored[f"{name}:projected"] = project(grads)
-        if name in WHOLE:
-            for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-                stored[f"{name}:gradient{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+        stored |= entries(name, arrays, grads, name in WHOLE)
     np.savez_compressed(HERE / "tunix_losses.npz", **stored)
 
 

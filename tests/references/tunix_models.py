@@ -118,7 +118,7 @@ def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
     return ids * mask, mask
 
 
-def build(name: str):
+def build(name: str, seed: int = 0):
     """Tunix's module with drawn weights, and their shapes by name."""
     import jax.numpy as jnp
     from flax import nnx
@@ -152,7 +152,7 @@ def build(name: str):
         model = tunix2.Gemma(config, rngs=nnx.Rngs(0))
     state = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     shapes = {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in sorted_(state)}
-    weights = draw(shapes, 0, SCALE[name])
+    weights = draw(shapes, seed, SCALE[name])
     for path, leaf in state.items():
         leaf[...] = jnp.asarray(weights[".".join(map(str, path))])
     nnx.update(model, nnx.from_flat_state(list(state.items())))
