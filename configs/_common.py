@@ -6,8 +6,10 @@ Each of them takes variants, with commas between them:
     better   a sibling in which these are mended; nobody has measured it
     tiny     a rehearsal of the same stages, rewards, losses and schedules on two CPU cores: random
              weights, a world made here, short prompts without instruction, fewer and larger
-             updates at learning rates that move so small a model. It shows that everything works
-             together, and how far this reward leads there; of the published model, nothing
+             updates at learning rates that move so small a model. Supervised training is of all
+             parameters, as random ones are no base for an adapter, and comes first where the
+             system has none. It shows that everything works together, and how far a reward leads
+             there; of the published model, nothing
 
 Data: GSM8K's own files (MIT), train.jsonl and test.jsonl of github.com/openai/grade-school-math,
 folder grade_school_math/data, in data/gsm8k/ here; or elsewhere by --config.data.train=FILE
@@ -128,23 +130,24 @@ def rehearsal(config, **data):
 def small_data(data, **fields):
     """A dataset of the arithmetic world; a validation split where the system has one."""
     data.update(
-        source="arithmetic", train=None, test=None, levels=(2,), worked=0.35, train_examples=6000,
+        source="arithmetic", train=None, test=None, levels=(2,), worked=0.5, train_examples=6000,
         validation_examples=200 if data.validation_examples else 0, test_examples=200,
         template="plain", max_prompt=38,
     )  # fmt: skip
     data.update(fields)
 
 
-def small_sft(sft, steps: int = 300):
-    """Supervised training that a small model learns by, with the system's own schedule."""
+def small_sft(sft, steps: int = 200):
+    """Supervised training of all parameters, as these are random; with the system's schedule."""
     ratio = steps / sft.steps
+    sft.lora.rank = None
     sft.update(steps=steps, batch=64, microbatches=4, max_target=31, checkpoint_every=steps)
     sft.optimizer.learning_rate = 3e-3
     if sft.optimizer.schedule_updates:
         sft.optimizer.schedule_updates = round(ratio * sft.optimizer.schedule_updates)
 
 
-def warm_up(config, steps: int = 300):
+def warm_up(config, steps: int = 200):
     """Supervised training first, which stands in for what an instruction-tuned model knows."""
     config.stages.sft = sft = base.sft()
     sft.optimizer.update(schedule="cosine", final=0.1)
@@ -152,7 +155,7 @@ def warm_up(config, steps: int = 300):
     config.pipeline = ("sft", *config.pipeline)
 
 
-def small_grpo(grpo, iterations: int = 40, rate: float = 1e-3):
+def small_grpo(grpo, iterations: int = 25, rate: float = 2e-4):
     """128 completions an iteration, in groups of the system's size, and its schedule."""
     ratio = iterations / grpo.iterations
     grpo.update(iterations=iterations, prompts=128 // grpo.group, max_new_tokens=32)

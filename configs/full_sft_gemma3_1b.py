@@ -45,9 +45,7 @@ def get_config(variant: str = ""):
     words = _common.words_of(variant, "full_sft_gemma3_1b")
     config = _common.on_gsm8k("gemma3_1b", template="s3")
     config.mesh.update(fsdp=8, tp=1)
-    config.data.update(
-        calculator="parentheses", strip_commas=False, max_prompt=512, buckets=(512,)
-    )
+    config.data.update(calculator="parentheses", strip_commas=False, max_prompt=512, buckets=(512,))
     config.checkpoint.keep_last = 3
     config.stages.sft = sft = base.sft()
     sft.update(steps=1170, batch=8, max_target=1536, checkpoint_every=100)

@@ -1,4 +1,4 @@
-"""In the style of IDEA-E: a scaffold of sections and relevant words, without a judge, on Gemma-2-2B.
+"""In the style of IDEA-E: a scaffold of sections, relevant words, no judge, on Gemma-2-2B-it.
 
     python launch.py --config=configs/ideae_gemma2_2b.py                # as far as it is known
     python launch.py --config=configs/ideae_gemma2_2b.py:better         # the sibling, see below
@@ -90,7 +90,7 @@ def rehearsal(config):
     _common.small_sft(config.stages.sft, steps=150)
     config.stages.sft.update(max_target=48)
     grpo = config.stages.grpo
-    _common.small_grpo(grpo, iterations=20)
+    _common.small_grpo(grpo, iterations=15)
     grpo.update(max_new_tokens=48)
     grpo.curriculum.update(buckets=2, window=4)
     config.evaluation.max_new_tokens = 48

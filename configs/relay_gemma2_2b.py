@@ -63,7 +63,9 @@ def get_config(variant: str = ""):
         mixture.update(source="mixture", train=None, of=(name, old), mixing_temperature=100.0)
     for name in SESSIONS:
         config.stages[name] = session(name, replay="notebook" not in words)
-    config.stages.vote = _common.evaluation(*("base", *SESSIONS), examples=100, samples=5, ks=(1, 5))
+    config.stages.vote = _common.evaluation(
+        *("base", *SESSIONS), examples=100, samples=5, ks=(1, 5)
+    )
     config.stages.vote.sampling.temperature = 0.6
     config.pipeline = (*SESSIONS, "vote")
     if "notebook" in words:
@@ -126,8 +128,8 @@ def rehearsal(config):
         config.datasets[name].update(template="plain", max_prompt=38)
     for name in SESSIONS:
         grpo = config.stages[name]
-        rate = 1e-3 if grpo.lora.rank else 1e-4 / grpo.epochs
-        _common.small_grpo(grpo, iterations=20 if grpo.epochs == 1 else 6, rate=rate)
+        rate = 2e-4 if grpo.lora.rank else 1e-4 / 3
+        _common.small_grpo(grpo, iterations=12 if grpo.epochs == 1 else 4, rate=rate)
         grpo.reference = "start"  # the base is random weights here
     _common.small_evaluation(config.stages.vote, "sft", *SESSIONS)
     config.stages.vote.baselines = ()

@@ -116,8 +116,8 @@ def own_pairs(config, **fields):
     config.stages.pairs = pairs = base.pairs()
     pairs.update(policy="sft", **fields)
     config.stages.dpo.update(preferences="pairs", max_completion=pairs.max_new_tokens)
-    before, after = config.pipeline.index("dpo"), config.pipeline.index("dpo")
-    config.pipeline = (*config.pipeline[:before], "pairs", *config.pipeline[after:])
+    place = config.pipeline.index("dpo")
+    config.pipeline = (*config.pipeline[:place], "pairs", *config.pipeline[place:])
 
 
 def better(config):
@@ -152,6 +152,6 @@ def rehearsal(config):
     dpo.update(steps=20, batch=16, microbatches=1, max_completion=32)
     dpo.optimizer.learning_rate = 1e-3 if dpo.loss.sft_coef is None else 2e-4
     for name in ("math", "extra"):
-        _common.small_grpo(config.stages[name], iterations=20)
+        _common.small_grpo(config.stages[name], iterations=15)
     _common.small_evaluation(config.stages.greedy, *TRAINED)
     config.stages.greedy.baselines = ()

@@ -28,10 +28,10 @@ Deviations: one prompt an update (not known; as Tunix's repository has it), so t
 come sorted once, and then in the usual order; learning rate, adapter, sampling and the rest are the
 demo's; prompt and deviations as in configs/grpo_demo_gemma3_1b.py:repo.
 
-:better  a right answer that outweighs the form; eight groups of eight, as many completions; buckets of equal difficulty with a share of
-easier ones in place of the sorted order, promoted by what is right; no groups without variance, a
-tenth held out by a hash for validation, sixteen samples, and the base as its own chat template asks
-it.
+:better  a right answer that outweighs the form; eight groups of eight, as many completions; buckets
+of equal difficulty with a share of easier ones in place of the sorted order, promoted by what is
+right; no groups without variance, a tenth held out by a hash for validation, sixteen samples, and
+the base as its own chat template asks it.
 """
 
 from configs import _common, base

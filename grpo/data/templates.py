@@ -73,9 +73,7 @@ TEMPLATES: dict[str, Template] = {
             "alone between <answer> and </answer>."
         ),
         "model_line": "model\n",
-        "target": LINES.format(
-            reasoning="Steps: {reasoning}\nResult: {answer}", answer="{answer}"
-        ),
+        "target": LINES.format(reasoning="Steps: {reasoning}\nResult: {answer}", answer="{answer}"),
     },
 }
 
