@@ -18,8 +18,8 @@ sampled/accuracy/lenient of evaluations/sampled.json.
 
 Kept: the cleaning of the solutions, << to ( and >> to ), which leaves every result there twice,
 "48/2 = (48/2=24)24", and which the model then writes too (data.calculator); solutions as terse as
-people write them, over the model's own; weights and moments in bfloat16, in which most small
-updates are rounded away; the schedule, 50 updates of warm-up and a cosine to a tenth at update
+people write them, over the model's own; weights in bfloat16, in which most small updates are
+rounded away; the schedule, 50 updates of warm-up and a cosine to a tenth at update
 1120, where it stays.
 
 Deviations:
@@ -28,7 +28,8 @@ Deviations:
 - The prompt does not end in "<reasoning>\\n": the model has to write it, as it learnt to.
 - Rows are 512 of prompt and 1536 of solution at most, longer ones are dropped; none is.
 - Its answers are read by a cascade of patterns, \\boxed among them; ours by the lenient extractor.
-- The loss on held-out examples every 50 updates is not computed. Order and samples are of seed 42.
+- AdamW's moments are float32. Order and samples are of seed 42.
+- The loss on held-out examples every 50 updates is not computed.
 
 :better  the annotations deleted, several solutions in a row of 768 tokens (packing), float32
 weights, bfloat16 activations, two epochs, the best checkpoint by validation; sixteen samples with a
