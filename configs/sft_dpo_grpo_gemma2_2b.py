@@ -115,7 +115,8 @@ def own_pairs(config, **fields):
     """A stage of pairs out of the policy's own completions, before DPO, which learns from it."""
     config.stages.pairs = pairs = base.pairs()
     pairs.update(policy="sft", **fields)
-    config.stages.dpo.update(preferences="pairs", max_completion=pairs.max_new_tokens)
+    config.stages.dpo.preferences = "pairs"
+    config.data.min_kept = 0.9  # what was cut off may have more tokens when it is read again
     place = config.pipeline.index("dpo")
     config.pipeline = (*config.pipeline[:place], "pairs", *config.pipeline[place:])
 
@@ -126,6 +127,7 @@ def better(config):
     config.data.template = "reasoning_tags"
     own_pairs(config, prompts=1024, batch=64, group=8, max_new_tokens=512, least=256)
     del config.datasets["preferences"]
+    config.stages.dpo.max_completion = 512 + 32
     config.stages.dpo.loss.sft_coef = 1.0
     config.stages.dpo.optimizer.learning_rate = 5e-7
     for name, problems in (("math", 4500), ("extra", 2500)):
@@ -149,7 +151,7 @@ def rehearsal(config):
     config.stages.pairs.update(prompts=128, batch=32, group=8, max_new_tokens=32, least=16)
     _common.small_sft(config.stages.sft)
     dpo = config.stages.dpo
-    dpo.update(steps=20, batch=16, microbatches=1, max_completion=32)
+    dpo.update(steps=20, batch=16, microbatches=1, max_completion=32 + 8)
     dpo.optimizer.learning_rate = 1e-3 if dpo.loss.sft_coef is None else 2e-4
     for name in ("math", "extra"):
         _common.small_grpo(config.stages[name], iterations=15)
