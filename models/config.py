@@ -149,4 +149,9 @@ SIZES: dict[str, GemmaConfig] = {
         ),
         kinds=(LOCAL, LOCAL, GLOBAL),
     ),
+    # The same of Gemma 2.
+    "gemma2_micro": dataclasses.replace(
+        gemma2(3, 64, 256, 4, 1, head_dim=16, query_scalar=16), window=32, vocab_size=512,
+        max_positions=1024,
+    ),
 }  # fmt: skip

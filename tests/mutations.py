@@ -30,6 +30,7 @@ from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
+from tests.mistakes.in_system_configs import MISTAKES as IN_SYSTEM_CONFIGS
 from tests.mistakes.in_system_rewards import MISTAKES as IN_SYSTEM_REWARDS
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
@@ -48,6 +49,7 @@ MISTAKES = [
     *IN_DATA,
     *IN_REWARDS,
     *IN_SYSTEM_REWARDS,
+    *IN_SYSTEM_CONFIGS,
     *IN_TRAINING,
     *IN_CHECKPOINT,
     *IN_DISPLAY,

@@ -66,6 +66,15 @@ TEMPLATES: dict[str, Template] = {
         "model_line": "model\n",
         "target": LINES,
     },
+    "sections": {
+        "instruction": (
+            "Solve the problem. Between <reasoning> and </reasoning> write two sections, one that "
+            'begins with "Steps:" and one that begins with "Result:". Then write the final answer '
+            "alone between <answer> and </answer>."
+        ),
+        "model_line": "model\n",
+        "target": LINES.format(reasoning="Steps: {reasoning}\nResult: {answer}", answer="{answer}"),
+    },
 }
 
 

@@ -1,0 +1,173 @@
+"""What experiments after public systems share: variants, data, a sibling done better, rehearsals.
+
+Each of them takes variants, with commas between them:
+
+    ""       the system as it was, its flaws among it
+    better   a sibling in which these are mended; nobody has measured it
+    tiny     a rehearsal of the same stages, rewards, losses and schedules on two CPU cores: random
+             weights, a world made here, short prompts without instruction, fewer and larger
+             updates at learning rates that move so small a model. Supervised training is of all
+             parameters, as random ones are no base for an adapter, and comes first where the
+             system has none. It shows that everything works together, and how far a reward leads
+             there; of the published model, nothing
+
+Data: GSM8K's own files (MIT), train.jsonl and test.jsonl of github.com/openai/grade-school-math,
+folder grade_school_math/data, in data/gsm8k/ here; or elsewhere by --config.data.train=FILE
+--config.data.test=FILE. Weights: of the Hub (accept the Gemma licence, `hf auth login`), or a
+directory of them by --config.model.path=DIRECTORY.
+"""
+
+from configs import base
+
+TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+LAYERS = "q|k|v|o|gate|up|down"  # all that an adapter may change
+PATHS = {"gemma3_1b": "google/gemma-3-1b-it", "gemma2_2b": "google/gemma-2-2b-it"}
+
+
+def words_of(variant: str, file: str, *own: str) -> list[str]:
+    """The words of a variant; an unknown one is an error."""
+    words, known = [word for word in variant.split(",") if word], (*own, "better", "tiny")
+    if set(words) - set(known) or len(set(words)) < len(words):
+        raise ValueError(
+            f"variant {variant!r} of configs/{file}.py: expected some of {', '.join(known)}, "
+            "with commas between them, or none"
+        )
+    return words
+
+
+def on_gsm8k(size: str, template: str):
+    """A run of a published model on GSM8K, over four devices as the public demo has them."""
+    config = base.base()
+    config.seed = 42
+    config.model.update(
+        path=PATHS[size], size=size, dtype="bfloat16", param_dtype="bfloat16", remat="full"
+    )
+    config.mesh.update(fsdp=1, tp=4)
+    config.data.update(
+        source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
+        template=template, max_prompt=256, buckets=(256,), min_kept=0.99,
+    )  # fmt: skip
+    return config
+
+
+def tunix_grpo(**fields):
+    """A GRPO stage with the loss of google-tunix 0.1: token mean, k3, deviation + 1e-4."""
+    grpo = base.grpo()
+    grpo.update(evaluate_every=0, checkpoint_every=500, **fields)
+    grpo.lora.update(rank=64, alpha=64.0, targets=LAYERS)
+    grpo.loss.update(
+        clip_low=0.2, clip_high=0.2, eps=1e-4, aggregation="token", kl="k3", kl_coef=0.08
+    )
+    return grpo
+
+
+def demo_optimizer(optimizer, rate: float = 3e-6):
+    """The AdamW of the public demo, whose cosine ends with the stage."""
+    optimizer.update(
+        learning_rate=rate, schedule="cosine", warmup=0.1, final=0.0, schedule_updates=None,
+        b1=0.9, b2=0.99, weight_decay=0.1, clip_norm=0.1,
+    )  # fmt: skip
+
+
+def demo_rewards(rewards):
+    """The four functions of the public demo, summed."""
+    rewards.demo_exact_format = base.reward(1.0, 0.0, 3.0)
+    rewards.demo_approximate_format = base.reward(1.0, -2.0, 2.0)
+    rewards.demo_answer = base.reward(1.0, -1.0, 3.0)
+    rewards.demo_numbers = base.reward(1.0, 0.0, 1.5)
+
+
+def evaluation(*policies: str, **fields):
+    """An evaluation stage of these policies, greedy unless `fields` say otherwise."""
+    stage = base.evaluate()
+    stage.update(policies=policies, max_new_tokens=512, **fields)
+    return stage
+
+
+def right_in_form(rewards):
+    """Rewards in which a right answer outweighs the form, without which it counts for less.
+
+    1.0 for the gold's number times the share of tags in place, and 0.2 times that share.
+    """
+    rewards.tag_format = base.reward(0.2, 0.0, 1.0)
+    rewards.correct_answer = base.reward(1.0, 0.0, 1.0, gate="tag_format", strict=False)
+
+
+def mended_data(config):
+    """Golds as numbers, the model's turn as its chat template begins it, a part to validate on."""
+    config.data.update(strip_commas=True, template="s1_repo", validation_examples=256)
+    config.evaluation.update(split="validation", examples=256, batch=128, max_new_tokens=512)
+
+
+def mended_grpo(grpo, examples: int = 7472):
+    """Groups of eight, none of equal rewards, a schedule that ends, the best checkpoint kept.
+
+    As many completions as groups of four of each of the `examples` make.
+    """
+    grpo.update(iterations=examples // 16, prompts=8, group=8, dynamic_sampling="drop")
+    grpo.update(evaluate_every=100, checkpoint_every=100)
+    demo_optimizer(grpo.optimizer, grpo.optimizer.learning_rate)
+
+
+def mended_evaluation(stage):
+    """All test problems, beside the base as its own chat template asks it."""
+    stage.update(examples=None, baselines=(0,))
+
+
+def rehearsal(config, **data):
+    """The arithmetic world and a family's smallest model in place of what must be downloaded."""
+    family = config.model.size.partition("_")[0]
+    config.model.update(
+        path=None, size=f"{family}_micro", dtype="float32", param_dtype="float32", remat="none",
+        unroll=3, whole=TAGS,
+    )  # fmt: skip
+    config.mesh.update(fsdp=1, tp=1)
+    small_data(config.data, **data)
+    config.data.buckets = (config.data.max_prompt,)
+    config.evaluation.update(examples=100, batch=100, max_new_tokens=32)
+
+
+def small_data(data, **fields):
+    """A dataset of the arithmetic world; a validation split where the system has one."""
+    data.update(
+        source="arithmetic", train=None, test=None, levels=(2,), worked=0.5, train_examples=6000,
+        validation_examples=200 if data.validation_examples else 0, test_examples=200,
+        template="plain", max_prompt=38,
+    )  # fmt: skip
+    data.update(fields)
+
+
+def small_sft(sft, steps: int = 200):
+    """Supervised training of all parameters, as these are random; with the system's schedule."""
+    ratio = steps / sft.steps
+    sft.lora.rank = None
+    sft.update(steps=steps, batch=64, microbatches=4, max_target=31, checkpoint_every=steps)
+    sft.optimizer.learning_rate = 3e-3
+    if sft.optimizer.schedule_updates:
+        sft.optimizer.schedule_updates = round(ratio * sft.optimizer.schedule_updates)
+
+
+def warm_up(config, steps: int = 200):
+    """Supervised training first, which stands in for what an instruction-tuned model knows."""
+    config.stages.sft = sft = base.sft()
+    sft.optimizer.update(schedule="cosine", final=0.1)
+    small_sft(sft, steps)
+    config.pipeline = ("sft", *config.pipeline)
+
+
+def small_grpo(grpo, iterations: int = 25, rate: float = 2e-4):
+    """128 completions an iteration, in groups of the system's size, and its schedule."""
+    ratio = iterations / grpo.iterations
+    grpo.update(iterations=iterations, prompts=128 // grpo.group, max_new_tokens=32)
+    grpo.update(microbatches=8 // grpo.minibatches, checkpoint_every=iterations)
+    grpo.evaluate_every = iterations // 2 if grpo.evaluate_every else 0
+    grpo.optimizer.learning_rate = rate
+    if grpo.optimizer.schedule_updates:
+        grpo.optimizer.schedule_updates = round(ratio * grpo.optimizer.schedule_updates)
+
+
+def small_evaluation(stage, *policies: str):
+    """An evaluation of these policies on 200 problems; eight samples where the system has more."""
+    stage.update(policies=policies, examples=200, batch=200, max_new_tokens=32)
+    if stage.samples > 8:
+        stage.update(samples=8, ks=tuple(sorted({min(k, 8) for k in stage.ks})))
