@@ -102,23 +102,23 @@ def better(config):
 
 def rehearsal(config):
     """The same with a teacher that is trained here, and a student that knows the form."""
-    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38)
+    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=32)
     stages = config.stages
-    stages.student = _rehearsal.warm_up(steps=150)
-    stages.learner = _rehearsal.warm_up(steps=340)
+    stages.student = _rehearsal.warm_up(steps=150, tokens=32)
+    stages.learner = _rehearsal.warm_up(steps=340, tokens=32)
     stages.teacher = base.grpo()
     stages.teacher.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
-    _rehearsal.shorten(stages.teacher, iterations=40)
+    _rehearsal.shorten(stages.teacher, iterations=40, tokens=32)
     stages.distill.update(start="student", teacher="teacher", steps=60, batch=64, microbatches=4)
     stages.distill.update(max_completion=32, evaluate_every=0)
     stages.distill.lora.rank = None
     stages.distill.optimizer.learning_rate = 1e-3
-    stages.more_sft = _rehearsal.warm_up(steps=60, start="student")
+    stages.more_sft = _rehearsal.more_sft(steps=60, tokens=32, start="student")
     policies = ["student", "teacher", "distill", "more_sft"]
     config.pipeline = ("learner", "teacher", "student", "distill")
     if "grpo" in stages:
-        _rehearsal.shorten(stages.grpo, iterations=20)
+        _rehearsal.shorten(stages.grpo, iterations=20, tokens=32)
         config.pipeline += ("grpo",)
         policies.insert(3, "grpo")
-    stages.evaluate = _rehearsal.side_by_side(*policies)
+    stages.evaluate = _rehearsal.side_by_side(*policies, tokens=32)
     config.pipeline += ("more_sft", "evaluate")

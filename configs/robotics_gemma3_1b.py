@@ -94,9 +94,11 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model on short plans, beside more SFT."""
-    _rehearsal.on_a_cpu(config, source="planning", levels=(1, 2), max_prompt=64, train_examples=3000)
-    config.stages.sft = _rehearsal.warm_up(steps=300)
-    _rehearsal.shorten(config.stages.grpo, iterations=40)
-    config.stages.more_sft = _rehearsal.warm_up(steps=40, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft")
+    _rehearsal.on_a_cpu(
+        config, source="planning", levels=(1,), max_prompt=38, tokens=16, train_examples=4000,
+    )
+    config.stages.sft = _rehearsal.warm_up(steps=600, tokens=16)
+    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=16)
+    config.stages.more_sft = _rehearsal.more_sft(steps=40, tokens=16, start="sft")
+    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=16)
     config.pipeline = ("sft", "grpo", "more_sft", "evaluate")

@@ -115,9 +115,9 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model, beside more SFT."""
-    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38)
-    config.stages.sft = _rehearsal.warm_up(steps=340)
-    _rehearsal.shorten(config.stages.grpo, iterations=40)
-    config.stages.more_sft = _rehearsal.warm_up(steps=60, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft")
+    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=32)
+    config.stages.sft = _rehearsal.warm_up(steps=340, tokens=32)
+    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=32)
+    config.stages.more_sft = _rehearsal.more_sft(steps=60, tokens=32, start="sft")
+    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=32)
     config.pipeline = ("sft", "grpo", "more_sft", "evaluate")

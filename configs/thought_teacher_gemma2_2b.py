@@ -131,14 +131,14 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model, beside a judge whose labels are coins."""
-    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.5, max_prompt=38)
+    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.5, max_prompt=38, tokens=32)
     stages = config.stages
-    stages.sft = _rehearsal.warm_up(steps=300)
+    stages.sft = _rehearsal.warm_up(steps=300, tokens=32)
     stages.pairs.update(prompts=512, batch=64, max_new_tokens=32, least=100)
     stages.reward_model.update(steps=120, batch=32, microbatches=2, max_completion=32)
     stages.reward_model.lora.rank = None
     stages.reward_model.optimizer.learning_rate = 1e-3
-    _rehearsal.shorten(stages.grpo, iterations=25)
+    _rehearsal.shorten(stages.grpo, iterations=25, tokens=32)
     stages.coins = stages.reward_model.copy_and_resolve_references()
     stages.coins.shuffle_labels = True
     stages.grpo_coins = stages.grpo.copy_and_resolve_references()
@@ -146,7 +146,7 @@ def rehearsal(config):
         # A small model on few pairs: whatever it has learnt is used, and its accuracy reported.
         stages[name].rewards.learned.options.least_accuracy = 0.0
     stages.grpo_coins.rewards.learned.options.model = "coins"
-    stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "grpo_coins")
+    stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "grpo_coins", tokens=32)
     config.pipeline = (
         "sft", "pairs", "reward_model", "grpo", "coins", "grpo_coins", "evaluate",
     )  # fmt: skip
