@@ -68,9 +68,7 @@ def system():
     grpo.lora.update(rank=32, alpha=32.0, targets="q|k|v|o|gate|up|down")
     grpo.loss.update(kl="k3", kl_coef=0.04)
     grpo.optimizer.update(learning_rate=5e-6, schedule="cosine", final=0.1, clip_norm=0.1)
-    grpo.rewards.unit_answer = base.reward(
-        1.0, 0.0, 1.0, tolerance=0.05, bare=True, strict=False
-    )
+    grpo.rewards.unit_answer = base.reward(1.0, 0.0, 1.0, tolerance=0.05, bare=True, strict=False)
     grpo.rewards.tag_format = base.reward(0.3, 0.0, 1.0)
 
     config.stages.evaluate = evaluate = base.evaluate()

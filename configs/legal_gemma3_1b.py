@@ -5,8 +5,9 @@
     python launch.py --config=configs/legal_gemma3_1b.py:tiny               # a rehearsal on a CPU
     python launch.py --config=configs/legal_gemma3_1b.py --preflight        # does it fit?
 
-Its author's account: an adapter of rank 16, learning rate 5e-6, β 0.04, 4 prompts in groups of 4, 512
-tokens, 100 training examples (40 of Pile-of-Law, 35 of LegalBench, 25 made for it), and the reward
+Its author's account: an adapter of rank 16, learning rate 5e-6, β 0.04, 4 prompts in groups of 4,
+512 tokens, 100 training examples (40 of Pile-of-Law, 35 of LegalBench, 25 made for it), and the
+reward
 
     0.4 correctness + 0.3 reasoning (connectives, no loops) + 0.2 citations + 0.1 readability
 
@@ -23,9 +24,9 @@ task: read it). A context is what may be cited. Devices: mesh 1 x 4. Hours: not 
 Deviations:
 - 75 updates, three epochs of 100 examples; theirs is not known.
 - Correctness is the label in the one <answer> block. Their measure of it is not known.
-- 0.3 for reasoning: 0.3 for ten connectives (svamp_connectives: another entry's list), and 0.3 taken
-  for repeated runs of four words. 0.1 for readability: 30 to 300 words (length); their formula is
-  not known.
+- 0.3 for reasoning: 0.3 for ten connectives (svamp_connectives: another entry's list), and up to
+  0.3 less for runs of four words that are repeated. 0.1 for readability: 30 to 300 words (length).
+  Their formulas are not known.
 
 Flaw, kept: citations_published pays for invented citations (grpo/rewards/citations.py). :better
 counts a citation only if the context has it, and pays for it in the strict form only, less than for

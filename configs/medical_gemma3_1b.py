@@ -5,10 +5,11 @@
     python launch.py --config=configs/medical_gemma3_1b.py:tiny             # a rehearsal on a CPU
     python launch.py --config=configs/medical_gemma3_1b.py --preflight      # does it fit?
 
-Of the entry the organisers' blog says one sentence: that GRPO gave it structured medical traces. The
-nearest public repository trains Gemma-3-1B on PubMedQA's labelled part with groups of 4 and 1024
-tokens, on one T4 with Unsloth, in <thought> tags, and shows a few completions and no number. From
-there are groups, tokens and data; rewards, learning rate and the rest are this project's.
+Of the entry the organisers' blog says one sentence: that GRPO gave it structured medical traces.
+The nearest public repository trains Gemma-3-1B on PubMedQA's labelled part with groups of 4 and
+1024 tokens, on one T4 with Unsloth, in <thought> tags, and tells of no number. Groups, tokens and
+data are from there; the tags are <reasoning>, and rewards, learning rate and the rest are this
+project's.
 
 **Not run on the published weights by this project**, only traced at its full shapes (--preflight).
 No result is known to expect. What a number is to be held against, by the dataset's authors
@@ -31,9 +32,9 @@ leaves out groups that are all alike, and measures the base in its own chat temp
 samples a question how often it is right by chance. A judge of the traces (rubrics such as
 RaR-Medicine's) is not in it, nor are MedQA's letters: --config.data.source=choices reads these.
 
-:tiny (and :better,tiny): three layers, random weights, and for want of a medical world the legal one
-(grpo/data/legal.py: a rule, facts, yes or no), with the same labels. Its warm-up shows the reasons
-in a third of the solutions. `more_sft` is the control, without any reward.
+:tiny (and :better,tiny): three layers, random weights, and for want of a medical world the legal
+one (grpo/data/legal.py: a rule, facts, yes or no), with the same labels. Its warm-up shows the
+reasons in a third of the solutions. `more_sft` is the control, without any reward.
 """
 
 from configs import _rehearsal, base

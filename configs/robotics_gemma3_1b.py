@@ -95,7 +95,12 @@ def better(config):
 def rehearsal(config):
     """The same with a small model on short plans, beside more SFT."""
     _rehearsal.on_a_cpu(
-        config, source="planning", levels=(1,), max_prompt=38, tokens=16, train_examples=4000,
+        config,
+        source="planning",
+        levels=(1,),
+        max_prompt=38,
+        tokens=16,
+        train_examples=4000,
     )
     config.stages.sft = _rehearsal.warm_up(steps=600, tokens=16)
     _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=16)

@@ -28,10 +28,10 @@ Deviations:
 
 Flaws, kept: "20-17" is found in "120-170", "4 * 2 = 8" is not found in "4*2=8", the order is free,
 questions with more checkpoints pay more, and a list of all sums that may be asked for is rewarded.
-GSM8K's own rationales get a tenth of a checkpoint's worth a row of this: they write "48/2 = 24".
+GSM8K's own rationales earn 0.086 a row, less than half a checkpoint: they write "48/2 = 24".
 
-:better reads checkpoints and reasoning as equations (grpo/rewards/checkpoints.py): in order, each at
-most once, as a share of the question's own; each false equation costs a tenth; without the right
+:better reads checkpoints and reasoning as equations (grpo/rewards/checkpoints.py): in order, each
+at most once, as a share of the question's own; each false equation costs a tenth; without the right
 answer three tenths of it are left, which stays below what the answer is worth; and all of it only
 in the strict form. Groups that are all alike are left out.
 
