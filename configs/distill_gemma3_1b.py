@@ -34,9 +34,10 @@ Deviations and choices:
   two stages, not in one loss. Stop when `divergence` of metrics.jsonl is flat; it is there by
   position as well, divergence/quarter_1 to _4.
 
-:tiny (and :better,tiny). Three layers, random weights. The teacher is the end of a GRPO stage, in
-which it learns to show its working; the student is the end of a short SFT stage; `more_sft` is SFT
-from the student's start for as many updates, on solutions that mostly state the result.
+:tiny (and :better,tiny). Three layers, random weights. The student is the end of a short SFT stage
+on solutions that mostly state the result; the teacher goes on from there with more of it and then
+GRPO, in which it learns to show its working; `more_sft`, the control, is SFT from the student for
+as many updates as it is taught.
 """
 
 from configs import _rehearsal, base
@@ -104,18 +105,18 @@ def rehearsal(config):
     """The same with a teacher that is trained here, and a student that knows the form."""
     _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=32)
     stages = config.stages
-    stages.student = _rehearsal.warm_up(steps=150, tokens=32)
-    stages.learner = _rehearsal.warm_up(steps=340, tokens=32)
+    stages.student = _rehearsal.warm_up(steps=200, tokens=32)
+    stages.learner = _rehearsal.more_sft(steps=120, tokens=32, start="student")
     stages.teacher = base.grpo()
     stages.teacher.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
-    _rehearsal.shorten(stages.teacher, iterations=40, tokens=32)
+    _rehearsal.shorten(stages.teacher, iterations=30, tokens=32)
     stages.distill.update(start="student", teacher="teacher", steps=60, batch=64, microbatches=4)
     stages.distill.update(max_completion=32, evaluate_every=0)
     stages.distill.lora.rank = None
     stages.distill.optimizer.learning_rate = 1e-3
     stages.more_sft = _rehearsal.more_sft(steps=60, tokens=32, start="student")
     policies = ["student", "teacher", "distill", "more_sft"]
-    config.pipeline = ("learner", "teacher", "student", "distill")
+    config.pipeline = ("student", "learner", "teacher", "distill")
     if "grpo" in stages:
         _rehearsal.shorten(stages.grpo, iterations=20, tokens=32)
         config.pipeline += ("grpo",)

@@ -24,7 +24,7 @@ six tenths of them are right (a curriculum with replay), and leaves out groups t
 Evaluations count the gold plan, word by word; of level 1 it is the only shortest one, on the other
 levels a plan may be right without being counted: reward/plan/mean of metrics.jsonl has it all.
 
-:tiny (and :better,tiny) is a random model of three layers on the levels of one and two steps, with
+:tiny (and :better,tiny) is a random model of three layers on plans of a single step, with
 the same stages, rewards and loss, and more of SFT for the same number of updates as the control.
 """
 
@@ -102,8 +102,9 @@ def rehearsal(config):
         tokens=16,
         train_examples=4000,
     )
-    config.stages.sft = _rehearsal.warm_up(steps=600, tokens=16)
+    config.stages.sft = _rehearsal.warm_up(steps=240, tokens=16)
     _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=16)
+    config.stages.grpo.optimizer.learning_rate = 3e-4
     config.stages.more_sft = _rehearsal.more_sft(steps=40, tokens=16, start="sft")
     config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=16)
     config.pipeline = ("sft", "grpo", "more_sft", "evaluate")
