@@ -7,6 +7,7 @@ import pytest
 
 from grpo.checks.problems import leaves, problems
 from grpo.pipeline import STAGES, with_presets
+from grpo.tools.preflight import preflight
 
 VARIANTS = ("", "better", "tiny", "better,tiny")
 CONFIGS = (
@@ -236,3 +237,9 @@ def test_robotics():
         "promoted", "level", "reward", 0.6,
     ]  # fmt: skip
     assert grpo["curriculum"]["order"] == "uniform"
+
+
+def test_a_preflight_sees_the_programs_of_the_judge():
+    lines = preflight(config_of("thought_teacher_gemma2_2b", "tiny"), STAGES)
+    for program in ("reward_model: rewards: 64 rows", "grpo: learned: 128 rows"):
+        assert sum(line.startswith(f"{program} of 70 tokens in ") for line in lines) == 1

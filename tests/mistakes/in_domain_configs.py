@@ -1,4 +1,4 @@
-"""Mistakes in the configs of systems that are known in part."""
+"""Mistakes in the configs of systems that are known in part, and in their preflight."""
 
 from tests.mistakes import Mistake
 
@@ -36,4 +36,7 @@ MISTAKES = [
             "bare=False", "bare=True", TEST + "test_chemistry"),
     Mistake("maybe is no answer", "configs/medical_gemma3_1b.py",
             '"no", "maybe")', '"no")', TEST + "test_medical"),
+    Mistake("a preflight takes a judge's head for its rows", "grpo/tools/preflight.py",
+            "case[-1].shape", "case[1].shape",
+            TEST + "test_a_preflight_sees_the_programs_of_the_judge"),
 ]  # fmt: skip
