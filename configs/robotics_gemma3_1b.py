@@ -103,8 +103,7 @@ def rehearsal(config):
         train_examples=4000,
     )
     config.stages.sft = _rehearsal.warm_up(steps=240, tokens=16)
-    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=16)
-    config.stages.grpo.optimizer.learning_rate = 3e-4
+    _rehearsal.shorten(config.stages.grpo, iterations=50, tokens=16)
     config.stages.more_sft = _rehearsal.more_sft(steps=40, tokens=16, start="sft")
     config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=16)
     config.pipeline = ("sft", "grpo", "more_sft", "evaluate")

@@ -84,7 +84,7 @@ def system():
     sft.optimizer.update(learning_rate=2e-5, schedule="cosine", final=0.1)
 
     stages.pairs = pairs = base.pairs()
-    pairs.update(policy="sft", prompts=2048, batch=32, group=8, max_new_tokens=512, least=1000)
+    pairs.update(policy="sft", prompts=2048, batch=8, group=8, max_new_tokens=512, least=1000)
     pairs.against = ("wrong", "number", "deleted", "shuffled")
 
     stages.reward_model = model = base.reward_model()
