@@ -20,6 +20,7 @@ from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_distillation import MISTAKES as IN_DISTILLATION
+from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
@@ -62,6 +63,7 @@ MISTAKES = [
     *IN_WIRING,
     *IN_WORLDS,
     *IN_DEMO,
+    *IN_DOMAIN_CONFIGS,
     *IN_LAUNCH,
     *IN_PEOPLE,
 ]

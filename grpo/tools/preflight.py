@@ -105,6 +105,6 @@ def needed(program: Program, policy: Policy) -> str:
             f"{amount(total_bytes(cache))}"
         )
     if "parts" in static:
-        rows, T = case[1].shape
+        rows, T = case[-1].shape
         return f"{rows} rows of {T} tokens in {static['parts']} parts"
     return "the weights, copied for decoding"
