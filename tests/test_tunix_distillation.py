@@ -44,7 +44,7 @@ def objective_of(name: str) -> Distillation:
         student_share=0.0,
         coef=case["alpha"] * case["temperature"] ** 2,
         sft_coef=1 - case["alpha"],
-        top_k=None,
+        top_k=0,
     )
 
 
@@ -61,7 +61,7 @@ def ours(name: str):
     ids_BT, mask_BT = map(jnp.asarray, tunix_distillation.tokens(name))
     said = lessons_of_rows(
         teacher.variables, ids_BT, mask_BT, module=teacher.module, vocab=student.config.vocab_size,
-        completion=NEW, temperature=objective.temperature, top_k=None, parts=1,
+        completion=NEW, temperature=objective.temperature, top_k=0, parts=1,
     )  # fmt: skip
     counts_BC = jnp.float32(mask_BT[:, -NEW:])
     rows = with_weights(Taught(ids_BT, mask_BT, counts_BC, counts_BC, counts_BC, **said), False)

@@ -90,7 +90,7 @@ def tunix_distillation(z, teacher_z, ids, **options):
 def our_distillation(z, teacher_z, mask_BC):
     """Our KL(t ‖ p) of logits, over the tokens of a mask."""
     objective = Distillation(
-        beta=0.0, temperature=1.0, student_share=0.0, coef=1.0, sft_coef=0.0, top_k=None
+        beta=0.0, temperature=1.0, student_share=0.0, coef=1.0, sft_coef=0.0, top_k=0
     )
     counts_BC = jnp.float32(mask_BC)
     rows = with_weights(Taught(None, None, counts_BC, counts_BC, counts_BC), False)
