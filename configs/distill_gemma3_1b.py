@@ -37,7 +37,9 @@ Deviations and choices:
 :tiny (and :better,tiny). Three layers, random weights. The student is the end of a short SFT stage
 on solutions that mostly state the result; the teacher goes on from there with more of it and then
 GRPO, in which it learns to show its working; `more_sft`, the control, is SFT from the student for
-as many updates as it is taught.
+as many updates as it is taught. One run, one seed, 400 test problems: student 17.0 % right, teacher
+75.5, distilled 65.0 (95 % interval 60 to 70), more SFT 21.0; divergence 0.035 -> 0.005 a token; 169
+seconds of CPU time.
 """
 
 from configs import _rehearsal, base
