@@ -52,14 +52,17 @@ def test_it_is_the_probability_after_the_reasoning_less_that_after_none():
         programs(stage, policy, BUCKETS)["reference_probability"], stage, TEMPLATE, BUCKETS
     )
     found = reward(Batch(None, None, examples, TEXTS, policy))
+    assert found[2] == 0.0 and np.isnan(found[3])
+    # Answers of one and of two tokens, whose probabilities differ from each other's.
     before = ["<reasoning>1 and 1</reasoning><answer>", "<answer>"]
-    wanted = [probability(policy, EXAMPLES[0], text) for text in before]
-    none = probability(policy, EXAMPLES[0], NONE)
-    np.testing.assert_allclose(found[:2], np.clip(np.array(wanted) - none, 0, 1), atol=1e-5)
-    assert found[2] == 0.0 and np.isnan(found[3]) and max(found[:2]) > 1e-4
-    rows_of_both = [place_of(policy.own_tokenizer, TEMPLATE, EXAMPLES[0], x) for x in TEXTS[:2]]
-    p_N = reward.probabilities(policy, [*rows_of_both, *rows_of_both, *rows_of_both])
-    np.testing.assert_allclose(p_N, wanted * 3, atol=1e-5)
+    texts = [f"{text}5</answer>" for text in [*before, *before]]
+    found = reward(Batch(None, None, examples, texts, policy))
+    none = [probability(policy, example, NONE) for example in examples]
+    p_B = np.array([probability(policy, *pair)
+                    for pair in zip(examples, [*before, *before], strict=True)])  # fmt: skip
+    np.testing.assert_allclose(found, np.clip(p_B - none, 0, 1), atol=1e-6)
+    assert min(p_B - none) < -1e-5 and max(found[:2]) > 1e-5 and max(found[2:]) > 1e-5
+    assert abs(none[0] - none[2]) > 1e-4
 
 
 def test_answers_are_put_behind_the_first_answer_tag():

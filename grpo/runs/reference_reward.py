@@ -4,8 +4,8 @@
 
 a is the example's answer in n tokens, put where the completion has its own: behind its first
 <answer>. The policy as it stands reads it, at temperature 1, once after the reasoning that it wrote
-and once after none, as "<reasoning></reasoning><answer>". A completion without <answer> has no
-place for it and earns 0; one that was tokenised anew and no longer fits has no value.
+and once after none, as "<reasoning></reasoning><answer>". A completion without <answer> is read as
+none, so it earns 0; one that was tokenised anew and no longer fits has no value.
 
 The mean of probabilities, not their product, as in the paper. Deviation: its filter of prompts by
 an average deviation is not here; `dynamic_sampling` leaves out groups without any.
@@ -81,8 +81,7 @@ class ReferenceProbability(NamedTuple):
                  for example in batch.examples[::G]]  # fmt: skip
         p_N = self.probabilities(batch.policy, rows)
         p_B, none_P = p_N[: len(batch.texts)], p_N[len(batch.texts) :]
-        has_place_B = np.array([ANSWER in text for text in batch.texts])
-        return np.where(has_place_B, np.clip(p_B - np.repeat(none_P, G), 0, 1), 0.0)
+        return np.clip(p_B - np.repeat(none_P, G), 0, 1)
 
     def probabilities(self, policy: Policy, rows: Sequence[Place]) -> np.ndarray:
         """p of every row; NaN where it does not fit."""

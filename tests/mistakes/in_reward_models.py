@@ -131,8 +131,6 @@ MISTAKES = [
             "np.repeat(none_P, G)", "np.tile(none_P, G)", RLPR),
     Mistake("below 0 where reasoning harms", READ,
             "np.clip(p_B - np.repeat(none_P, G), 0, 1)", "(p_B - np.repeat(none_P, G))", RLPR),
-    Mistake("a completion without an answer has a place", READ,
-            "return np.where(has_place_B, ", "return np.where(has_place_B | True, ", RLPR),
     Mistake("what does not fit is 0", READ,
             "return np.where(fits_N, found, np.nan)", "return np.where(fits_N, found, 0.0)", RLPR),
     Mistake("the last answer tag", READ,
