@@ -6,6 +6,7 @@ is compiled once; JAX_COMPILATION_CACHE_DIR names one that outlives the tests.
 
 import importlib.metadata
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -26,6 +27,8 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MOST_MAPPINGS = 25_000  # Linux allows 65 530 to a process, and a module may need thousands
 
 # Modules that run whole stages, compile large programs or start other processes, the longest first.
 SLOW = (
@@ -53,6 +56,18 @@ def pytest_unconfigure():
     """The programs go with the tests that made their folder."""
     if OWN_PROGRAMS:
         shutil.rmtree(OWN_PROGRAMS, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Forgets compiled programs before the kernel's limit of mappings, each of which takes some.
+
+    Beyond it a compiler crashes. What is needed again comes out of the folder of all workers.
+    """
+    yield
+    mappings = pathlib.Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture
