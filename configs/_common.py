@@ -1,4 +1,4 @@
-"""What experiments after public systems share: variants, data, a sibling done better, rehearsals.
+"""What experiments after public systems share: variants, models, data, a sibling done better.
 
 Each of them takes variants, with commas between them:
 
@@ -19,9 +19,13 @@ directory of them by --config.model.path=DIRECTORY.
 
 from configs import base
 
-TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 LAYERS = "q|k|v|o|gate|up|down"  # all that an adapter may change
-PATHS = {"gemma3_1b": "google/gemma-3-1b-it", "gemma2_2b": "google/gemma-2-2b-it"}
+PATHS = {
+    "gemma3_1b": "google/gemma-3-1b-it",
+    "gemma3_4b": "google/gemma-3-4b-it",
+    "gemma2_2b": "google/gemma-2-2b-it",
+}
+IN_BFLOAT16 = {"dtype": "bfloat16", "param_dtype": "bfloat16", "remat": "full"}
 
 
 def words_of(variant: str, file: str, *own: str) -> list[str]:
@@ -35,14 +39,28 @@ def words_of(variant: str, file: str, *own: str) -> list[str]:
     return words
 
 
-def on_gsm8k(size: str, template: str):
-    """A run of a published model on GSM8K, over four devices as the public demo has them."""
+def variant_of(variant: str, file: str, system, better, rehearsal):
+    """The config that `system` makes, perhaps mended by `better`, perhaps made small."""
+    words, config = words_of(variant, file), system()
+    if "better" in words:
+        better(config)
+    if "tiny" in words:
+        rehearsal(config)
+    return config
+
+
+def published(size: str):
+    """A run of a published model, over four devices as the public demo has them."""
     config = base.base()
     config.seed = 42
-    config.model.update(
-        path=PATHS[size], size=size, dtype="bfloat16", param_dtype="bfloat16", remat="full"
-    )
+    config.model.update(path=PATHS[size], size=size, **IN_BFLOAT16)
     config.mesh.update(fsdp=1, tp=4)
+    return config
+
+
+def on_gsm8k(size: str, template: str):
+    """The same on GSM8K."""
+    config = published(size)
     config.data.update(
         source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
         template=template, max_prompt=256, buckets=(256,), min_kept=0.99,
@@ -58,6 +76,16 @@ def tunix_grpo(**fields):
     grpo.loss.update(
         clip_low=0.2, clip_high=0.2, eps=1e-4, aggregation="token", kl="k3", kl_coef=0.08
     )
+    return grpo
+
+
+def domain_grpo(*, rank: int, **fields):
+    """The GRPO stage of a domain's config: four prompts, an adapter, and a light hold."""
+    grpo = base.grpo()
+    grpo.update(prompts=4, **fields)
+    grpo.lora.update(rank=rank, alpha=float(rank), targets=LAYERS)
+    grpo.loss.update(kl="k3", kl_coef=0.04)
+    grpo.optimizer.update(learning_rate=5e-6, schedule="cosine", final=0.1, clip_norm=0.1)
     return grpo
 
 
@@ -112,62 +140,3 @@ def mended_grpo(grpo, examples: int = 7472):
 def mended_evaluation(stage):
     """All test problems, beside the base as its own chat template asks it."""
     stage.update(examples=None, baselines=(0,))
-
-
-def rehearsal(config, **data):
-    """The arithmetic world and a family's smallest model in place of what must be downloaded."""
-    family = config.model.size.partition("_")[0]
-    config.model.update(
-        path=None, size=f"{family}_micro", dtype="float32", param_dtype="float32", remat="none",
-        unroll=3, whole=TAGS,
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=1)
-    small_data(config.data, **data)
-    config.data.buckets = (config.data.max_prompt,)
-    config.evaluation.update(examples=100, batch=100, max_new_tokens=32)
-
-
-def small_data(data, **fields):
-    """A dataset of the arithmetic world; a validation split where the system has one."""
-    data.update(
-        source="arithmetic", train=None, test=None, levels=(2,), worked=0.5, train_examples=6000,
-        validation_examples=200 if data.validation_examples else 0, test_examples=200,
-        template="plain", max_prompt=38,
-    )  # fmt: skip
-    data.update(fields)
-
-
-def small_sft(sft, steps: int = 200):
-    """Supervised training of all parameters, as these are random; with the system's schedule."""
-    ratio = steps / sft.steps
-    sft.lora.rank = None
-    sft.update(steps=steps, batch=64, microbatches=4, max_target=31, checkpoint_every=steps)
-    sft.optimizer.learning_rate = 3e-3
-    if sft.optimizer.schedule_updates:
-        sft.optimizer.schedule_updates = round(ratio * sft.optimizer.schedule_updates)
-
-
-def warm_up(config, steps: int = 200):
-    """Supervised training first, which stands in for what an instruction-tuned model knows."""
-    config.stages.sft = sft = base.sft()
-    sft.optimizer.update(schedule="cosine", final=0.1)
-    small_sft(sft, steps)
-    config.pipeline = ("sft", *config.pipeline)
-
-
-def small_grpo(grpo, iterations: int = 25, rate: float = 2e-4):
-    """128 completions an iteration, in groups of the system's size, and its schedule."""
-    ratio = iterations / grpo.iterations
-    grpo.update(iterations=iterations, prompts=128 // grpo.group, max_new_tokens=32)
-    grpo.update(microbatches=8 // grpo.minibatches, checkpoint_every=iterations)
-    grpo.evaluate_every = iterations // 2 if grpo.evaluate_every else 0
-    grpo.optimizer.learning_rate = rate
-    if grpo.optimizer.schedule_updates:
-        grpo.optimizer.schedule_updates = round(ratio * grpo.optimizer.schedule_updates)
-
-
-def small_evaluation(stage, *policies: str):
-    """An evaluation of these policies on 200 problems; eight samples where the system has more."""
-    stage.update(policies=policies, examples=200, batch=200, max_new_tokens=32)
-    if stage.samples > 8:
-        stage.update(samples=8, ks=tuple(sorted({min(k, 8) for k in stage.ks})))

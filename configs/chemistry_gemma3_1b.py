@@ -28,46 +28,27 @@ which half of the solutions show the sum. `more_sft` is the control, without any
 the table are compared as texts, the unit among them.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/chemistry_gemma3_1b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "chemistry_gemma3_1b", system, better, rehearsal)
 
 
 def system():
     """GRPO for quantities."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-3-1b-it", size="gemma3_1b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
+    config = _common.published("gemma3_1b")
     config.data.update(
         source="stoichiometry", levels=(1, 2, 3), train_examples=2000, validation_examples=100,
         test_examples=400, template="reasoning_tags", max_prompt=128, buckets=(128,),
     )  # fmt: skip
     config.evaluation.update(split="validation", examples=100, batch=100, max_new_tokens=256)
 
-    config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=500, prompts=4, group=4, max_new_tokens=256, microbatches=4)
-    grpo.update(evaluate_every=50, checkpoint_every=100)
-    grpo.lora.update(rank=32, alpha=32.0, targets="q|k|v|o|gate|up|down")
-    grpo.loss.update(kl="k3", kl_coef=0.04)
-    grpo.optimizer.update(learning_rate=5e-6, schedule="cosine", final=0.1, clip_norm=0.1)
+    config.stages.grpo = grpo = _common.domain_grpo(
+        rank=32, iterations=500, group=4, max_new_tokens=256, microbatches=4,
+        evaluate_every=50, checkpoint_every=100,
+    )  # fmt: skip
     grpo.rewards.unit_answer = base.reward(1.0, 0.0, 1.0, tolerance=0.05, bare=True, strict=False)
     grpo.rewards.tag_format = base.reward(0.3, 0.0, 1.0)
 
@@ -93,12 +74,8 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model, beside more SFT."""
-    _rehearsal.on_a_cpu(
-        config, source="stoichiometry", levels=(1, 2), worked=0.5, max_prompt=38, tokens=24,
+    _rehearsal.beside_more_sft(
+        config, sft=300, grpo=40, more=60, tokens=24,
+        source="stoichiometry", levels=(1, 2), worked=0.5, max_prompt=38,
         train_examples=1200, validation_examples=100, test_examples=200,
     )  # fmt: skip
-    config.stages.sft = _rehearsal.warm_up(steps=300, tokens=24)
-    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=24)
-    config.stages.more_sft = _rehearsal.more_sft(steps=60, tokens=24, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=24)
-    config.pipeline = ("sft", "grpo", "more_sft", "evaluate")

@@ -42,45 +42,28 @@ as many updates as it is taught. One run, one seed, 400 test problems: student 1
 seconds of CPU time.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/distill_gemma3_1b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "distill_gemma3_1b", system, better, rehearsal)
 
 
 def system():
     """The student's own completions, as a larger model would go on at each token."""
-    config = base.base()
-    config.seed = 42
-    common = {"dtype": "bfloat16", "param_dtype": "bfloat16", "remat": "full"}
-    config.model.update(path="google/gemma-3-1b-it", size="gemma3_1b", **common)
-    config.models.teacher = base.model(path="google/gemma-3-4b-it", size="gemma3_4b", **common)
-    config.mesh.update(fsdp=1, tp=4)
-    config.data.update(
-        source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
-        validation_examples=200, template="reasoning_tags", max_prompt=256, buckets=(256,),
-        min_kept=0.99,
-    )  # fmt: skip
+    config = _common.on_gsm8k("gemma3_1b", template="reasoning_tags")
+    config.models.teacher = base.model(
+        path=_common.PATHS["gemma3_4b"], size="gemma3_4b", **_common.IN_BFLOAT16
+    )
+    config.data.validation_examples = 200
     config.evaluation.update(split="validation", examples=100, batch=100, max_new_tokens=512)
 
     config.stages.distill = distill = base.distill()
     distill.update(teacher="teacher", steps=300, batch=16, microbatches=8, max_completion=512)
     distill.update(evaluate_every=50, checkpoint_every=100)
     distill.sampling.temperature = 0.9
-    distill.lora.update(rank=64, alpha=64.0, targets="q|k|v|o|gate|up|down")
+    distill.lora.update(rank=64, alpha=64.0, targets=_common.LAYERS)
     distill.loss.update(preset="gkd", beta=0.5, temperature=0.9, student_share=1.0, top_k=64)
     distill.optimizer.update(learning_rate=1e-4, schedule="cosine", final=0.1)
 
@@ -95,7 +78,7 @@ def better(config):
     config.stages.grpo = grpo = base.grpo()
     grpo.update(iterations=500, prompts=4, group=8, microbatches=8, max_new_tokens=512)
     grpo.update(dynamic_sampling="drop", evaluate_every=50, checkpoint_every=100)
-    grpo.lora.update(rank=64, alpha=64.0, targets="q|k|v|o|gate|up|down")
+    grpo.lora.update(rank=64, alpha=64.0, targets=_common.LAYERS)
     grpo.loss.update(kl="k3", kl_coef=0.04)
     grpo.optimizer.update(learning_rate=3e-6, schedule="cosine", final=0.1, clip_norm=0.1)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)

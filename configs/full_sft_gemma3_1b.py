@@ -38,12 +38,16 @@ beside it, and the base as its own chat template asks it. Still missing: solutio
 itself, which would leave its own way of reasoning (STaR, RFT): no stage makes a dataset of samples.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "full_sft_gemma3_1b")
+    return _common.variant_of(variant, "full_sft_gemma3_1b", system, better, rehearsal)
+
+
+def system():
+    """Supervised training of all parameters."""
     config = _common.on_gsm8k("gemma3_1b", template="s3")
     config.mesh.update(fsdp=8, tp=1)
     config.data.update(calculator="parentheses", strip_commas=False, max_prompt=512, buckets=(512,))
@@ -58,10 +62,6 @@ def get_config(variant: str = ""):
     sampled.batch = 128
     sampled.sampling.update(temperature=0.7, top_k=40)
     config.pipeline = ("sft", "sampled")
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -81,12 +81,11 @@ def better(config):
 
 def rehearsal(config):
     """The same in small; the arithmetic world has no annotations to clean."""
-    _common.rehearsal(config, worked=1.0)
+    _rehearsal.in_small(config, worked=1.0)
     sft = config.stages.sft
     packed = sft.packing
-    _common.small_sft(sft)
+    _rehearsal.small_sft(sft)
     if packed:
         sft.update(packing=140, batch=32, evaluate_every=100)
     stage = config.stages.sampled
-    _common.small_evaluation(stage, "base", "sft")
-    stage.baselines = ()
+    _rehearsal.small_evaluation(stage, "base", "sft")

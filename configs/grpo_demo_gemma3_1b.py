@@ -44,7 +44,7 @@ Deviations:
 - Layers are computed again on the way back (model.remat), which changes memory and time only.
 """
 
-from configs import base
+from configs import _common, base
 
 
 def get_config(variant: str = ""):
@@ -65,35 +65,15 @@ def get_config(variant: str = ""):
 
 def demo():
     """The demo as it ran on Kaggle."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-3-1b-it", size="gemma3_1b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
-    config.data.update(
-        source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
-        strip_commas=False, template="s1_kaggle", max_prompt=256, buckets=(256,), min_kept=0.99,
-    )  # fmt: skip
+    config = _common.on_gsm8k("gemma3_1b", template="s1_kaggle")
+    config.data.strip_commas = False
     config.checkpoint.keep_last = 4
 
-    grpo = base.grpo()
-    grpo.update(iterations=1869, prompts=4, group=4, max_new_tokens=512)
-    grpo.update(evaluate_every=0, checkpoint_every=500)
+    grpo = _common.tunix_grpo(iterations=1869, prompts=4, group=4, max_new_tokens=512)
     grpo.sampling.update(temperature=0.9, top_k=50)
-    grpo.lora.update(rank=64, alpha=64.0, targets="q|k|v|o|gate|up|down")
-    grpo.loss.update(
-        clip_low=0.2, clip_high=0.2, eps=1e-4, aggregation="token", kl="k3", kl_coef=0.08
-    )
-    grpo.optimizer.update(
-        learning_rate=3e-6, schedule="cosine", warmup=0.1, final=0.0, schedule_updates=3738,
-        b1=0.9, b2=0.99, weight_decay=0.1, clip_norm=0.1,
-    )  # fmt: skip
-    grpo.rewards.demo_exact_format = base.reward(1.0, 0.0, 3.0)
-    grpo.rewards.demo_approximate_format = base.reward(1.0, -2.0, 2.0)
-    grpo.rewards.demo_answer = base.reward(1.0, -1.0, 3.0)
-    grpo.rewards.demo_numbers = base.reward(1.0, 0.0, 1.5)
+    _common.demo_optimizer(grpo.optimizer)
+    grpo.optimizer.schedule_updates = 3738
+    _common.demo_rewards(grpo.rewards)
 
     greedy = evaluation(greedy=True)
     standard = evaluation(greedy=False, samples=4, ks=(1, 4))

@@ -28,20 +28,20 @@ form, eight groups of eight (as many completions), no groups without variance, a
 validation, all 1319 test problems, and the base as its own chat template asks it beside.
 """
 
-from configs import _common
+from configs import _common, _rehearsal
 from configs import grpo_demo_gemma3_1b as demo
 
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "grpo_gemma2_2b")
+    return _common.variant_of(variant, "grpo_gemma2_2b", system, better, rehearsal)
+
+
+def system():
+    """The demo, of another model."""
     config = demo.demo()
     config.model.update(path=_common.PATHS["gemma2_2b"], size="gemma2_2b")
     config.stages.grpo.update(prompts=2, iterations=3737)
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -59,10 +59,8 @@ def better(config):
 
 def rehearsal(config):
     """The same in small, for this experiment and for others that begin with the demo."""
-    _common.rehearsal(config)
-    _common.small_grpo(config.stages.grpo)
+    _rehearsal.in_small(config)
+    _rehearsal.small_grpo(config.stages.grpo)
     for name in ("greedy", "standard", "liberal"):
-        stage = config.stages[name]
-        _common.small_evaluation(stage, "sft", "grpo")
-        stage.baselines = ()
-    _common.warm_up(config)
+        _rehearsal.small_evaluation(config.stages[name], "sft", "grpo")
+    _rehearsal.warmed_up(config)

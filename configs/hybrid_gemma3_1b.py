@@ -29,12 +29,16 @@ maj@{1, 5, 16} over numbers and pass@k of the same sixteen samples; and what
 configs/grpo_gemma2_2b.py mends of data and evaluation.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "hybrid_gemma3_1b")
+    return _common.variant_of(variant, "hybrid_gemma3_1b", system, better, rehearsal)
+
+
+def system():
+    """Supervised training, then GRPO by form, looks and answer."""
     config = _common.on_gsm8k("gemma3_1b", template="s1_repo")
     config.data.strip_commas = False
     config.stages.sft = sft = base.sft()
@@ -54,10 +58,6 @@ def get_config(variant: str = ""):
     )
     votes.sampling.update(temperature=0.7, top_k=50, top_p=0.95)
     config.pipeline = ("sft", "grpo", "votes")
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -79,8 +79,7 @@ def better(config):
 
 def rehearsal(config):
     """The same in small."""
-    _common.rehearsal(config)
-    _common.small_sft(config.stages.sft)
-    _common.small_grpo(config.stages.grpo)
-    _common.small_evaluation(config.stages.votes, "sft", "grpo")
-    config.stages.votes.baselines = ()
+    _rehearsal.in_small(config)
+    _rehearsal.small_sft(config.stages.sft)
+    _rehearsal.small_grpo(config.stages.grpo)
+    _rehearsal.small_evaluation(config.stages.votes, "sft", "grpo")

@@ -31,7 +31,7 @@ variance, validation, all test problems, sixteen samples, and the base as its ow
 it.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 HEADINGS = ("Steps", "Result")
 RELEVANCE = {"kind": "word", "n": 1, "stop_words": True, "sublinear": True, "words": 150,
@@ -40,7 +40,11 @@ RELEVANCE = {"kind": "word", "n": 1, "stop_words": True, "sublinear": True, "wor
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "ideae_gemma2_2b")
+    return _common.variant_of(variant, "ideae_gemma2_2b", system, better, rehearsal)
+
+
+def system():
+    """Supervised training, then GRPO by scaffold and relevance, the easiest problems first."""
     config = _common.on_gsm8k("gemma2_2b", template="sections")
     config.stages.sft = sft = base.sft()
     sft.update(steps=468, batch=16, max_target=512, microbatches=4)
@@ -63,10 +67,6 @@ def get_config(variant: str = ""):
     )  # fmt: skip
     config.stages.greedy = _common.evaluation("base", "sft", "grpo")
     config.pipeline = ("sft", "grpo", "greedy")
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -84,15 +84,15 @@ def better(config):
 
 def rehearsal(config):
     """The same in small, with the sections and their instruction, in two buckets."""
-    _common.rehearsal(
+    _rehearsal.in_small(
         config, levels=(1, 2), worked=1.0, template="sections", max_prompt=140, min_kept=0.9
     )
-    _common.small_sft(config.stages.sft, steps=150)
+    _rehearsal.small_sft(config.stages.sft, steps=150)
     config.stages.sft.update(max_target=48)
     grpo = config.stages.grpo
-    _common.small_grpo(grpo, iterations=15)
+    _rehearsal.small_grpo(grpo, iterations=15)
     grpo.update(max_new_tokens=48)
     grpo.curriculum.update(buckets=2, window=4)
     config.evaluation.max_new_tokens = 48
-    _common.small_evaluation(config.stages.greedy, "sft", "grpo")
-    config.stages.greedy.update(max_new_tokens=48, baselines=())
+    _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo")
+    config.stages.greedy.max_new_tokens = 48

@@ -38,48 +38,30 @@ are all alike are left out.
 in all of it: the term is there and does nothing. `more_sft` is the control, without any reward.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 LABELS = ("yes", "no")
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/legal_gemma3_1b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "legal_gemma3_1b", system, better, rehearsal)
 
 
 def system():
     """GRPO for labels, and for how a legal text looks."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-3-1b-it", size="gemma3_1b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
+    config = _common.published("gemma3_1b")
     config.data.update(
         source="rows", train="data/legal/train.jsonl", test="data/legal/test.jsonl",
         template="reasoning_tags", max_prompt=768, buckets=(256, 768),
     )  # fmt: skip
     config.data.columns = {"question": "question", "answer": "answer", "context": "context"}
 
-    config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=75, prompts=4, group=4, max_new_tokens=512, microbatches=4)
-    grpo.update(evaluate_every=0, checkpoint_every=25)
-    grpo.lora.update(rank=16, alpha=16.0, targets="q|k|v|o|gate|up|down")
-    grpo.loss.update(kl="k3", kl_coef=0.04)
-    grpo.optimizer.update(learning_rate=5e-6, schedule="cosine", final=0.0, clip_norm=0.1)
+    config.stages.grpo = grpo = _common.domain_grpo(
+        rank=16, iterations=75, group=4, max_new_tokens=512, microbatches=4,
+        evaluate_every=0, checkpoint_every=25,
+    )  # fmt: skip
+    grpo.optimizer.final = 0.0
     grpo.rewards.label_match = base.reward(0.4, 0.0, 1.0, labels=LABELS, strict=False)
     grpo.rewards.svamp_connectives = base.reward(0.3, 0.0, 1.0)
     grpo.rewards.repetition = base.reward(-0.3, 0.0, 1.0, kind="word", n=4)
@@ -106,12 +88,7 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model in a world of rules and facts, beside more SFT."""
-    _rehearsal.on_a_cpu(
-        config, source="legal", levels=(1,), worked=0.35, max_prompt=48, tokens=26,
-        train_examples=4000,
+    _rehearsal.beside_more_sft(
+        config, sft=260, grpo=40, more=60, tokens=26,
+        source="legal", levels=(1,), worked=0.35, max_prompt=48, train_examples=4000,
     )  # fmt: skip
-    config.stages.sft = _rehearsal.warm_up(steps=260, tokens=26)
-    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=26)
-    config.stages.more_sft = _rehearsal.more_sft(steps=60, tokens=26, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=26)
-    config.pipeline = ("sft", "grpo", "more_sft", "evaluate")

@@ -37,48 +37,29 @@ one (grpo/data/legal.py: a rule, facts, yes or no), with the same labels. Its wa
 reasons in a third of the solutions. `more_sft` is the control, without any reward.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 LABELS = ("yes", "no", "maybe")
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/medical_gemma3_1b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "medical_gemma3_1b", system, better, rehearsal)
 
 
 def system():
     """GRPO for labels."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-3-1b-it", size="gemma3_1b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
+    config = _common.published("gemma3_1b")
     config.data.update(
         source="rows", train="data/pubmedqa/train.jsonl", test="data/pubmedqa/test.jsonl",
         template="reasoning_tags", max_prompt=768, buckets=(512, 768),
     )  # fmt: skip
     config.data.columns = {"question": "question", "answer": "answer", "context": "context"}
 
-    config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=250, prompts=4, group=4, max_new_tokens=1024, microbatches=8)
-    grpo.update(evaluate_every=0, checkpoint_every=50)
-    grpo.lora.update(rank=32, alpha=32.0, targets="q|k|v|o|gate|up|down")
-    grpo.loss.update(kl="k3", kl_coef=0.04)
-    grpo.optimizer.update(learning_rate=5e-6, schedule="cosine", final=0.1, clip_norm=0.1)
+    config.stages.grpo = grpo = _common.domain_grpo(
+        rank=32, iterations=250, group=4, max_new_tokens=1024, microbatches=8,
+        evaluate_every=0, checkpoint_every=50,
+    )  # fmt: skip
     grpo.rewards.label_match = base.reward(1.0, 0.0, 1.0, labels=LABELS, strict=False)
     grpo.rewards.tag_format = base.reward(0.5, 0.0, 1.0)
 
@@ -100,12 +81,7 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model in the legal world, beside more SFT."""
-    _rehearsal.on_a_cpu(
-        config, source="legal", levels=(1,), worked=0.35, max_prompt=48, tokens=26,
-        train_examples=4000,
+    _rehearsal.beside_more_sft(
+        config, sft=260, grpo=40, more=60, tokens=26,
+        source="legal", levels=(1,), worked=0.35, max_prompt=48, train_examples=4000,
     )  # fmt: skip
-    config.stages.sft = _rehearsal.warm_up(steps=260, tokens=26)
-    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=26)
-    config.stages.more_sft = _rehearsal.more_sft(steps=60, tokens=26, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=26)
-    config.pipeline = ("sft", "grpo", "more_sft", "evaluate")

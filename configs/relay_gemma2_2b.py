@@ -38,7 +38,7 @@ as numbers, the prompt as the chat template has it, LoRA of rank 64, no groups w
 test problems, sixteen samples, and the base as its own chat template asks it.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 SESSIONS = ("first", "second", "third")
 
@@ -121,16 +121,15 @@ def better(config):
 
 def rehearsal(config):
     """The same in small: problems of one operation, then of three, then of one again."""
-    _common.rehearsal(config, levels=(1,))
+    _rehearsal.in_small(config, levels=(1,))
     for name, levels in (("before", (1, 2)), ("second", (2,)), ("third", (1,))):
-        _common.small_data(config.datasets[name], levels=levels)
+        _rehearsal.small_data(config.datasets[name], levels=levels)
     for name in ("second_and_old", "third_and_old"):
         config.datasets[name].update(template="plain", max_prompt=38)
     for name in SESSIONS:
         grpo = config.stages[name]
         rate = 2e-4 if grpo.lora.rank else 1e-4 / 3
-        _common.small_grpo(grpo, iterations=12 if grpo.epochs == 1 else 4, rate=rate)
+        _rehearsal.small_grpo(grpo, iterations=12 if grpo.epochs == 1 else 4, rate=rate)
         grpo.reference = "start"  # the base is random weights here
-    _common.small_evaluation(config.stages.vote, "sft", *SESSIONS)
-    config.stages.vote.baselines = ()
-    _common.warm_up(config)
+    _rehearsal.small_evaluation(config.stages.vote, "sft", *SESSIONS)
+    _rehearsal.warmed_up(config)

@@ -28,36 +28,19 @@ levels a plan may be right without being counted: reward/plan/mean of metrics.js
 the same stages, rewards and loss, and more of SFT for the same number of updates as the control.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 LEVELS = (1, 2, 3, 4, 5)
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/robotics_gemma3_1b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "robotics_gemma3_1b", system, better, rehearsal)
 
 
 def system():
     """Supervised training on plans, then GRPO in the world itself."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-3-1b-it", size="gemma3_1b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
+    config = _common.published("gemma3_1b")
     config.data.update(
         source="planning", levels=LEVELS, train_examples=4000, validation_examples=200,
         test_examples=500, template="reasoning_tags", max_prompt=192, buckets=(192,),
@@ -66,15 +49,13 @@ def system():
 
     config.stages.sft = sft = base.sft()
     sft.update(steps=250, batch=16, max_target=128, microbatches=4)
-    sft.lora.update(rank=32, alpha=32.0, targets="q|k|v|o|gate|up|down")
+    sft.lora.update(rank=32, alpha=32.0, targets=_common.LAYERS)
     sft.optimizer.update(learning_rate=1e-4, schedule="cosine", final=0.1)
 
-    config.stages.grpo = grpo = base.grpo()
-    grpo.update(iterations=500, prompts=4, group=8, max_new_tokens=128, microbatches=2)
-    grpo.update(evaluate_every=50, checkpoint_every=100)
-    grpo.lora.update(rank=32, alpha=32.0, targets="q|k|v|o|gate|up|down")
-    grpo.loss.update(kl="k3", kl_coef=0.04)
-    grpo.optimizer.update(learning_rate=5e-6, schedule="cosine", final=0.1, clip_norm=0.1)
+    config.stages.grpo = grpo = _common.domain_grpo(
+        rank=32, iterations=500, group=8, max_new_tokens=128, microbatches=2,
+        evaluate_every=50, checkpoint_every=100,
+    )  # fmt: skip
     grpo.rewards.plan = base.reward(1.0, 0.0, 1.0, prefix=0.5)
 
     config.stages.evaluate = evaluate = base.evaluate()
@@ -94,16 +75,7 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model on short plans, beside more SFT."""
-    _rehearsal.on_a_cpu(
-        config,
-        source="planning",
-        levels=(1,),
-        max_prompt=38,
-        tokens=16,
-        train_examples=4000,
-    )
-    config.stages.sft = _rehearsal.warm_up(steps=240, tokens=16)
-    _rehearsal.shorten(config.stages.grpo, iterations=50, tokens=16)
-    config.stages.more_sft = _rehearsal.more_sft(steps=40, tokens=16, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=16)
-    config.pipeline = ("sft", "grpo", "more_sft", "evaluate")
+    _rehearsal.beside_more_sft(
+        config, sft=240, grpo=50, more=40, tokens=16,
+        source="planning", levels=(1,), max_prompt=38, train_examples=4000,
+    )  # fmt: skip

@@ -36,7 +36,7 @@ form; both GRPO stages by a right answer that outweighs the form, groups of eigh
 rewards; validation, all test problems, and the base as its own chat template asks it.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 OTHER = {"question": "Question", "answer": "Answer"}
 TRAINED = ("sft", "dpo", "math", "extra")
@@ -44,7 +44,11 @@ TRAINED = ("sft", "dpo", "math", "extra")
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "sft_dpo_grpo_gemma2_2b")
+    return _common.variant_of(variant, "sft_dpo_grpo_gemma2_2b", system, better, rehearsal)
+
+
+def system():
+    """Supervised training, DPO, and GRPO on mathematics and on the rest."""
     config = _common.on_gsm8k("gemma2_2b", template="reasoning_tags")
     config.data.update(strip_commas=False, buckets=(256, 768))
     own = {"template": "reasoning_tags", "max_prompt": 768}
@@ -62,10 +66,6 @@ def get_config(variant: str = ""):
     config.stages.update(sft=sft(), dpo=dpo(), math=math(), extra=extra())
     config.stages.greedy = _common.evaluation("base", *TRAINED, examples=478)
     config.pipeline = (*TRAINED, "greedy")
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -142,18 +142,17 @@ def better(config):
 
 def rehearsal(config):
     """The same in small: pairs are the model's own, as no world here has preferences."""
-    _common.rehearsal(config)
+    _rehearsal.in_small(config)
     for name, levels in (("traces", (2,)), ("others", (1,))):
-        _common.small_data(config.datasets[name], levels=levels, columns=OTHER)
+        _rehearsal.small_data(config.datasets[name], levels=levels, columns=OTHER)
     if "preferences" in config.datasets:
         del config.datasets["preferences"]
         own_pairs(config)
     config.stages.pairs.update(prompts=128, batch=32, group=8, max_new_tokens=32, least=16)
-    _common.small_sft(config.stages.sft)
+    _rehearsal.small_sft(config.stages.sft)
     dpo = config.stages.dpo
     dpo.update(steps=20, batch=16, microbatches=1, max_completion=32 + 8)
     dpo.optimizer.learning_rate = 1e-3 if dpo.loss.sft_coef is None else 2e-4
     for name in ("math", "extra"):
-        _common.small_grpo(config.stages[name], iterations=15)
-    _common.small_evaluation(config.stages.greedy, *TRAINED)
-    config.stages.greedy.baselines = ()
+        _rehearsal.small_grpo(config.stages[name], iterations=15)
+    _rehearsal.small_evaluation(config.stages.greedy, *TRAINED)

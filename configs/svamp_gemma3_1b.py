@@ -34,14 +34,18 @@ right; no groups without variance, a tenth held out by a hash for validation, si
 the base as its own chat template asks it.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 COLUMNS = {"question": "question", "answer": "answer", "checkpoints": "checkpoints"}
 
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "svamp_gemma3_1b")
+    return _common.variant_of(variant, "svamp_gemma3_1b", system, better, rehearsal)
+
+
+def system():
+    """GRPO by seven rewards, the problems sorted by complexity."""
     config = _common.on_gsm8k("gemma3_1b", template="s1_repo")
     config.data.update(
         source="rows", train="data/svamp/train.jsonl", test="data/svamp/test.jsonl",
@@ -63,10 +67,6 @@ def get_config(variant: str = ""):
         grpo.rewards[f"svamp_{name}"] = base.reward(1.0, low, high)
     config.stages.greedy = _common.evaluation("base", "grpo")
     config.pipeline = ("grpo", "greedy")
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -88,9 +88,8 @@ def better(config):
 def rehearsal(config):
     """The same in small, with problems of one and of three operations."""
     validation = 200 if config.data.validation_share else 0
-    _common.rehearsal(config, levels=(1, 2), validation_share=0.0, validation_examples=validation)
-    _common.small_grpo(config.stages.grpo)
+    _rehearsal.in_small(config, levels=(1, 2), validation_share=0.0, validation_examples=validation)
+    _rehearsal.small_grpo(config.stages.grpo)
     config.stages.grpo.curriculum.window = 3
-    _common.small_evaluation(config.stages.greedy, "sft", "grpo")
-    config.stages.greedy.baselines = ()
-    _common.warm_up(config)
+    _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo")
+    _rehearsal.warmed_up(config)

@@ -39,41 +39,20 @@ in the strict form. Groups that are all alike are left out.
 solutions show their working; `more_sft` is the control, without any reward.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 MOST = 9  # checkpoints of a row of GSM8K
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/thinking_in_tokens_gemma3_1b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "thinking_in_tokens_gemma3_1b", system, better, rehearsal)
 
 
 def system():
     """500 updates of supervised training, then GRPO with form, checkpoints and outcome."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-3-1b-it", size="gemma3_1b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
-    config.data.update(
-        source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
-        template="reasoning_tags", max_prompt=256, buckets=(256,), min_kept=0.99,
-    )  # fmt: skip
-    adapter = {"rank": 32, "alpha": 16.0, "targets": "q|k|v|o|gate|up|down"}
+    config = _common.on_gsm8k("gemma3_1b", template="reasoning_tags")
+    adapter = {"rank": 32, "alpha": 16.0, "targets": _common.LAYERS}
 
     config.stages.sft = sft = base.sft()
     sft.update(steps=500, batch=4, microbatches=4, max_target=512)
@@ -115,9 +94,6 @@ def better(config):
 
 def rehearsal(config):
     """The same with a small model, beside more SFT."""
-    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=32)
-    config.stages.sft = _rehearsal.warm_up(steps=340, tokens=32)
-    _rehearsal.shorten(config.stages.grpo, iterations=40, tokens=32)
-    config.stages.more_sft = _rehearsal.more_sft(steps=60, tokens=32, start="sft")
-    config.stages.evaluate = _rehearsal.side_by_side("sft", "grpo", "more_sft", tokens=32)
-    config.pipeline = ("sft", "grpo", "more_sft", "evaluate")
+    _rehearsal.beside_more_sft(
+        config, sft=340, grpo=40, more=60, tokens=32, levels=(2,), worked=0.35, max_prompt=38
+    )

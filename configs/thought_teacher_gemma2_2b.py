@@ -39,43 +39,22 @@ step can be deleted. The control is a reward model whose labels are coins (shuff
 same GRPO with that.
 """
 
-from configs import _rehearsal, base
+from configs import _common, _rehearsal, base
 
 HEADS = {"correctness": ("wrong",), "flow": ("number", "deleted", "shuffled")}
 
 
 def get_config(variant: str = ""):
-    """The experiment; `variant` is "", "better", "tiny" or "better,tiny"."""
-    if variant not in ("", "better", "tiny", "better,tiny"):
-        raise ValueError(
-            f"variant {variant!r} of configs/thought_teacher_gemma2_2b.py: "
-            "expected better, tiny, better,tiny, or none"
-        )
-    words = variant.split(",")
-    config = system()
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
-    return config
+    """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
+    return _common.variant_of(variant, "thought_teacher_gemma2_2b", system, better, rehearsal)
 
 
 def system():
     """Supervised training, pairs of the model's own completions, their judge, and GRPO with it."""
-    config = base.base()
-    config.seed = 42
-    config.model.update(
-        path="google/gemma-2-2b-it", size="gemma2_2b", dtype="bfloat16", param_dtype="bfloat16",
-        remat="full",
-    )  # fmt: skip
-    config.mesh.update(fsdp=1, tp=4)
-    config.data.update(
-        source="gsm8k", train="data/gsm8k/train.jsonl", test="data/gsm8k/test.jsonl",
-        validation_examples=200, template="reasoning_tags", max_prompt=256, buckets=(256,),
-        min_kept=0.99,
-    )  # fmt: skip
+    config = _common.on_gsm8k("gemma2_2b", template="reasoning_tags")
+    config.data.validation_examples = 200
     config.evaluation.update(split="validation", examples=100, batch=100, max_new_tokens=512)
-    adapter = {"rank": 32, "alpha": 32.0, "targets": "q|k|v|o|gate|up|down"}
+    adapter = {"rank": 32, "alpha": 32.0, "targets": _common.LAYERS}
     stages = config.stages
 
     stages.sft = sft = base.sft()

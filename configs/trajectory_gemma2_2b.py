@@ -31,12 +31,16 @@ that holds is still worth more than the answer: --config.stages.grpo.rewards.tra
 options.process=0.4 turns that round.
 """
 
-from configs import _common, base
+from configs import _common, _rehearsal, base
 
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
-    words = _common.words_of(variant, "trajectory_gemma2_2b")
+    return _common.variant_of(variant, "trajectory_gemma2_2b", system, better, rehearsal)
+
+
+def system():
+    """GRPO in groups of two, by the one reward."""
     config = _common.on_gsm8k("gemma2_2b", template="plain")
     config.data.strip_commas = False
     config.stages.grpo = grpo = _common.tunix_grpo(
@@ -51,10 +55,6 @@ def get_config(variant: str = ""):
     grpo.rewards.trajectory = base.reward(1.0, 0.0, 2.1)
     config.stages.greedy = _common.evaluation("base", "grpo", examples=400)
     config.pipeline = ("grpo", "greedy")
-    if "better" in words:
-        better(config)
-    if "tiny" in words:
-        rehearsal(config)
     return config
 
 
@@ -74,8 +74,7 @@ def better(config):
 
 def rehearsal(config):
     """The same in small."""
-    _common.rehearsal(config)
-    _common.small_grpo(config.stages.grpo)
-    _common.small_evaluation(config.stages.greedy, "sft", "grpo")
-    config.stages.greedy.baselines = ()
-    _common.warm_up(config)
+    _rehearsal.in_small(config)
+    _rehearsal.small_grpo(config.stages.grpo)
+    _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo")
+    _rehearsal.warmed_up(config)
