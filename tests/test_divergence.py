@@ -81,7 +81,10 @@ def test_against_float64(beta):
     found, grad = jax.value_and_grad(
         lambda z: jnp.sum(jnp.float32(weight) * divergence(beta, z, jnp.float32(teacher_z)))
     )(jnp.float32(z))
-    wanted = lambda z: (weight * oracle(beta, z, teacher_z)).sum()  # noqa: E731
+
+    def wanted(z):
+        return (weight * oracle(beta, z, teacher_z)).sum()
+
     assert float(found) == pytest.approx(wanted(z), rel=1e-5)
     np.testing.assert_allclose(grad, numeric(wanted, z), atol=1e-5)
     assert np.all(oracle(beta, z, teacher_z) > 0)

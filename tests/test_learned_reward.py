@@ -3,7 +3,7 @@
 import io
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from grpo.checks.problems import problems
 from grpo.data.examples import DataError
 from grpo.pipeline import STAGES
 from grpo.rewards.scores import score
-from grpo.rewards.table import REWARDS, reward_table, with_values
+from grpo.rewards.table import reward_table, with_values
 from grpo.runs.learned_reward import Learned
 from grpo.runs.reward_models import reward_model_at_end
 from tests.small_run import (
@@ -110,8 +110,11 @@ def test_a_model_that_knows_too_little_is_refused(folder):
 def test_without_whitening_it_is_the_reward_itself():
     reward_BH = np.array([[1.0, 3.0], [-9.0, 1.0]])
     model: Any = SimpleNamespace(policy=SimpleNamespace(variables=None), head=None)
-    program: Any = lambda *_: reward_BH  # noqa: E731
-    plain = Learned(model, program, mean=0.0, std=1.0, clip=3.0)
+
+    def program(*_):
+        return reward_BH
+
+    plain = Learned(model, cast(Any, program), mean=0.0, std=1.0, clip=3.0)
     batch: Any = SimpleNamespace(ids_BT=None, mask_BT=None)
     assert plain(batch).tolist() == [2.0, -3.0]
     assert plain._replace(mean=1.0, std=4.0)(batch).tolist() == [0.25, -1.25]
@@ -127,8 +130,8 @@ def test_values_that_are_there_are_taken_and_the_others_called():
     assert scores.rewards["learned"][0] == 0.5 and np.isnan(scores.rewards["learned"][1])
     assert scores.reasons["learned"] == "ValueError: returned np.float64(2.0), outside [-1.0, 1.0]"
     assert not np.isnan(scores.rewards["tag_format"]).any()
-    with pytest.raises(NotImplementedError):
-        REWARDS["learned"]([], [], **options)
+    alone = score(reward_table(lines), examples, ["", ""], seconds=5.0)
+    assert np.isnan(alone.rewards["learned"]).all() and "'given'" in alone.reasons["learned"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from configs import efficiency_gemma3_1b
 from configs import grpo_demo_gemma3_1b as demo
-from grpo.checks.problems import leaves, problems
+from grpo.checks.problems import problems
 from grpo.data.datasets import load_dataset, load_datasets
 from grpo.data.templates import TEMPLATES, prompt_ids, target_text
 from grpo.pipeline import STAGES, with_presets
@@ -14,6 +14,7 @@ from grpo.rewards.scaffold import scaffold
 from models.config import SIZES
 from tests.gsm8k import real_path
 from tests.references.chat_tokenizers import tokenizer
+from tests.test_demo_config import flat
 
 USUAL = ("", "better", "tiny", "better,tiny")
 VARIANTS = {
@@ -167,17 +168,6 @@ CASES = [(name, variant) for name, variants in VARIANTS.items() for variant in v
 
 def config_of(name: str, variant: str) -> dict:
     return importlib.import_module(f"configs.{name}").get_config(variant).to_dict()
-
-
-def flat(config: dict) -> dict:
-    """Dotted path -> value, down to the last."""
-    found = {}
-    for path, value in leaves(config):
-        if isinstance(value, dict):
-            found |= {f"{path}.{inner}": x for inner, x in flat(value).items()}
-        else:
-            found[path] = value
-    return found
 
 
 @pytest.mark.parametrize(("name", "variant"), CASES)

@@ -4,10 +4,10 @@
     each(f),  f(example, completion, *, <options>)       the simple kind: one completion at a time
 
 The options are what a config gives the function by name; their annotations say what values they
-may have (grpo/checks/rules.py). One named `fitted` is none of them: it is what the function has
-learnt of the training examples (`table`). A value is a number of the declared range, or NaN where
-the function abstains. It may also be a function without arguments that returns one: it is called
-under a deadline of its own, which is all that `each` does.
+may have (grpo/checks/rules.py). `fitted` and `given` are none of them: what the function has learnt
+of the training examples (`table`), and what a model says of the batch (`given`). A value is a
+number of the declared range, or NaN where the function abstains. It may also be a function without
+arguments that returns one: it is called under a deadline of its own, which is all that `each` does.
 
 What fails is NaN, and the first reason is kept: of one value, if that value is wrong, raises, or
 takes longer than `seconds`; of the whole batch, if the function itself raises, returns another
@@ -28,6 +28,7 @@ Reward = Callable[..., Iterable]
 Count = Annotated[int, "from 1 on"]
 Share = Annotated[float, "from 0 to 1"]
 REASON = 200  # characters of a reason that are kept
+FROM_STAGE = ("fitted", "given")  # keywords that are no options
 
 
 def each(function: Callable[..., float]) -> Reward:
@@ -44,7 +45,7 @@ def each(function: Callable[..., float]) -> Reward:
 def options_of(reward: Reward) -> dict[str, inspect.Parameter]:
     """The options of a reward function: its parameters after examples and completions."""
     parameters = [*inspect.signature(reward).parameters.items()][2:]
-    return {name: parameter for name, parameter in parameters if name != "fitted"}
+    return {name: parameter for name, parameter in parameters if name not in FROM_STAGE}
 
 
 def values(

@@ -195,14 +195,11 @@ def with_values(
 ) -> dict[str, Entry]:
     """The table of a batch for whose completions some values are there already: `given.py`."""
 
-    def of_batch(value_B: np.ndarray, entry: Entry) -> Reward:
-        asked = [row for row, example in enumerate(examples) if is_for(entry, example)]
-        return lambda examples, completions: value_B[asked]
-
-    there = {
-        name: table[name]._replace(function=of_batch(value_B, table[name]))
-        for name, value_B in given.items()
-    }
+    there = {}
+    for name, value_B in given.items():
+        asked = [row for row, example in enumerate(examples) if is_for(table[name], example)]
+        function = functools.partial(table[name].function, given=value_B[asked])
+        there[name] = table[name]._replace(function=function)
     return {**table, **there}
 
 

@@ -3,18 +3,19 @@
 from tests.mistakes import Mistake
 
 DEMO, PREFLIGHT, SHAPES = "configs/grpo_demo_gemma3_1b.py", "grpo/tools/preflight.py", "grpo/tools/shapes.py"
+COMMON = "configs/_common.py"
 NUMBERS = "tests/test_demo_config.py::test_every_number"
 FULL = "tests/test_preflight.py::test_the_demo_at_its_full_size"
 
 MISTAKES = [
-    Mistake("the demo's loss is a mean of sequences", DEMO,
+    Mistake("the demo's loss is a mean of sequences", COMMON,
             ', aggregation="token"', "",
             NUMBERS),
     Mistake("the demo's schedule ends with its updates", DEMO,
-            "schedule_updates=3738,", "schedule_updates=None,",
+            "    grpo.optimizer.schedule_updates = 3738\n", "",
             NUMBERS),
     Mistake("the demo's golds lose their commas", DEMO,
-            "strip_commas=False, ", "",
+            "    config.data.strip_commas = False\n", "",
             NUMBERS),
     Mistake("the repository's demo counts four tags", DEMO,
             "    del grpo.rewards.demo_approximate_format\n    grpo.rewards.demo_approximate_format_5 = base.reward(1.0, -2.5, 2.5)\n", "",

@@ -28,7 +28,7 @@ MISTAKES = [
             "more_sft(steps=60", "more_sft(steps=90", TEST + "test_distillation"),
     Mistake("a rehearsal of another loss", "configs/_rehearsal.py",
             "grpo.lora.rank = None", "grpo.loss.kl_coef = 0.0", SIZES_ONLY),
-    Mistake("a rehearsal without its control", "configs/robotics_gemma3_1b.py",
+    Mistake("a rehearsal without its control", "configs/_rehearsal.py",
             '("sft", "grpo", "more_sft", tokens', '("sft", "grpo", tokens', SIZES_ONLY),
     Mistake("any step is half a plan", "configs/robotics_gemma3_1b.py",
             "prefix=0.1", "prefix=0.5", TEST + "test_robotics"),

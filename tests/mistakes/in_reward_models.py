@@ -136,7 +136,7 @@ MISTAKES = [
     Mistake("the last answer tag", READ,
             "text[: text.find(ANSWER) + len(ANSWER)]", "text[: text.rfind(ANSWER) + len(ANSWER)]",
             "tests/test_reference_reward.py::test_answers_are_put_behind_the_first_answer_tag"),
-    Mistake("a stub is asked for its values", "grpo/rewards/table.py",
+    Mistake("values are given to nobody", "grpo/rewards/table.py",
             "return {**table, **there}", "return {**there, **table}",
             f"{OF_LEARNED}values_that_are_there_are_taken_and_the_others_called"),
     Mistake("GRPO before its reward model", "grpo/checks/problems.py",

@@ -2,7 +2,7 @@
 
 from tests.mistakes import Mistake
 
-COMMON = "configs/_common.py"
+COMMON, SMALL = "configs/_common.py", "configs/_rehearsal.py"
 
 
 def tested(name: str) -> str:
@@ -16,15 +16,15 @@ MISTAKES = [
             "or len(set(words)) < len(words):",
             "or False:",
             tested("unknown_variants")),
-    Mistake("a rehearsal asks for the published weights", COMMON,
-            'path=None, size=f"{family}_micro"',
-            'size=f"{family}_micro"',
+    Mistake("a rehearsal asks for the published weights", SMALL,
+            'config.model = base.model(size=f"{family}_micro", unroll=3, whole=TAGS)',
+            'config.model.update(size=f"{family}_micro", unroll=3, whole=TAGS)',
             tested("a_rehearsal_is_the_same_in_small")),
-    Mistake("a rehearsal of Gemma 2 is one of Gemma 3", COMMON,
+    Mistake("a rehearsal of Gemma 2 is one of Gemma 3", SMALL,
             'size=f"{family}_micro"',
             'size="gemma3_micro"',
             tested("a_rehearsal_is_the_same_in_small")),
-    Mistake("a rehearsal has groups of its own", COMMON,
+    Mistake("a rehearsal has groups of its own", SMALL,
             "prompts=128 // grpo.group, max_new_tokens=32)",
             "prompts=16, group=8, max_new_tokens=32)",
             tested("a_rehearsal_is_the_same_in_small")),
