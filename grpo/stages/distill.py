@@ -11,7 +11,7 @@ may have more rows in its table than there are tokens, as larger Gemmas do: thes
 `divergence/quarter_1` to `_4` is the divergence of the first to the last quarter of the positions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -125,6 +125,7 @@ class Setting(NamedTuple):
     teacher: Policy
     programs: dict[str, Program]
     examples: Sequence[Example]
+    order: Callable[[int], int]  # of the examples
     buckets: Sequence[int]
 
 
@@ -144,6 +145,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         teacher=teacher,
         programs=build(run.config, name, start, teacher),
         examples=examples,
+        order=run.data_of(name).order(examples, run.seed),
         buckets=buckets_for(run.config, stage["data"]),
     )
     frozen = student_of(start, teacher, objective).frozen
@@ -164,8 +166,7 @@ def lesson(setting: Setting, loop: StageLoop) -> tuple[Taught, bool]:
     coin = np.random.RandomState([seed, loop.iteration]).uniform()
     is_own = bool(coin < setting.objective.student_share)
     data, tokenizer = setting.run.data_of(setting.name), loop.policy.own_tokenizer
-    place_of = data.order(setting.examples, seed)
-    examples = [setting.examples[place_of(loop.taken + n)] for n in range(B)]
+    examples = [setting.examples[setting.order(loop.taken + n)] for n in range(B)]
     prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
     if is_own:
         sampled = Sampler(loop.policy, setting.buckets).sample(

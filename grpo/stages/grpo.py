@@ -214,7 +214,8 @@ class Setting(NamedTuple):
     reference: Policy | None
     given: Given  # rewards that models give
     programs: dict[str, Program]
-    curriculum: Curriculum | None
+    order: Callable[[int], int]  # of the examples
+    curriculum: Curriculum | None  # in whose place it is
 
 
 def run(run: Run, name: str, policies: Policies) -> None:
@@ -239,6 +240,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         reference=policies.reference(name, start) if needs.reference else None,
         given=model_rewards_of(policies, name, programs, data.template, buckets),
         programs=programs,
+        order=fixed_order(run, name),
         curriculum=curriculum_of(stage["curriculum"], data.train),
     )
     loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
@@ -290,16 +292,20 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
     return collected.metrics | promote(setting, loop, collected.metrics)
 
 
-def order_of(setting: Setting, loop: StageLoop) -> Callable[[int], int]:
-    """The order of the examples, from an index to a place, as far as the curriculum has come."""
-    data, seed = setting.run.data_of(setting.name), setting.run.seed
-    section = setting.stage["curriculum"]
+def fixed_order(run: Run, name: str) -> Callable[[int], int]:
+    """The order of the examples, from an index to a place, if no curriculum promotes."""
+    data, section = run.data_of(name), run.config["stages"][name]["curriculum"]
     if section["order"] == "sorted":
-        return sorted_order(data.train, section["by"], seed)
+        return sorted_order(data.train, section["by"], run.seed)
+    return data.order(data.train, run.seed)
+
+
+def order_of(setting: Setting, loop: StageLoop) -> Callable[[int], int]:
+    """The order of the examples as far as the curriculum has come."""
     if setting.curriculum is None:
-        return data.order(data.train, seed)
+        return setting.order
     memory = loop.cursor.setdefault("curriculum", START)
-    return functools.partial(promoted_at, setting.curriculum, memory, seed)
+    return functools.partial(promoted_at, setting.curriculum, memory, setting.run.seed)
 
 
 def promote(setting: Setting, loop: StageLoop, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -7,7 +7,8 @@ learnt. Examples come in the order of (seed, index). With `packing` a row holds 
 which do not see each other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from grpo.checks.rules import COUNT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
 from grpo.data.datasets import buckets_for, section_of
 from grpo.data.examples import Example
-from grpo.data.packing import Pair, Rows, one_each, packed
+from grpo.data.packing import Rows, one_each, packed
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
@@ -84,11 +85,13 @@ def run(run: Run, name: str, policies: Policies) -> None:
     examples = solutions(
         run, name, start.own_tokenizer, limit=stage["max_target"], most=stage["examples"]
     )
+    place_of = run.data_of(name).order(examples, run.seed)
     update_policy = build(run.config, name, start)["update"]
     loop = StageLoop(run, name, start, stage["steps"], updates=1)
     loop.evaluate_at_start()
     while not loop.is_done:
-        rows, count = batch_from(run, name, start.own_tokenizer, examples, loop.taken)
+        following = (examples[place_of(index)] for index in itertools.count(loop.taken))
+        rows, count = batch_from(run, name, start.own_tokenizer, following)
         state, metrics = update_policy(loop.state, start.frozen, rows)
         loop.keep_update(state, metrics, rows._asdict())
         loop.move_to(loop.iteration + 1, taken=count)
@@ -96,19 +99,15 @@ def run(run: Run, name: str, policies: Policies) -> None:
 
 
 def batch_from(
-    run: Run, name: str, tokenizer: Tokenizer, examples: Sequence[Example], first: int
+    run: Run, name: str, tokenizer: Tokenizer, examples: Iterable[Example]
 ) -> tuple[Rows, int]:
-    """The rows of an update from example number `first` on, and how many examples they hold."""
-    stage, data = run.config["stages"][name], run.data_of(name)
-    place_of = data.order(examples, run.seed)
-
-    def pair(index: int) -> Pair:
-        example = examples[place_of(index)]
-        prompt = prompt_ids(tokenizer, example, data.template)
-        return prompt, target_ids(tokenizer, example, data.template)
-
+    """The rows of an update from the next examples, and how many of these they hold."""
+    stage, template = run.config["stages"][name], run.data_of(name).template
+    stream = (
+        (prompt_ids(tokenizer, example, template), target_ids(tokenizer, example, template))
+        for example in examples
+    )
     if stage["packing"] is not None:
-        stream = (pair(first + n) for n in range(2**31))
         return packed(stream, stage["batch"], stage["packing"])
-    pairs = [pair(first + n) for n in range(stage["batch"])]
+    pairs = list(itertools.islice(stream, stage["batch"]))
     return one_each(pairs, run.config["data"]["buckets"], stage["max_target"]), len(pairs)
