@@ -237,7 +237,7 @@ MISTAKES = [
     Mistake("published: no bonus", "grpo/rewards/citations.py",
             'FIRST, MORE, MOST = 0.7, 0.1, 4',
             'FIRST, MORE, MOST = 0.7, 0.1, 3',
-            f"{LABELS}::test_the_published_citations_are_those_of_the_original_patterns"),
+            f"{LABELS}::test_the_published_citations_are_those_of_plain_patterns"),
     # Quantities
     Mistake("a kilogram is a gram", "grpo/rewards/unit_names.py",
             'factor=one.factor * Fraction(10) ** power',
