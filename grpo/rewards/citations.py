@@ -13,8 +13,8 @@ context too. No citation is 0, and so is an invented one; an example without a c
 Known flaws: that a citation is there does not mean that it fits, and of a case's name only the
 words beside the "v." are compared.
 
-Runs of digits, letters and spaces are taken whole, which plain patterns would try again from each of
-their characters: what follows a run cannot be a part of it, so the matches are the same.
+Runs of digits, letters and spaces are taken whole, which plain patterns would try again from each
+of their characters: what follows a run cannot be a part of it, so the matches are the same.
 """
 
 import re
