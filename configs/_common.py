@@ -30,7 +30,7 @@ IN_BFLOAT16 = {"dtype": "bfloat16", "param_dtype": "bfloat16", "remat": "full"}
 
 def words_of(variant: str, file: str, *own: str) -> list[str]:
     """The words of a variant; an unknown one is an error."""
-    words, known = [word for word in variant.split(",") if word], (*own, "better", "tiny")
+    words, known = variant.split(",") if variant else [], (*own, "better", "tiny")
     if set(words) - set(known) or len(set(words)) < len(words):
         raise ValueError(
             f"variant {variant!r} of configs/{file}.py: expected some of {', '.join(known)}, "
