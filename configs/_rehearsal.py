@@ -81,14 +81,14 @@ def in_small(config, **data):
 def small_data(data, **fields):
     """A dataset of the arithmetic world; a validation split where the system has one."""
     data.update(
-        source="arithmetic", train=None, test=None, levels=(2,), worked=0.5, train_examples=6000,
+        source="arithmetic", train=None, test=None, levels=(2,), worked=0.35, train_examples=6000,
         validation_examples=200 if data.validation_examples else 0, test_examples=200,
         template="plain", max_prompt=38,
     )  # fmt: skip
     data.update(fields)
 
 
-def small_sft(sft, steps: int = 200):
+def small_sft(sft, steps: int = 340):
     """Supervised training of all parameters, as these are random; with the system's schedule."""
     ratio = steps / sft.steps
     sft.lora.rank = None
@@ -98,7 +98,7 @@ def small_sft(sft, steps: int = 200):
         sft.optimizer.schedule_updates = round(ratio * sft.optimizer.schedule_updates)
 
 
-def warmed_up(config, steps: int = 200):
+def warmed_up(config, steps: int = 340):
     """Supervised training first, which stands in for what an instruction-tuned model knows."""
     config.stages.sft = sft = base.sft()
     sft.optimizer.update(schedule="cosine", final=0.1)
@@ -106,7 +106,7 @@ def warmed_up(config, steps: int = 200):
     config.pipeline = ("sft", *config.pipeline)
 
 
-def small_grpo(grpo, iterations: int = 25, rate: float = 2e-4):
+def small_grpo(grpo, iterations: int = 40, rate: float = 1e-3):
     """128 completions an iteration, in groups of the system's size, and its schedule."""
     ratio = iterations / grpo.iterations
     grpo.update(iterations=iterations, prompts=128 // grpo.group, max_new_tokens=32)

@@ -83,16 +83,14 @@ def better(config):
 
 
 def rehearsal(config):
-    """The same in small, with the sections and their instruction, in two buckets."""
-    _rehearsal.in_small(
-        config, levels=(1, 2), worked=1.0, template="sections", max_prompt=140, min_kept=0.9
-    )
-    _rehearsal.small_sft(config.stages.sft, steps=150)
-    config.stages.sft.update(max_target=48)
+    """The same in small, with the sections but no instruction, in two buckets."""
+    _rehearsal.in_small(config, levels=(1, 2), template="plain_sections")
+    _rehearsal.small_sft(config.stages.sft)
+    config.stages.sft.max_target = 44
     grpo = config.stages.grpo
-    _rehearsal.small_grpo(grpo, iterations=15)
-    grpo.update(max_new_tokens=48)
+    _rehearsal.small_grpo(grpo)
+    grpo.max_new_tokens = 44
     grpo.curriculum.update(buckets=2, window=4)
-    config.evaluation.max_new_tokens = 48
+    config.evaluation.max_new_tokens = 44
     _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo")
-    config.stages.greedy.max_new_tokens = 48
+    config.stages.greedy.max_new_tokens = 44

@@ -74,8 +74,14 @@ def better(config):
 
 
 def rehearsal(config):
-    """The same with a small model on short plans, beside more SFT."""
+    """The same with a small model on short plans, beside shuffled rewards and more SFT."""
     _rehearsal.beside_more_sft(
-        config, sft=240, grpo=50, more=40, tokens=16,
-        source="planning", levels=(1,), max_prompt=38, train_examples=4000,
+        config, sft=500, grpo=80, more=60, tokens=24,
+        source="planning", levels=(1, 2), max_prompt=38, train_examples=12000,
     )  # fmt: skip
+    stages = config.stages
+    stages.grpo.optimizer.learning_rate = 3e-4
+    stages.shuffled = stages.grpo.copy_and_resolve_references()
+    stages.shuffled.update(start="sft", shuffle_rewards=True)
+    stages.evaluate.policies = ("sft", "grpo", "shuffled", "more_sft")
+    config.pipeline = ("sft", "grpo", "shuffled", "more_sft", "evaluate")

@@ -152,7 +152,7 @@ def rehearsal(config):
     _rehearsal.small_sft(config.stages.sft)
     dpo = config.stages.dpo
     dpo.update(steps=20, batch=16, microbatches=1, max_completion=32 + 8)
-    dpo.optimizer.learning_rate = 1e-3 if dpo.loss.sft_coef is None else 2e-4
+    dpo.optimizer.learning_rate = 3e-4 if dpo.loss.sft_coef is None else 2e-4
     for name in ("math", "extra"):
-        _rehearsal.small_grpo(config.stages[name], iterations=15)
+        _rehearsal.small_grpo(config.stages[name], iterations=20)
     _rehearsal.small_evaluation(config.stages.greedy, *TRAINED)

@@ -28,6 +28,7 @@ Template = dict[str, Any]
 
 LINES = "<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 ONE_LINE = "<reasoning>{reasoning}</reasoning><answer>{answer}</answer>"
+SECTIONS = LINES.format(reasoning="Steps: {reasoning}\nResult: {answer}", answer="{answer}")
 
 TEMPLATES: dict[str, Template] = {
     "plain": {"instruction": "", "model_line": "model\n", "target": ONE_LINE},
@@ -73,8 +74,9 @@ TEMPLATES: dict[str, Template] = {
             "alone between <answer> and </answer>."
         ),
         "model_line": "model\n",
-        "target": LINES.format(reasoning="Steps: {reasoning}\nResult: {answer}", answer="{answer}"),
+        "target": SECTIONS,
     },
+    "plain_sections": {"instruction": "", "model_line": "model\n", "target": SECTIONS},
 }
 
 

@@ -1,0 +1,82 @@
+"""Experiments on two CPU cores in which one mechanism stands alone, beside what lacks it.
+
+    python launch.py --config=benchmarks/controls.py:preferences    SimPO and DPO
+    python launch.py --config=benchmarks/controls.py:curriculum     easy problems first, or any
+    python launch.py --config=benchmarks/controls.py:rlpr           the reference's probability
+
+The worlds, models and sizes are those of the rehearsals (configs/_rehearsal.py).
+"""
+
+from configs import _rehearsal, base
+
+TOKENS = 32
+
+
+def get_config(variant: str = ""):
+    """The experiment."""
+    if variant not in (known := {f.__name__: f for f in (preferences, curriculum, rlpr)}):
+        raise ValueError(
+            f"variant {variant!r} of benchmarks/controls.py: expected {', '.join(known)}"
+        )
+    config = base.base()
+    known[variant](config)
+    return config
+
+
+def preferences(config):
+    """SimPO and DPO on the same pairs of the policy's own completions; and SimPO five times hotter.
+
+    SimPO's authors warn that its rate decides whether a model holds its form.
+    """
+    _rehearsal.on_a_cpu(config, levels=(2,), max_prompt=38, tokens=TOKENS)
+    stages = config.stages
+    stages.sft = _rehearsal.warm_up(steps=250, tokens=TOKENS)
+    stages.pairs = base.pairs()
+    stages.pairs.update(policy="sft", max_new_tokens=TOKENS)
+    for name, preset, rate in (("dpo", "dpo", 2e-5), ("simpo", "simpo", 2e-5),
+                               ("simpo_hot", "simpo", 1e-4)):  # fmt: skip
+        stages[name] = stage = base.preference()
+        stage.update(start="sft", steps=60, max_completion=TOKENS)
+        stage.loss.preset = preset
+        stage.optimizer.update(learning_rate=rate, schedule="cosine", final=0.1)
+    stages.evaluate = _rehearsal.side_by_side("sft", "dpo", "simpo", "simpo_hot", tokens=TOKENS)
+    stages.evaluate.samples = 4
+    config.pipeline = ("sft", "pairs", "dpo", "simpo", "simpo_hot", "evaluate")
+
+
+def curriculum(config):
+    """GRPO on five levels: the next one when the last is mastered, or all from the start."""
+    _rehearsal.on_a_cpu(
+        config, levels=(1, 2, 3, 4, 5), worked=0.35, max_prompt=50, tokens=40,
+        train_examples=10000, test_examples=500,
+    )  # fmt: skip
+    stages = config.stages
+    stages.sft = _rehearsal.warm_up(steps=340, tokens=40)
+    stages.promoted = promoted = by_reward(iterations=30, tokens=40)
+    promoted.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
+    promoted.curriculum.update(order="promoted", threshold=0.6, window=3)
+    stages.uniform = promoted.copy_and_resolve_references()
+    stages.uniform.curriculum.order = "uniform"
+    stages.evaluate = _rehearsal.side_by_side("sft", "promoted", "uniform", tokens=40)
+    config.pipeline = ("sft", "promoted", "uniform", "evaluate")
+
+
+def rlpr(config):
+    """The reference's probability as the only reward: nothing compares an answer."""
+    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=TOKENS)
+    stages = config.stages
+    stages.sft = _rehearsal.warm_up(steps=340, tokens=TOKENS)
+    stages.rlpr = by_reward(iterations=40, tokens=TOKENS)
+    stages.rlpr.rewards.reference_probability = base.reward(1.0, 0.0, 1.0, max_answer=4)
+    stages.shuffled = stages.rlpr.copy_and_resolve_references()
+    stages.shuffled.shuffle_rewards = True
+    stages.evaluate = _rehearsal.side_by_side("sft", "rlpr", "shuffled", tokens=TOKENS)
+    config.pipeline = ("sft", "rlpr", "shuffled", "evaluate")
+
+
+def by_reward(*, iterations: int, tokens: int):
+    """A GRPO stage from the end of supervised training; what it is paid for is added."""
+    stage = base.grpo()
+    _rehearsal.shorten(stage, iterations=iterations, tokens=tokens)
+    stage.update(start="sft", evaluate_every=0)
+    return stage

@@ -1,0 +1,203 @@
+"""What shows whether a mechanism works: the runs of it, and the tables that are made of them.
+
+Tables have a line for each seed. A run is one of a system's rehearsals, or of controls.py; each has
+its control within it: a policy without the mechanism, from the same start.
+"""
+
+import json
+import pathlib
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from main_job import percent
+
+from grpo.data.datasets import load_datasets, sections_of
+from grpo.data.examples import Example
+from grpo.data.strips import execute
+from grpo.reporting.progress import table
+from grpo.rewards.extract import strict
+from grpo.rewards.numbers import same_number
+from grpo.rewards.plan import plan, steps_of
+from grpo.storage.journal import read_journal
+
+Seeds = Mapping[str, pathlib.Path]
+Runs = Mapping[str, Seeds]  # of each config, by its name
+WINDOW = 10  # updates at the beginning and at the end that are compared
+
+
+class Mechanism(NamedTuple):
+    """The configs that show a mechanism, and what makes tables of their runs."""
+
+    runs: dict[str, str]
+    tables: Callable[[Runs], str]
+
+
+def config_of(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config of a run."""
+    return json.loads((workdir / "config.json").read_text("utf-8"))
+
+
+def last_stage(workdir: pathlib.Path) -> str:
+    """The last stage of a run's pipeline, which is an evaluation."""
+    return config_of(workdir)["pipeline"][-1]
+
+
+def last_evaluation(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What the last stage of a run measured, by policy."""
+    path = workdir / "evaluations" / f"{last_stage(workdir)}.json"
+    return json.loads(path.read_text("utf-8"))
+
+
+def ends(workdir: pathlib.Path, stage: str, metric: str) -> tuple[float, float]:
+    """The mean of a metric over the first updates of a stage, and over the last ones."""
+    rows = read_journal(workdir / "metrics.jsonl")
+    values = [row[metric] for row in rows if row["stage"] == stage and metric in row]
+    return statistics.mean(values[:WINDOW]), statistics.mean(values[-WINDOW:])
+
+
+def arrow(pair: tuple[float, float], digits: int = 2) -> str:
+    """Before and after."""
+    return " → ".join(f"{x:.{digits}f}" for x in pair)
+
+
+def share(x: float) -> str:
+    """A share as percent."""
+    return f"{100 * x:.1f}"
+
+
+def by_policy(seeds: Seeds, cells: Callable[[str, pathlib.Path, dict], list[str]]) -> list[list]:
+    """A line for each seed and policy of the last evaluation."""
+    return [
+        [seed if n == 0 else "", policy, *cells(policy, workdir, metrics)]
+        for seed, workdir in seeds.items()
+        for n, (policy, metrics) in enumerate(last_evaluation(workdir).items())
+    ]
+
+
+def greedy_rows(workdir: pathlib.Path) -> Iterator[tuple[dict[str, Any], Example]]:
+    """The greedy completions of the last evaluation, each with its example."""
+    config, stage = config_of(workdir), last_stage(workdir)
+    data = load_datasets(sections_of(config), config["seed"])
+    section = config["stages"][stage]
+    examples = {example["id"]: example for example in data[section["data"] or "data"].test}
+    for row in read_journal(workdir / "evaluations" / f"{stage}.jsonl"):
+        if row["sample"] == 0:
+            yield row, examples[row["id"]]
+
+
+def rollouts(workdir: pathlib.Path, stage: str) -> list[dict[str, Any]]:
+    """The completions that a stage sampled."""
+    return [row for row in read_journal(workdir / "rollouts.jsonl") if row["stage"] == stage]
+
+
+def chance_of_order(better: list[float], worse: list[float]) -> float:
+    """The probability that one of the better has the higher value (AUC); 0.5: nothing is known."""
+    b_N1, w_1M = np.array(better)[:, None], np.array(worse)[None, :]
+    return float(np.mean((b_N1 > w_1M) + 0.5 * (b_N1 == w_1M)))
+
+
+def preferences(runs: Runs) -> str:
+    """Margins, form and right answers before and after training on preferences."""
+
+    def cells(policy: str, workdir: pathlib.Path, metrics: dict) -> list[str]:
+        trained = policy != "sft"
+        shown = ["preference/ahead", "preference/accuracy", "logprob/chosen"]
+        return [
+            *(arrow(ends(workdir, policy, name)) if trained else "" for name in shown),
+            share(metrics["format/strict"]),
+            share(metrics["sampled/format/strict"]),
+            percent(metrics),
+        ]
+
+    header = ["seed", "policy", "ahead", "pairs right", "log π chosen", "in form, %",
+              "sampled, %", "right, %"]  # fmt: skip
+    return table(header, by_policy(runs["preferences"], cells))
+
+
+def distillation(runs: Runs) -> str:
+    """The divergence of teacher and student, and right answers of all."""
+
+    def cells(policy: str, workdir: pathlib.Path, metrics: dict) -> list[str]:
+        fell = arrow(ends(workdir, "distill", "divergence"), 3) if policy == "distill" else ""
+        return [fell, percent(metrics)]
+
+    return table(["seed", "policy", "divergence, nats", "right, %"],
+                 by_policy(runs["distill_gemma3_1b"], cells))  # fmt: skip
+
+
+def judges(runs: Runs) -> str:
+    """Held-out pairs that reward models have right, and the policies that follow them."""
+    lines, policies = [], ("sft", "grpo", "grpo_coins")
+    for seed, workdir in runs["thought_teacher_gemma2_2b"].items():
+        right = last_evaluation(workdir)
+        for n, model in enumerate(("reward_model", "coins")):
+            path = workdir / "rewards" / f"{model}.json"
+            known = json.loads(path.read_text("utf-8"))
+            lines.append([
+                seed if n == 0 else "", model,
+                *(percent(known, name) for name in ("accuracy", "accuracy/same length")),
+                percent(known, "best of N"),
+                percent(right["grpo" if n == 0 else "grpo_coins"]),
+            ])  # fmt: skip
+        lines.append(["", f"({policies[0]})", "", "", "", percent(right["sft"])])
+    return table(["seed", "model", "pairs right, %", "of the same length", "best of 8 right",
+                  "policy by it right"], lines)  # fmt: skip
+
+
+def curriculum(runs: Runs) -> str:
+    """Right answers by level, and the bucket that the curriculum came to."""
+    lines = []
+    for seed, workdir in runs["curriculum"].items():
+        found: dict[str, dict[int, list[bool]]] = {}
+        for row, example in greedy_rows(workdir):
+            levels = found.setdefault(row["policy"], {})
+            levels.setdefault(example["level"], []).append(row["right"]["strict"])
+        reached = max(
+            row["curriculum/level"]
+            for row in read_journal(workdir / "metrics.jsonl")
+            if "curriculum/level" in row
+        )
+        for n, (policy, levels) in enumerate(found.items()):
+            bucket = f"{reached:.0f}" if policy == "promoted" else ""
+            shares = [share(statistics.mean(levels[level])) for level in sorted(levels)]
+            lines.append([seed if n == 0 else "", policy, *shares, bucket])
+    return table(["seed", "policy", *(f"level {n}" for n in range(1, 6)), "bucket"], lines)
+
+
+def reference_probability(runs: Runs) -> str:
+    """How well the reward tells right answers, and what follows it."""
+    lines = []
+    for seed, workdir in runs["rlpr"].items():
+        right, wrong = [], []
+        for row in rollouts(workdir, "rlpr"):
+            value = row["reward"]["reference_probability"]
+            if row["iteration"] < WINDOW and value is not None:
+                answer = strict(row["completion"])
+                is_right = answer is not None and same_number(answer, row["gold"])
+                (right if is_right else wrong).append(value)
+        evaluated = last_evaluation(workdir)
+        lines.append([
+            seed, f"{chance_of_order(right, wrong):.3f}",
+            *(f"{statistics.mean(values):.2f}" for values in (right, wrong)),
+            *(percent(evaluated[policy]) for policy in ("sft", "rlpr", "shuffled")),
+        ])  # fmt: skip
+    return table(["seed", "AUC", "reward where right", "where wrong", "before", "RLPR",
+                  "shuffled"], lines)  # fmt: skip
+
+
+def plans(runs: Runs) -> str:
+    """Plans that can be carried out, and that reach their goal."""
+    lines = []
+    for seed, workdir in runs["robotics_gemma3_1b"].items():
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row, example in greedy_rows(workdir):
+            steps = steps_of(strict(row["completion"]) or "")
+            is_done = bool(steps) and execute(example["strips"], steps)[0] == len(steps)
+            reached = plan(example, row["completion"], prefix=0.0)
+            found.setdefault(row["policy"], []).append((is_done, reached))
+        for n, (policy, values) in enumerate(found.items()):
+            shares = [share(statistics.mean(column)) for column in zip(*values, strict=True)]
+            lines.append([seed if n == 0 else "", policy, *shares])
+    return table(["seed", "policy", "executable, %", "reach the goal, %"], lines)
