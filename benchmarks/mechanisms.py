@@ -27,13 +27,6 @@ Runs = Mapping[str, Seeds]  # of each config, by its name
 WINDOW = 10  # updates at the beginning and at the end that are compared
 
 
-class Mechanism(NamedTuple):
-    """The configs that show a mechanism, and what makes tables of their runs."""
-
-    runs: dict[str, str]
-    tables: Callable[[Runs], str]
-
-
 def config_of(workdir: pathlib.Path) -> dict[str, Any]:
     """The config of a run."""
     return json.loads((workdir / "config.json").read_text("utf-8"))
@@ -127,7 +120,7 @@ def distillation(runs: Runs) -> str:
                  by_policy(runs["distill_gemma3_1b"], cells))  # fmt: skip
 
 
-def judges(runs: Runs) -> str:
+def reward_models(runs: Runs) -> str:
     """Held-out pairs that reward models have right, and the policies that follow them."""
     lines, policies = [], ("sft", "grpo", "grpo_coins")
     for seed, workdir in runs["thought_teacher_gemma2_2b"].items():
@@ -163,7 +156,7 @@ def curriculum(runs: Runs) -> str:
             bucket = f"{reached:.0f}" if policy == "promoted" else ""
             shares = [share(statistics.mean(levels[level])) for level in sorted(levels)]
             lines.append([seed if n == 0 else "", policy, *shares, bucket])
-    return table(["seed", "policy", *(f"level {n}" for n in range(1, 6)), "bucket"], lines)
+    return table(["seed", "policy", *(f"level {n}" for n in range(2, 6)), "bucket"], lines)
 
 
 def reference_probability(runs: Runs) -> str:
@@ -201,3 +194,30 @@ def plans(runs: Runs) -> str:
             shares = [share(statistics.mean(column)) for column in zip(*values, strict=True)]
             lines.append([seed if n == 0 else "", policy, *shares])
     return table(["seed", "policy", "executable, %", "reach the goal, %"], lines)
+
+
+class Mechanism(NamedTuple):
+    """The configs that show a mechanism, and what makes tables of their runs."""
+
+    runs: dict[str, str]
+    tables: Callable[[Runs], str]
+
+
+def alone(name: str) -> dict[str, str]:
+    """An experiment of controls.py."""
+    return {name: f"benchmarks/controls.py:{name}"}
+
+
+def rehearsed(name: str) -> dict[str, str]:
+    """The rehearsal of a system."""
+    return {name: f"configs/{name}.py:tiny"}
+
+
+MECHANISMS = {
+    "preferences": Mechanism(alone("preferences"), preferences),
+    "distillation": Mechanism(rehearsed("distill_gemma3_1b"), distillation),
+    "reward models": Mechanism(rehearsed("thought_teacher_gemma2_2b"), reward_models),
+    "curriculum": Mechanism(alone("curriculum"), curriculum),
+    "reference probability": Mechanism(alone("rlpr"), reference_probability),
+    "plans": Mechanism(rehearsed("robotics_gemma3_1b"), plans),
+}

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 
-from mechanisms import MECHANISMS, last_evaluation
 from main_job import percent
+from mechanisms import MECHANISMS, last_evaluation
 from page import DOCS, put
 
 from grpo.reporting.progress import table

@@ -24,6 +24,7 @@ VARIANTS = {
     "hybrid_gemma3_1b": USUAL,
     "ideae_gemma2_2b": USUAL,
     "relay_gemma2_2b": (*USUAL, "notebook", "notebook,tiny"),
+    "rlpr_gemma2_2b": USUAL,
     "sft_dpo_grpo_gemma2_2b": USUAL,
     "svamp_gemma3_1b": USUAL,
     "trajectory_gemma2_2b": USUAL,
@@ -112,6 +113,21 @@ NUMBERS = {  # what systems.md and the sources themselves say
         "stages.math.prompts": 4, "stages.math.group": 4, "stages.extra.iterations": 625,
         f"{S}max_target": 1280, "stages.greedy.examples": 478,
     },
+    ("rlpr_gemma2_2b", ""): GEMMA2 | of("grpo", TUNIX) | {
+        **{
+            f"stages.{name}.{field}": x
+            for name, rate, tokens in (("long", 5e-5, 2048), ("short", 1e-5, 1280))
+            for field, x in {"optimizer.learning_rate": rate, "max_target": tokens}.items()
+        },
+        **{
+            f"stages.{name}.lora.{field}": x
+            for name in ("long", "short", "grpo")
+            for field, x in {"rank": 32, "alpha": 64.0}.items()
+        },
+        f"{G}sampling.temperature": 0.6, f"{G}loss.kl_coef": 0.08,
+        f"{G}optimizer.learning_rate": 1e-6, f"{G}rewards.correct_answer.domains": ("math",),
+        f"{G}rewards.reference_probability.domains": ("others",), "data.of": ("math", "others"),
+    },
     ("relay_gemma2_2b", ""): GEMMA2 | {
         f"stages.{name}.{field}": x
         for name in ("first", "second", "third")
@@ -157,6 +173,11 @@ REWARDS = {  # weight and range
         "correct_answer": (0.4, 0.0, 1.0),
         "length": (0.1, 0.0, 1.0),
         "demo_exact_format": (pytest.approx(1 / 30), 0.0, 3.0),
+    },
+    ("rlpr_gemma2_2b", "grpo"): {
+        "tag_format": (0.2, 0.0, 1.0),
+        "correct_answer": (1.0, 0.0, 1.0),
+        "reference_probability": (1.0, 0.0, 1.0),
     },
     **{
         ("relay_gemma2_2b", name): {"relay": (1.0, -15.0, 30.0)}
@@ -210,7 +231,12 @@ def test_a_sibling_pays_for_right_answers_and_hears_of_numbers(name):
         assert rewards != was["stages"][stage]["rewards"]
         if "correct_answer" in rewards:
             right = rewards["correct_answer"]["weight"]
-            others = sum(e["weight"] for f, e in rewards.items() if f != "correct_answer")
+            others = sum(
+                e["weight"]
+                for f, e in rewards.items()
+                if f != "correct_answer"
+                and e["domains"] in ((), rewards["correct_answer"]["domains"])
+            )
             assert right > others
         else:
             assert {"trajectory_steps", "hybrid_steps"} & rewards.keys()
@@ -227,7 +253,7 @@ def test_a_rehearsal_is_the_same_in_small(name, variant):
     sections = [tiny["data"], *tiny["datasets"].values()]
     assert {data["source"] for data in sections} <= {"arithmetic", "mixture"}
     assert not any(data[part] for data in sections for part in ("train", "validation", "test"))
-    made = {"sft"} | ({"pairs"} if "preferences" in full["datasets"] else set())
+    made = {"sft", "more_sft"} | ({"pairs"} if "preferences" in full["datasets"] else set())
     assert [stage for stage in tiny["pipeline"] if stage in full["pipeline"]] == [*full["pipeline"]]
     assert set(tiny["pipeline"]) - set(full["pipeline"]) <= made
     for stage in full["pipeline"]:
@@ -237,7 +263,7 @@ def test_a_rehearsal_is_the_same_in_small(name, variant):
             for field in own["optimizer"].keys() - changed:
                 assert small["optimizer"][field] == own["optimizer"][field]
             assert small["lora"] == (
-                {**own["lora"], "rank": None} if stage == "sft" else own["lora"]
+                {**own["lora"], "rank": None} if own["kind"] == "sft" else own["lora"]
             )
         for field in ("loss", "rewards", "group", "epochs", "dynamic_sampling", "kind"):
             assert small.get(field) == own.get(field)
@@ -318,7 +344,7 @@ def test_the_scaffold_that_is_taught_is_the_one_that_is_paid():
     small = config_of("ideae_gemma2_2b", "tiny")["data"]
     for section in (data, {**small, "train_examples": 50}):
         loaded = load_dataset(section, 0)
-        assert loaded.template == TEMPLATES["sections"]
+        assert loaded.template["target"] == TEMPLATES["sections"]["target"]
         for example in (e for e in loaded.train if e["reasoning"]):
             text = target_text(example, loaded.template)
             assert scaffold(example, text, headings=headings) == 1.0
