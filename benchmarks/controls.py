@@ -54,9 +54,8 @@ def curriculum(config):
         config, levels=(2, 3, 4, 5), tokens=40, train_examples=8000, test_examples=400, **world
     )
     config.datasets.first = base.dataset(
-        levels=(2,), train_examples=6000, test_examples=1, contamination="drop", ngram=10,
-        template="plain", **world,
-    )  # fmt: skip
+        levels=(2,), train_examples=6000, validation_examples=200, template="plain", **world
+    )
     stages = config.stages
     stages.sft = _rehearsal.warm_up(steps=340, tokens=40)
     stages.sft.data = "first"

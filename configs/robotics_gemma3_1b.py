@@ -76,7 +76,7 @@ def better(config):
 def rehearsal(config):
     """The same with a small model on short plans, beside shuffled rewards and more SFT."""
     _rehearsal.beside_more_sft(
-        config, sft=500, grpo=80, more=60, tokens=24,
+        config, sft=400, grpo=100, more=60, tokens=24,
         source="planning", levels=(1, 2), max_prompt=38, train_examples=12000,
     )  # fmt: skip
     stages = config.stages
