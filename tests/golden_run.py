@@ -90,7 +90,7 @@ FORMULAS: dict[str, Callable[[str, str], float]] = {
 
 LOSS = {
     "baseline": "group", "scale": "group", "eps": 1e-6, "decoupled": False,
-    "overlong_buffer": None, "overlong_penalty": None, "mask_truncated": False,
+    "overlong_buffer": None, "overlong_penalty": None, "mask_truncated": False, "teacher_coef": 0.0,
     "ratio": "token", "surrogate": "clip", "clip_low": 0.2, "clip_high": 0.2,
     "aggregation": "sequence", "kl": "k3", "kl_in": "loss", "kl_coef": 0.1, "entropy_coef": 0.0,
     "correction": None, "correction_level": None, "correction_cap": None, "off_policy_limit": None,

@@ -3,7 +3,7 @@
 from tests.mistakes import Mistake
 
 CURRICULUM, MIXING = "grpo/data/curriculum.py", "grpo/data/mixing.py"
-STAGE, TABLE, DATASETS = "grpo/stages/grpo.py", "grpo/rewards/table.py", "grpo/data/datasets.py"
+STAGE, TABLE, DATASETS = "grpo/runs/curricula.py", "grpo/rewards/table.py", "grpo/data/datasets.py"
 CONTAMINATION, GSM8K = "grpo/data/contamination.py", "grpo/data/gsm8k.py"
 TRACES, RUBRICS, CHOICES = "grpo/data/traces.py", "grpo/data/rubrics.py", "grpo/data/choices.py"
 EXAMPLES, STRIPS, PLANNING = "grpo/data/examples.py", "grpo/data/strips.py", "grpo/data/planning.py"
