@@ -140,14 +140,16 @@ def golden(names: Collection[str]) -> base.ConfigDict:
 
 
 ORDER = (
-    "sft", "clip", "adapter", "again", "merged", "left_out", "another", "packed", "evaluate",
+    "sft", "clip", "adapter", "again", "merged", "left_out", "another", "taught", "packed",
+    "evaluate",
 )  # fmt: skip
 NEEDS = {  # `again` stands between `another` and the stage that it goes on from
     "sft": (), "clip": ("sft",), "adapter": ("sft",), "again": ("adapter",), "merged": ("again",),
     "left_out": ("sft",), "another": ("adapter", "again"), "packed": ("again",),
+    "taught": ("sft", "adapter"),
     "evaluate": ("sft", "clip", "again"),
 }  # fmt: skip
-GRPO = ("clip", "adapter", "again", "merged", "left_out", "another")
+GRPO = ("clip", "adapter", "again", "merged", "left_out", "another", "taught")
 SFT = ("sft", "packed")
 
 
@@ -220,6 +222,13 @@ def all_stages() -> dict[str, base.ConfigDict]:
                 "mask_truncated": True, "aggregation": "constant",
                 "kl": "k1", "kl_in": "reward", "kl_coef": 0.05,
             },
+            optimizer={"learning_rate": 0.1},
+        ),
+        "taught": stage(
+            {"hashed": (1.0, None), "shy": (0.5, None)},
+            start="sft", teacher="adapter", lora={**lora, "rank": 3}, epochs=2, minibatches=2,
+            sampling={"temperature": 1.4},
+            loss={"teacher_coef": 0.7, "clip_low": 0.05, "clip_high": 0.1, "kl_coef": 0.0},
             optimizer={"learning_rate": 0.1},
         ),
         "packed": supervised(start="again", lora=lora, steps=3, batch=2, packing=160),
