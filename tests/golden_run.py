@@ -226,9 +226,9 @@ def all_stages() -> dict[str, base.ConfigDict]:
         ),
         "taught": stage(
             {"hashed": (1.0, None), "shy": (0.5, None)},
-            start="sft", teacher="adapter", lora={**lora, "rank": 3}, epochs=2, minibatches=2,
+            start="sft", teacher="adapter", lora={**lora, "rank": 3}, epochs=2,
             sampling={"temperature": 1.4},
-            loss={"teacher_coef": 0.7, "clip_low": 0.05, "clip_high": 0.1, "kl_coef": 0.0},
+            loss={"teacher_coef": 3.0, "clip_low": 0.02, "clip_high": 0.04, "kl_coef": 0.0},
             optimizer={"learning_rate": 0.1},
         ),
         "packed": supervised(start="again", lora=lora, steps=3, batch=2, packing=160),
