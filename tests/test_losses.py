@@ -401,6 +401,18 @@ def test_a_teacher_by_hand():
     assert metrics["teacher/kl"] == pytest.approx((0.5 - 1.0) / 2)
 
 
+def test_what_is_held_back_goes_by_the_advantage_of_the_token():
+    """The reward is for both tokens, the teacher against the second one, whose ratio is 2."""
+    batch: dict[str, Any] = {name: x[:1] for name, x in batch_of(length=2).items()}
+    batch["mask"], batch["advantage"] = np.ones((1, 2), bool), np.array([1.0])
+    batch["old"] = batch["logprob"] - np.log(2.0)
+    batch["teacher"] = batch["old"] - [[0.0, 3.0]]
+    objective = dataclasses.replace(GRPO, kl_coef=0.0, teacher_coef=1.0)
+    _, metrics, grad = value_and_grad(batch, objective)
+    assert metrics["clip/high"] == 0.5 and grad[0, 0] == 0
+    assert grad[0, 1] == pytest.approx(2.0 * 2.0 / 2)  # ρ = 2, A = 1 - 3, one of two tokens
+
+
 def test_a_teacher_that_agrees_changes_nothing():
     """And one without a coefficient is only measured."""
     batch = batch_of()
