@@ -15,7 +15,7 @@ from grpo.data.datasets import (
     sections_of,
 )
 from grpo.data.nearest import nearest
-from grpo.rewards.table import checked, faults
+from grpo.rewards.table import checked, faults, pays
 from models.lora import TARGETS
 
 Lines = Iterator[str]
@@ -114,6 +114,32 @@ def about_loss(stage: Mapping) -> Lines:
             )
 
 
+def about_teacher(stage: Mapping) -> Lines:
+    """A teacher beside rewards, or in their place."""
+    teacher, loss = stage["teacher"], resolve(stage["loss"])
+    if teacher is None and loss["teacher_coef"]:
+        yield f"loss.teacher_coef={loss['teacher_coef']}: there is no teacher: name one, or use 0.0"
+    if teacher is None:
+        return
+    if not loss["teacher_coef"]:
+        yield f"teacher={teacher!r}: loss.teacher_coef=0.0 has it teach nothing: use 1.0, or None"
+    if stage["dynamic_sampling"] != "off":
+        yield (
+            f"dynamic_sampling={stage['dynamic_sampling']!r}: groups of equal rewards learn from "
+            "the teacher: use 'off'"
+        )
+    if not pays(stage["rewards"]):
+        by, order = (stage["curriculum"][field] for field in ("metric", "order"))
+        reads = {
+            "loss.decoupled=True": loss["decoupled"],
+            "shuffle_rewards=True": stage["shuffle_rewards"],
+            f"curriculum.metric={by!r}": by == "reward" and order == "promoted",
+        }
+        yield from (
+            f"{field}: no reward has a weight" for field, is_read in reads.items() if is_read
+        )
+
+
 def about_preference(stage: Mapping) -> Lines:
     """The objective of a stage that learns from preferences."""
     try:
@@ -150,9 +176,9 @@ def about_heads(stage: Mapping) -> Lines:
             seen |= set(kinds)
 
 
-def about_rewards(rewards: Mapping) -> Lines:
-    """A reward table: every entry by itself, then all together."""
-    table = {}
+def about_rewards(stage: Mapping) -> Lines:
+    """A reward table: every entry by itself, then all together, then what it is for."""
+    rewards, table = stage["rewards"], {}
     for name, entry in rewards.items():
         try:
             table |= [checked({"name": name, **entry})]
@@ -160,3 +186,5 @@ def about_rewards(rewards: Mapping) -> Lines:
             yield str(error)
     if len(table) == len(rewards):
         yield from faults(table)
+    if stage["teacher"] is None and not pays(rewards):
+        yield "rewards: no entry has a weight: one needs another than 0, or the stage a teacher"
