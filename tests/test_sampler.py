@@ -208,7 +208,7 @@ def test_the_cache_is_cut_over_tp_and_never_gathered():
         Gemma(SHALLOW, mesh=mesh), weights, IDS, MASK, keys, PLAIN, NEVER,
         group=4, max_new_tokens=NEW,
     )  # fmt: skip
-    program = lowered.compile().as_text().splitlines()
+    program = str(lowered.compile().as_text()).splitlines()
     slots = (SHALLOW.window, IDS.shape[1] + NEW)
     loop = [
         line for line in program if re.search(r" while\(", line) and "jit(rollout)/while" in line
