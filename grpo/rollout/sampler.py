@@ -14,6 +14,7 @@ where its prompt ends.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -124,11 +125,8 @@ def rollout(
         hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
         return unembed(config, variables["params"], hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
-    def share(x: Array) -> Array:
-        return shard_rows(jnp.repeat(x, group, axis=0), mesh)
-
-    def share_cache(x: Array) -> Array:
-        return shard_cache(jnp.repeat(x, group, axis=0), mesh)
+    def share(x: Array, place: Callable = shard_rows) -> Array:
+        return place(jnp.repeat(x, group, axis=0), mesh)
 
     def draw(state: Decoding, logits_BV: Array, cache: Cache) -> Decoding:
         """Token c of every row that has not ended."""
@@ -169,7 +167,7 @@ def rollout(
         ids_BC=jnp.zeros((batch, max_new_tokens), jnp.int32),
         logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
     )
-    first = draw(start, share(logits_PV), jax.tree.map(share_cache, cache))
+    first = draw(start, share(logits_PV), jax.tree.map(lambda x: share(x, shard_cache), cache))
     end = jax.lax.while_loop(is_going, step, first)
     mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
     masks = share(prompt_mask_PI), mask_BC.astype(jnp.int32)
