@@ -124,11 +124,14 @@ def rollout(
         hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
         return unembed(config, variables["params"], hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
+    def grouped(x: Array) -> Array:
+        return jnp.repeat(x, group, axis=0)
+
     def share(x: Array) -> Array:
-        return shard_rows(jnp.repeat(x, group, axis=0), mesh)
+        return shard_rows(grouped(x), mesh)
 
     def share_cache(x: Array) -> Array:
-        return shard_cache(jnp.repeat(x, group, axis=0), mesh)
+        return shard_cache(grouped(x), mesh)
 
     def draw(state: Decoding, logits_BV: Array, cache: Cache) -> Decoding:
         """Token c of every row that has not ended."""
