@@ -14,7 +14,6 @@ where its prompt ends.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -125,8 +124,14 @@ def rollout(
         hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
         return unembed(config, variables["params"], hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
-    def share(x: Array, place: Callable = shard_rows) -> Array:
-        return place(jnp.repeat(x, group, axis=0), mesh)
+    def grouped(x: Array) -> Array:
+        return jnp.repeat(x, group, axis=0)
+
+    def share(x: Array) -> Array:
+        return shard_rows(grouped(x), mesh)
+
+    def share_cache(x: Array) -> Array:
+        return shard_cache(grouped(x), mesh)
 
     def draw(state: Decoding, logits_BV: Array, cache: Cache) -> Decoding:
         """Token c of every row that has not ended."""
@@ -167,7 +172,7 @@ def rollout(
         ids_BC=jnp.zeros((batch, max_new_tokens), jnp.int32),
         logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
     )
-    first = draw(start, share(logits_PV), jax.tree.map(lambda x: share(x, shard_cache), cache))
+    first = draw(start, share(logits_PV), jax.tree.map(share_cache, cache))
     end = jax.lax.while_loop(is_going, step, first)
     mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
     masks = share(prompt_mask_PI), mask_BC.astype(jnp.int32)
