@@ -86,11 +86,11 @@ def rehearsal(config):
     """The same in small, with the sections but no instruction, in two buckets."""
     _rehearsal.in_small(config, levels=(1, 2), template="plain_sections")
     _rehearsal.small_sft(config.stages.sft)
-    config.stages.sft.max_target = 44
+    config.stages.sft.max_target = 48
     grpo = config.stages.grpo
     _rehearsal.small_grpo(grpo)
-    grpo.max_new_tokens = 44
+    grpo.max_new_tokens = 48
     grpo.curriculum.update(buckets=2, window=4)
-    config.evaluation.max_new_tokens = 44
+    config.evaluation.max_new_tokens = 48
     _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo")
-    config.stages.greedy.max_new_tokens = 44
+    config.stages.greedy.max_new_tokens = 48
