@@ -1,0 +1,57 @@
+"""A world made here: is a solution of a sum right? What a small model learns to judge by.
+
+    Ann has 3 apples and gets 4 more. How many now?
+    <reasoning>3+4=8</reasoning><answer>8</answer>
+    Right?                                                     no
+
+The problems are those of the arithmetic world, by the same levels and keys, so that what a policy
+is tested on no judge has seen. Half of the solutions are right. Half show their working, where one
+equation of a wrong solution has a slip that the others carry on; the others state a result, and a
+wrong one is as near as such slips are. `asked` is how a judge of grpo/judges/prompts.py is asked.
+"""
+
+import numpy as np
+
+from grpo.data import arithmetic
+from grpo.data.arithmetic import APPLY, Problem
+from grpo.data.making import Drawn, below, one_of
+
+SLIPS = (-3, -2, -1, 1, 2, 3)
+YES, NO = "yes", "no"
+
+
+def asked(question: str, completion: str) -> str:
+    """The question whether a completion is right."""
+    return f"{question}\n{completion}\nRight?"
+
+
+def worked(problem: Problem, slips: list[int]) -> list[str]:
+    """The equations of a problem, the result of each that much too large."""
+    value, lines = problem[0], []
+    for (operation, n), slip in zip(problem[1], slips, strict=True):
+        result = APPLY[operation](value, n) + slip
+        lines.append(f"{value}{operation}{n}={result}")
+        value = result
+    return lines
+
+
+def draw(random: np.random.RandomState, level: int) -> Drawn:
+    """A problem of a level with a solution, and whether it is right."""
+    problem = arithmetic.draw_problem(random, level)
+    question = arithmetic.draw_wording(random, problem)
+    slips = [0] * len(problem[1])
+    if is_wrong := below(random, 2) == 1:
+        slips[below(random, len(slips))] = one_of(random, SLIPS)
+    equations = worked(problem, slips)
+    result = equations[-1].split("=")[1]
+    reasoning = "; ".join(equations) if below(random, 2) else f"so {result}"
+    completion = f"<reasoning>{reasoning}</reasoning><answer>{result}</answer>"
+    verdict = NO if is_wrong else YES
+    return Drawn(
+        key=arithmetic.key_of(problem),
+        question=asked(question, completion),
+        answer=verdict,
+        reasoning=verdict,
+        checkpoints=[],
+        more={},
+    )
