@@ -15,6 +15,8 @@ from grpo.data.datasets import (
     sections_of,
 )
 from grpo.data.nearest import nearest
+from grpo.judges.rubrics import COLUMN
+from grpo.judges.server import about_key, about_url
 from grpo.rewards.table import checked, faults
 from models.lora import TARGETS
 
@@ -160,3 +162,27 @@ def about_rewards(rewards: Mapping) -> Lines:
             yield str(error)
     if len(table) == len(rewards):
         yield from faults(table)
+
+
+def about_judge(name: str, config: Mapping) -> Lines:
+    """A judge: who answers, what a server needs, and what it is asked by."""
+    section = config["judges"][name]
+    model, url = section["model"], section["url"]
+    if (model is None) == (url is None):
+        yield (
+            "model=None, url=None: name one of them"
+            if model is None
+            else (f"model={model!r}: there is a url as well: name one of them")
+        )
+    known = ["base", *config["pipeline"], *config["models"]]
+    if model is not None and model not in known:
+        yield f"model={model!r}: is neither a stage nor one of models{nearest(model, known)}"
+    if url is not None and section["replay"] is None:
+        if wrong := about_url(url):
+            yield f"url: {wrong}"
+        if wrong := about_key(section["key"]):
+            yield f"key: {wrong}"
+        if section["name"] is None:
+            yield "name=None: the name of the model at the url is needed"
+    if section["rubric"] == COLUMN and section["prompt"] == "right":
+        yield "prompt='right': asks by no rubric: use criterion or overall with rubric='column'"

@@ -41,7 +41,10 @@ def draw(random: np.random.RandomState, level: int) -> Drawn:
     question = arithmetic.draw_wording(random, problem)
     slips = [0] * len(problem[1])
     if is_wrong := below(random, 2) == 1:
-        slips[below(random, len(slips))] = one_of(random, SLIPS)
+        place, slip = below(random, len(slips)), one_of(random, SLIPS)
+        slips[place] = slip
+        if any("=-" in line or "=0" in line for line in worked(problem, slips)):
+            slips[place] = abs(slip)  # quantities stay above 0, as in the arithmetic world
     equations = worked(problem, slips)
     result = equations[-1].split("=")[1]
     reasoning = "; ".join(equations) if below(random, 2) else f"so {result}"
