@@ -336,6 +336,9 @@ def grpo() -> ConfigDict:
         "dynamic_sampling": "off",  # groups without variance: off, drop, refill
         "max_rounds": 1,  # of sampling in an iteration, under refill
         "reference": "start",  # of this stage, or base: the model as loaded
+        # The end of a stage before it, base, or a name in models; None: no teacher. With one (and
+        # loss.teacher_coef) rewards may be empty.
+        "teacher": optional(str),
         "entropy": True,  # is measured
         "rewards": {},  # name -> reward(): grpo/rewards/table.py
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
@@ -378,6 +381,8 @@ def loss() -> ConfigDict:
         "overlong_buffer": optional(float),  # last share of max_new_tokens that costs; 0: off
         "overlong_penalty": optional(float),  # reward lost at max_new_tokens; 0: off
         "mask_truncated": optional(bool),  # completions that were cut off have no loss
+        # Advantage that a token loses per nat by which it is likelier than to the teacher; 0: off
+        "teacher_coef": optional(float),
         # The surrogate: ratios.py, surrogates.py
         "ratio": optional(str),  # of probabilities: token, sequence, geometric
         "surrogate": optional(str),  # clip, cispo, sapo, dppo_tv, dppo_kl, reinforce

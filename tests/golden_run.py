@@ -90,7 +90,7 @@ FORMULAS: dict[str, Callable[[str, str], float]] = {
 
 LOSS = {
     "baseline": "group", "scale": "group", "eps": 1e-6, "decoupled": False,
-    "overlong_buffer": None, "overlong_penalty": None, "mask_truncated": False,
+    "overlong_buffer": None, "overlong_penalty": None, "mask_truncated": False, "teacher_coef": 0.0,
     "ratio": "token", "surrogate": "clip", "clip_low": 0.2, "clip_high": 0.2,
     "aggregation": "sequence", "kl": "k3", "kl_in": "loss", "kl_coef": 0.1, "entropy_coef": 0.0,
     "correction": None, "correction_level": None, "correction_cap": None, "off_policy_limit": None,
@@ -140,14 +140,16 @@ def golden(names: Collection[str]) -> base.ConfigDict:
 
 
 ORDER = (
-    "sft", "clip", "adapter", "again", "merged", "left_out", "another", "packed", "evaluate",
+    "sft", "clip", "adapter", "again", "merged", "left_out", "another", "taught", "packed",
+    "evaluate",
 )  # fmt: skip
 NEEDS = {  # `again` stands between `another` and the stage that it goes on from
     "sft": (), "clip": ("sft",), "adapter": ("sft",), "again": ("adapter",), "merged": ("again",),
     "left_out": ("sft",), "another": ("adapter", "again"), "packed": ("again",),
+    "taught": ("sft", "adapter"),
     "evaluate": ("sft", "clip", "again"),
 }  # fmt: skip
-GRPO = ("clip", "adapter", "again", "merged", "left_out", "another")
+GRPO = ("clip", "adapter", "again", "merged", "left_out", "another", "taught")
 SFT = ("sft", "packed")
 
 
@@ -220,6 +222,13 @@ def all_stages() -> dict[str, base.ConfigDict]:
                 "mask_truncated": True, "aggregation": "constant",
                 "kl": "k1", "kl_in": "reward", "kl_coef": 0.05,
             },
+            optimizer={"learning_rate": 0.1},
+        ),
+        "taught": stage(
+            {"hashed": (1.0, None), "shy": (0.5, None)},
+            start="sft", teacher="adapter", lora={**lora, "rank": 3}, epochs=2,
+            sampling={"temperature": 1.4},
+            loss={"teacher_coef": 3.0, "clip_low": 0.02, "clip_high": 0.04, "kl_coef": 0.0},
             optimizer={"learning_rate": 0.1},
         ),
         "packed": supervised(start="again", lora=lora, steps=3, batch=2, packing=160),

@@ -2,7 +2,8 @@
 
     reward      r = Σ_f weight_f · gate_f · reward_f - overlong - kl_coef · Σ_t KL_t
     advantage   A = (r - baseline) / (scale + eps)
-    loss        L = Σ_t weight_t ( - w_t J(ρ_t, A) + kl_coef · KL_t - entropy_coef · H_t )
+    loss        L = Σ_t weight_t ( - w_t J(ρ_t, A_t) + kl_coef · KL_t - entropy_coef · H_t )
+                A_t = A - teacher_coef · log(π_old / π_teacher)
     update      θ <- AdamW(θ, ∇L)       for each epoch, for each minibatch of whole groups
 
 Written from the papers and from docs/models.md and docs/grpo.md, one unpadded row at a time: no
@@ -69,6 +70,7 @@ class Learnt(NamedTuple):
     advantage: float
     old_logprob: np.ndarray | None
     ref_logprob: np.ndarray | None
+    teacher_logprob: np.ndarray | None
 
 
 # The model
@@ -241,11 +243,13 @@ def kl(kind: str, logprob, ref_logprob):
 
 def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
     """Σ_t weight_t loss_t of a row, and how many of its tokens met which option."""
-    loss, A, row = stage["loss"], learnt.advantage, learnt.row
+    loss, A, row = stage["loss"], learnt.advantage, learnt.row  # A of all tokens, or of each
     logprob, entropy = token_scores(
         size, weights, row.prompt, row.completion, stage["sampling"]["temperature"]
     )
     old = logprob.value if learnt.old_logprob is None else learnt.old_logprob
+    if learnt.teacher_logprob is not None:
+        A = A - loss["teacher_coef"] * (old - learnt.teacher_logprob)
     log_ratio = logprob - old
     assert np.abs(log_ratio.value).max() < LIMIT
     if loss["ratio"] == "sequence":
@@ -257,6 +261,7 @@ def row_loss(size, weights: Weights, learnt: Learnt, weight, stage):
         below, above = (ratio.value < low) & (A < 0), (ratio.value > high) & (A > 0)
         gain = tape.where(below, low * A, tape.where(above, high * A, ratio * A))
         seen |= {"clipped below": below.sum(), "clipped above": above.sum()}
+        seen["turned by the teacher"] = np.sum(np.sign(A) * np.sign(learnt.advantage) < 0)
     elif loss["surrogate"] == "reinforce":
         gain = logprob * A
     else:
@@ -341,7 +346,7 @@ def on_tape(weights: Weights) -> tuple[Weights, Arrays]:
 
 def iteration(
     size, stage, seed: int, number: int, rounds, weights: Weights, reference: Weights | None,
-    adam: AdamW,
+    teacher: Weights | None, adam: AdamW,
 ) -> tuple[Weights, list[Counter]]:  # fmt: skip
     """The policy after iteration `number`, and what each update met.
 
@@ -355,6 +360,9 @@ def iteration(
         ref = None
         if loss["kl_coef"] and reference is not None:
             ref = [[logprobs(size, reference, row, temperature) for row in g] for g in rows_PG]
+        told = None
+        if teacher is not None:
+            told = [[logprobs(size, teacher, row, temperature) for row in g] for g in rows_PG]
         penalty_PG = np.zeros((len(rows_PG), len(rows_PG[0])))
         if loss["kl_in"] == "reward" and ref is not None:
             for p, g in np.ndindex(penalty_PG.shape):
@@ -370,6 +378,7 @@ def iteration(
                     advantage=advantage_PG[p, g],
                     old_logprob=old[p][g] if updates > 1 else None,
                     ref_logprob=ref[p][g] if ref else None,
+                    teacher_logprob=told[p][g] if told else None,
                 )
                 for g, row in enumerate(rows)
             ]

@@ -81,7 +81,7 @@ def row_ratios(o, live, old, advantage):
 
 
 def loss(o, live, frozen, batch, limit):
-    """The loss of a batch; `batch` has mask, truncated, advantage, old, ref, sample, entropy."""
+    """The loss of a batch: mask, truncated, advantage, old, ref, sample, entropy, teacher."""
     mask = batch["mask"].astype(bool)
     rows = [
         b for b in range(len(mask))
@@ -94,11 +94,17 @@ def loss(o, live, frozen, batch, limit):
         advantage = float(batch["advantage"][b])
         now, then = [live[b, c] for c in at], [frozen[b, c] for c in at]
         old = then if batch["old"] is None else [float(batch["old"][b, c]) for c in at]
+        advantages = [advantage] * len(at)
+        if o.teacher_coef:  # reverse KL: how much likelier the student made it than the teacher
+            told = [float(batch["teacher"][b, c]) for c in at]
+            advantages = [
+                advantage + o.teacher_coef * (t - s) for t, s in zip(told, old, strict=True)
+            ]
         ratios = row_ratios(o, now, old, advantage)
         fixed = row_ratios(o, then, old, advantage)
         got = old if batch["sample"] is None else [float(batch["sample"][b, c]) for c in at]
         drift = sum(x - y for x, y in zip(got, then, strict=True)) / len(at)
-        stale = o.off_policy_limit is not None and advantage < 0 and drift > o.off_policy_limit
+        is_far = o.off_policy_limit is not None and drift > o.off_policy_limit
         if o.correction is not None:
             gaps = [x - float(batch["sample"][b, c]) for x, c in zip(old, at, strict=True)]
             if o.correction_level == "sequence":
@@ -118,8 +124,8 @@ def loss(o, live, frozen, batch, limit):
             "sum": len(rows),
         }[o.aggregation]
         for i, c in enumerate(at):
-            gain = token_objective(o, ratios[i], advantage, now[i], fixed[i], then[i], old[i])
-            value = 0.0 if stale else -weights[i] * gain
+            gain = token_objective(o, ratios[i], advantages[i], now[i], fixed[i], then[i], old[i])
+            value = 0.0 if is_far and advantages[i] < 0 else -weights[i] * gain
             if batch["ref"] is not None and o.kl_in == "loss":
                 value += o.kl_coef * KL[o.kl](now[i], float(batch["ref"][b, c]))
             if batch["entropy"] is not None:

@@ -1,6 +1,7 @@
 """Configs of systems that are known in part: distillation, a judge, checkpoints, domains."""
 
 import importlib
+import itertools
 from typing import Any
 
 import pytest
@@ -74,8 +75,10 @@ def test_full_sizes(name):
     assert "base" in config["stages"]["evaluate"]["policies"]
 
 
-@pytest.mark.parametrize("variant", ["", "better"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [*itertools.product(CONFIGS, ("", "better")), ("distill_gemma3_1b", "advantage")],
+)
 def test_a_rehearsal_differs_in_size_only(name, variant):
     """The same stages with the same rewards, losses and schedules, and controls beside them."""
     full = with_presets(config_of(name, variant))
@@ -125,6 +128,26 @@ def test_distillation():
     assert stages["teacher"]["kind"] == "grpo" and stages["distill"]["start"] == "student"
     assert values(stages, "more_sft.start", "more_sft.steps") == ["student", 60]
     assert stages["distill"]["steps"] == 60 and stages["distill"]["teacher"] == "teacher"
+
+
+@pytest.mark.parametrize("more", ["", ",better"])
+def test_distillation_as_a_policy_gradient(more):
+    """One stage in another's place, which has no reward; everything else is as it was."""
+    name, tiny = "distill_gemma3_1b", f"advantage{more},tiny"
+    config, plain = config_of(name, f"advantage{more}"), config_of(name, more.removeprefix(","))
+    stage = config["stages"].pop("distill")
+    del plain["stages"]["distill"]
+    assert config == plain and stage["rewards"] == {}
+    assert values(
+        stage, "kind", "teacher", "start", "loss.teacher_coef", "loss.kl_coef", "group", "epochs",
+        "minibatches", "sampling.temperature", "optimizer.learning_rate", "lora.rank",
+    ) == ["grpo", "teacher", None, 1.0, 0.0, 4, 1, 1, 1.0, 1e-4, 64]  # fmt: skip
+    assert problems(config_of(name, f"advantage{more}"), STAGES) == []
+    assert problems(config_of(name, tiny), STAGES) == []
+    stages = config_of(name, tiny)["stages"]
+    assert values(stages["distill"], "start", "teacher", "iterations", "prompts", "group") == [
+        "student", "teacher", stages["more_sft"]["steps"], 16, 4,
+    ]  # fmt: skip
 
 
 def test_the_judge():

@@ -55,6 +55,7 @@ MET = {  # what a stage must have met, or its test would show less than it says
     "merged": {"clipped below", "clipped above", "refilled"},
     "left_out": {"left out", "learnt", "capped", "off policy", "abstained"},
     "another": {"truncated", "learnt"},
+    "taught": {"clipped below", "clipped above", "abstained", "turned by the teacher"},
 }
 
 
@@ -235,6 +236,7 @@ def test_iterations(left, stage):
     updates = config["epochs"] * config["minibatches"]
     weights = began = start(left, stage)
     reference = Weights(left.base) if config["reference"] == "base" else began
+    teacher = end(left, config["teacher"]) if config["teacher"] else None
     adam, taken = AdamW(config["optimizer"], config["iterations"] * updates), 0
     totals, seen = [], set()
     for number in range(config["iterations"]):
@@ -258,7 +260,7 @@ def test_iterations(left, stage):
         groups = [played[first : first + G] for first in range(0, len(played), G)]
         of_rounds = [groups[first : first + P] for first in range(0, len(groups), P)]
         weights, met = iteration(
-            left.size, config, SEED, number, of_rounds, weights, reference, adam
+            left.size, config, SEED, number, of_rounds, weights, reference, teacher, adam
         )
         assert_same(left, stage, (number + 1) * updates, weights, began)
         assert left.taken(stage, (number + 1) * updates) == taken

@@ -49,6 +49,15 @@ with warnings.catch_warnings():
             for how in ("cap", "mask")
             for level in ("token", "sequence")
         },
+        **{
+            f"{name}_taught": dataclasses.replace(PRESETS[name], teacher_coef=coef)
+            for name, coef in (("grpo", 0.7), ("dapo", 2.0), ("rloo", 1.0), ("cispo", 1.0))
+        },
+        "dual_clip_taught": dataclasses.replace(GRPO, dual_clip=1.5, teacher_coef=5.0),
+        "dppo_narrow_taught": dataclasses.replace(
+            PRESETS["dppo"], divergence_limit=0.02, teacher_coef=3.0
+        ),
+        "off_policy_taught": dataclasses.replace(GRPO, off_policy_limit=0.02, teacher_coef=5.0),
     }  # fmt: skip
 
 
@@ -71,6 +80,7 @@ def batch_of(rows=6, length=7, seed=0, spread=0.3) -> dict:
         "ref": logprob + draw(),
         "sample": logprob + draw(),
         "entropy": np.abs(draw()),
+        "teacher": logprob + draw(),
     }
 
 
@@ -87,6 +97,7 @@ def groups_of(batch: dict, objective: Objective):
         old_logprob_BC=nan(batch["old"]),
         ref_logprob_BC=nan(batch["ref"]),
         sample_logprob_BC=nan(batch["sample"]),
+        teacher_logprob_BC=nan(batch["teacher"]),
         limit=LIMIT,
         objective=objective,
     ), nan(batch["entropy"])
@@ -146,7 +157,7 @@ def test_truncated_rows_leave_numerator_and_denominator(name):
 def test_the_sign(name):
     """A step against the gradient makes tokens of positive advantage likelier, others less so."""
     batch = batch_of()
-    batch["old"], batch["ref"] = None, batch["logprob"]
+    batch["old"], batch["ref"], batch["teacher"] = None, batch["logprob"], batch["logprob"]
     objective = VARIANTS[name]
     _, _, grad = value_and_grad(batch, objective)
     learnt = batch["mask"] & ~(batch["truncated"] & objective.mask_truncated)[:, None]
@@ -160,6 +171,7 @@ def test_the_sign(name):
 def test_at_ratio_one_the_gradient_is_that_of_reinforce(name):
     objective, batch = VARIANTS[name], batch_of()
     batch["old"], batch["sample"], batch["ref"] = None, None, batch["logprob"]
+    batch["teacher"] = batch["logprob"]
     if objective.correction is not None or objective.off_policy_limit is not None:
         batch["sample"] = batch["logprob"]
     batch["advantage"] -= batch["advantage"].mean()
@@ -188,6 +200,7 @@ def one_token(logprob, old, advantage) -> dict:
         "logprob": np.full((1, 1), logprob), "mask": np.ones((1, 1), bool),
         "truncated": np.zeros(1, bool), "advantage": np.array([advantage]),
         "old": np.full((1, 1), old), "ref": None, "sample": None, "entropy": None,
+        "teacher": None,
     }  # fmt: skip
 
 
@@ -290,7 +303,7 @@ def test_what_is_masked_is_counted_among_all_tokens():
 
 def test_no_gradient_reaches_what_is_frozen():
     objective = dataclasses.replace(
-        GRPO, correction="cap", correction_level="token", correction_cap=2.0
+        GRPO, correction="cap", correction_level="token", correction_cap=2.0, teacher_coef=1.0
     )
     batch = batch_of()
     groups, _ = groups_of(batch, objective)
@@ -360,16 +373,83 @@ def test_supervised_loss_by_hand():
     [
         ({"entropy_coef": 0.1}, "entropy"),
         ({}, "ref_logprob"),
+        ({"teacher_coef": 0.5}, "teacher_logprob"),
         ({"correction": "cap", "correction_level": "token", "correction_cap": 2.0}, "sample_log"),
         ({"kl_coef": 0.0, "off_policy_limit": 1.0}, "old_logprob or sample_logprob"),
     ],
 )
 def test_an_option_without_what_it_needs_is_an_error(change, missing):
-    batch = batch_of() | {"old": None, "ref": None, "sample": None}
+    batch = batch_of() | dict.fromkeys(("old", "ref", "sample", "teacher"))
     objective = dataclasses.replace(GRPO, **change)
     groups, _ = groups_of(batch, objective)
     with pytest.raises(ValueError, match=f"the objective needs .*{missing}"):
         policy_loss(jnp.zeros((6, 7)), None, groups, objective=objective)
+
+
+def test_a_teacher_by_hand():
+    """Two tokens of one completion: likelier than to the teacher by 0.5, less likely by 1.0."""
+    batch: dict[str, Any] = {name: x[:1] for name, x in batch_of(length=3).items()}
+    batch["mask"] = np.array([[True, True, False]])
+    batch["logprob"] = np.array([[-1.0, -2.0, 0.0]])
+    batch["teacher"] = np.array([[-1.5, -1.0, -9.0]])
+    batch |= {"old": None, "ref": None, "sample": None, "advantage": np.array([0.25])}
+    objective = dataclasses.replace(PRESETS["rloo"], kl_coef=0.0, teacher_coef=2.0)
+    loss, metrics, grad = value_and_grad(batch, objective)
+    # A = 0.25 - 2 (0.5) = -0.75, and 0.25 - 2 (-1.0) = 2.25
+    np.testing.assert_allclose(grad, [[0.75, -2.25, 0.0]], rtol=1e-6)
+    assert loss == pytest.approx(-(-0.75 * -1.0 + 2.25 * -2.0))
+    assert metrics["teacher/kl"] == pytest.approx((0.5 - 1.0) / 2)
+
+
+def test_what_is_held_back_goes_by_the_advantage_of_the_token():
+    """The reward is for both tokens, the teacher against the second one, whose ratio is 2."""
+    batch: dict[str, Any] = {name: x[:1] for name, x in batch_of(length=2).items()}
+    batch["mask"], batch["advantage"] = np.ones((1, 2), bool), np.array([1.0])
+    batch["old"] = batch["logprob"] - np.log(2.0)
+    batch["teacher"] = batch["old"] - [[0.0, 3.0]]
+    objective = dataclasses.replace(GRPO, kl_coef=0.0, teacher_coef=1.0)
+    _, metrics, grad = value_and_grad(batch, objective)
+    assert metrics["clip/high"] == 0.5 and grad[0, 0] == 0
+    assert grad[0, 1] == pytest.approx(2.0 * 2.0 / 2)  # ρ = 2, A = 1 - 3, one of two tokens
+
+
+def test_a_teacher_that_agrees_changes_nothing():
+    """And one without a coefficient is only measured."""
+    batch = batch_of()
+    objective = dataclasses.replace(GRPO, teacher_coef=3.0)
+    same = value_and_grad(batch | {"teacher": batch["old"]}, objective)
+    plain = value_and_grad(batch, GRPO)
+    assert same[0] == plain[0] and np.array_equal(same[2], plain[2])
+    assert same[1]["teacher/kl"] == 0
+    gap = (batch["old"] - batch["teacher"])[batch["mask"]].mean()
+    assert plain[1]["teacher/kl"] == pytest.approx(gap, rel=1e-5) and abs(gap) > 1e-3
+    alone = value_and_grad(batch | {"teacher": None}, GRPO)
+    assert alone[0] == plain[0] and "teacher/kl" not in alone[1]
+
+
+def test_the_mean_gradient_is_that_of_the_reverse_kl():
+    """Over all tokens by their probability: ∇ KL(π ‖ π_T) of one distribution, by its logits."""
+    random = np.random.RandomState(0)
+    z_V, teacher_V = random.standard_normal(5), jax.nn.log_softmax(random.standard_normal(5) * 2)
+    objective = dataclasses.replace(PRESETS["rloo"], kl_coef=0.0, teacher_coef=1.0)
+
+    def kl(z_V):
+        logprob_V = jax.nn.log_softmax(z_V)
+        return jnp.sum(jnp.exp(logprob_V) * (logprob_V - teacher_V))
+
+    def of_token(z_V, token):
+        logprob_BC = jax.nn.log_softmax(z_V)[None, token][:, None]
+        groups = weighed(
+            completion_mask_BC=jnp.ones((1, 1), bool), truncated_B=jnp.zeros(1, bool),
+            advantage_B=jnp.zeros(1), sample_logprob_BC=None,
+            teacher_logprob_BC=teacher_V[None, token][:, None], limit=1, objective=objective,
+        )  # fmt: skip
+        return policy_loss(logprob_BC, None, groups, objective=objective)[0]
+
+    z_V = jnp.asarray(z_V, jnp.float32)
+    each_V = [jax.grad(of_token)(z_V, token) for token in range(5)]
+    mean = sum(p * grad for p, grad in zip(jax.nn.softmax(z_V), each_V, strict=True))
+    np.testing.assert_allclose(mean, jax.grad(kl)(z_V), atol=1e-6)
 
 
 def test_at_the_first_update_stale_is_against_the_sampler():

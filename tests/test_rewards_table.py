@@ -8,7 +8,7 @@ import pytest
 from grpo.rewards.batch import each
 from grpo.rewards.given import GIVEN
 from grpo.rewards.scores import Scores, gated, metrics, score, shuffled
-from grpo.rewards.table import FITS, REWARDS, fitted, reward_table
+from grpo.rewards.table import FITS, REWARDS, fitted, pays, reward_table
 from tests.reward_entries import EXAMPLE as FULL
 from tests.reward_entries import TABLE
 
@@ -310,13 +310,20 @@ def test_metrics(table_of):
             ],
             "strict_format as a gate needs a range in .0, 1. and no gate",
         ),
-        ([LOGGED], "no entry has a weight"),
-        ([], "no entry has a weight"),
     ],
 )
 def test_refused(lines, message):
     with pytest.raises(ValueError, match=message):
         reward_table(lines)
+
+
+@pytest.mark.parametrize("lines", [[], [LOGGED]])
+def test_nothing_that_counts_is_worth_nothing(lines):
+    """Beside a teacher that is a table as any other: no completion abstains."""
+    scores = score(reward_table(lines), [FULL, FULL], ["", "what"], seconds=5.0)
+    assert scores.total.tolist() == [0.0, 0.0] and len(scores.rewards) == len(lines)
+    sections = {line["name"]: line for line in lines}
+    assert not pays(sections) and pays({**sections, "correct_answer": RIGHT})
 
 
 def test_every_reward_scores():

@@ -100,7 +100,8 @@ def test_algorithms(name):
         groups = weighed(
             completion_mask_BC=mask > 0, truncated_B=mask[:, 0] > 0,
             advantage_B=advantages(reward, **options).reshape(-1), old_logprob_BC=mask,
-            ref_logprob_BC=mask, sample_logprob_BC=mask, limit=11, objective=objective,
+            ref_logprob_BC=mask, teacher_logprob_BC=mask, sample_logprob_BC=mask,
+            limit=11, objective=objective,
         )  # fmt: skip
         kl_penalty(logprob, mask, mask, objective=objective)
         return policy_loss(logprob, logprob, groups, objective=objective)

@@ -60,7 +60,7 @@ def rollout_like():
     return {
         "ids": ids, "mask": masks, "completion": mask, "truncated": lengths == C,
         "advantage": np.array([1, -1, -0.5, -0.8, 1.2, -0.3, -1.1, 0.7], np.float32),
-        "old": noise(), "ref": noise(), "sample": noise(),
+        "old": noise(), "ref": noise(), "sample": noise(), "teacher": noise(),
     }  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def batch_of(objective, data) -> Groups:
         ids_BT=data["ids"], mask_BT=data["mask"],
         completion_mask_BC=data["completion"], truncated_B=data["truncated"],
         advantage_B=data["advantage"], old_logprob_BC=data["old"], ref_logprob_BC=data["ref"],
-        sample_logprob_BC=data["sample"], limit=LIMIT, objective=objective,
+        sample_logprob_BC=data["sample"], teacher_logprob_BC=data["teacher"],
+        limit=LIMIT, objective=objective,
     )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def objective_of(name: str) -> Objective:
             overlong_buffer=None,
             overlong_penalty=None,
             mask_truncated=False,
+            teacher_coef=0.0,
             ratio=RATIO[case["loss_algo"]],
             surrogate="clip",
             clip_low=case["epsilon"],

@@ -28,6 +28,7 @@ class Groups(NamedTuple):
     spread_B: Array = None  # whether the rewards of the row's group differ
     old_logprob_BC: Array = None  # None: the policy as it is (one update per rollout)
     ref_logprob_BC: Array = None  # None: no reference is needed
+    teacher_logprob_BC: Array = None  # None: there is no teacher
     # fixed over all rows of an update: losses.py, with_token_weights
     weight_BC: Array = None  # of the loss
     share_BC: Array = None  # of the metrics: 1 / (tokens of the update)

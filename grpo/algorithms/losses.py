@@ -1,12 +1,21 @@
 """The loss of a policy update: GRPO and its relatives, from log-probabilities to one number.
 
-    L = Σ_t weight_t ( - w_t J(ρ_t, A) + kl_coef · KL_t - entropy_coef · H_t )
+    L = Σ_t weight_t ( - w_t J(ρ_t, A_t) + kl_coef · KL_t - entropy_coef · H_t )
+    A_t = A - teacher_coef · (log π_old(o_t) - log π_T(o_t))        A without a teacher
 
     ρ = π / π_old        ratios.py       J    the surrogate objective    surrogates.py
     A                    advantages.py   w    sampler correction         correction.py
     weight               aggregation.py  KL   against the reference      kl.py
 
 Where `kl_in` is "reward", KL is instead taken from the reward before the advantage (`kl_penalty`).
+
+What a teacher takes from A is an estimate of KL(π_old ‖ π_T) at each token: on-policy distillation
+(Thinking Machines Lab, 2025; their tinker-cookbook), which is reinforcement learning with a reward
+for every token, with rewards of completions beside it or (A = 0) without. Its mean gradient at
+ρ = 1 is that of the KL at each position of what the policy has written; a token does not answer for
+what it leads to, as with their discount of 0. Deviations: π_old is that of the training graph,
+theirs the sampler's; and J is any surrogate, theirs ρ A unless told otherwise. Known flaw: log π_T
+is not bounded, so a token that the teacher holds for impossible can outweigh a batch.
 
 "My loss is 0": before the first update of a batch ρ = 1 and J = A; under `sequence` weights, or
 equal lengths, Σ weight · A = 0 because a group's advantages sum to 0. The gradient, which is
@@ -60,14 +69,19 @@ def policy_loss(
     old_BC = logprob_BC if groups.old_logprob_BC is None else groups.old_logprob_BC
     old_BC = inside(jax.lax.stop_gradient(old_BC), mask_BC)
     advantage_B1 = jax.lax.stop_gradient(groups.advantage_B)[:, None]
+    advantage_BC, sums = jnp.broadcast_to(advantage_B1, mask_BC.shape), {}
+    if groups.teacher_logprob_BC is not None:
+        teacher_BC = inside(jax.lax.stop_gradient(groups.teacher_logprob_BC), mask_BC)
+        sums["teacher/kl"] = masked_sum(old_BC - teacher_BC, share_BC)
+        advantage_BC -= objective.teacher_coef * (old_BC - teacher_BC)
 
     log_ratio_BC = jnp.clip(logprob_BC - old_BC, -LIMIT, LIMIT)
     pool, surrogate = RATIOS[objective.ratio], SURROGATES[objective.surrogate]
     pooled_BC = pool(log_ratio_BC, mask_BC, advantage_B1, **objective.read_by(pool))
     ratio_BC = jnp.exp(pooled_BC)
-    gain_BC = surrogate(ratio_BC, advantage_B1, logprob_BC, **objective.read_by(surrogate))
+    gain_BC = surrogate(ratio_BC, advantage_BC, logprob_BC, **objective.read_by(surrogate))
     seen_BC = jnp.exp(log_ratio_BC) if objective.ratio == "geometric" else ratio_BC
-    sums = _beyond(seen_BC, advantage_B1, logprob_BC, share_BC, objective)
+    sums |= _beyond(seen_BC, advantage_BC, logprob_BC, share_BC, objective)
     sums["ratio/mean"] = masked_sum(ratio_BC, share_BC)
     tops = {"ratio/max": jnp.max(inside(ratio_BC, mask_BC))}
 
@@ -86,9 +100,9 @@ def policy_loss(
     if objective.off_policy_limit is not None:
         # DeepSeek-V3.2, arXiv:2512.02556: what the policy has left behind, and was bad anyway.
         drift_B1 = sequence_mean(sample_BC - jax.lax.stop_gradient(logprob_BC), mask_BC)
-        is_stale_B1 = (advantage_B1 < 0) & (drift_B1 > objective.off_policy_limit)
-        gain_BC = jnp.where(is_stale_B1, 0.0, gain_BC)
-        sums["off_policy/masked"] = masked_sum(is_stale_B1 * mask_BC.astype(jnp.float32), share_BC)
+        is_stale_BC = (advantage_BC < 0) & (drift_B1 > objective.off_policy_limit)
+        gain_BC = jnp.where(is_stale_BC, 0.0, gain_BC)
+        sums["off_policy/masked"] = masked_sum(is_stale_BC.astype(jnp.float32), share_BC)
 
     loss = sums["loss/policy"] = -masked_sum(gain_BC, weight_BC)
     if groups.ref_logprob_BC is not None:
@@ -108,9 +122,11 @@ def policy_loss(
 def _require(objective: Objective, entropy_BC: Array | None, groups: Groups) -> None:
     """What the objective needs is there, or an option would silently do nothing."""
     old, ref, sample = groups.old_logprob_BC, groups.ref_logprob_BC, groups.sample_logprob_BC
+    teacher = groups.teacher_logprob_BC
     wanted = {
         "entropy": bool(objective.entropy_coef) and entropy_BC is None,
         "ref_logprob": objective.kl_in == "loss" and objective.kl_coef and ref is None,
+        "teacher_logprob": objective.teacher_coef and teacher is None,
         "sample_logprob": objective.correction is not None and sample is None,
         "old_logprob or sample_logprob": (
             objective.off_policy_limit is not None and old is None and sample is None
@@ -121,12 +137,12 @@ def _require(objective: Objective, entropy_BC: Array | None, groups: Groups) -> 
 
 
 def _beyond(
-    ratio_BC: Array, advantage_B1: Array, logprob_BC: Array, share_BC: Array, objective: Objective
+    ratio_BC: Array, advantage_BC: Array, logprob_BC: Array, share_BC: Array, objective: Objective
 ) -> dict[str, Array]:
     """The shares of tokens that the surrogate holds back, by the way it does."""
     if (beyond := BEYOND.get(objective.surrogate)) is None:
         return {}
-    tokens = beyond(ratio_BC, advantage_B1, logprob_BC, **objective.read_by(beyond))
+    tokens = beyond(ratio_BC, advantage_BC, logprob_BC, **objective.read_by(beyond))
     return {name: masked_sum(x.astype(jnp.float32), share_BC) for name, x in tokens.items()}
 
 

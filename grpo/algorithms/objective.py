@@ -67,6 +67,7 @@ class Objective:
     overlong_buffer: float | None  # share of the longest completion in which the penalty grows
     overlong_penalty: float | None
     mask_truncated: bool  # completions that were cut off teach nothing
+    teacher_coef: float  # of each token's estimated KL to the teacher, see losses.py
     # The surrogate: ratios.py, surrogates.py
     ratio: str
     surrogate: str
@@ -146,7 +147,7 @@ class Objective:
                 found.append(f"{field}={value} would do nothing{under}: set it to None")
             elif not low < value <= high:
                 found.append(f"{field}={value}: expected more than {low}, at most {high}")
-        for field in ("kl_coef", "entropy_coef"):
+        for field in ("teacher_coef", "kl_coef", "entropy_coef"):
             value = getattr(self, field)
             if value is None or not 0 <= value < math.inf:
                 found.append(f"{field}={value}: expected a number from 0 on")
@@ -186,6 +187,9 @@ class Objective:
             (self.ratio == "sequence" and self.surrogate in ("dppo_tv", "dppo_kl"),
              f"ratio='sequence' with surrogate={self.surrogate!r}, which bounds the probability of "
              "each token: use 'token'"),
+            (bool(self.teacher_coef) and self.ratio != "token",
+             f"teacher_coef={self.teacher_coef} has an advantage for each token, ratio="
+             f"{self.ratio!r} one ratio for a sequence: use 'token'"),
             (self.decoupled and self.baseline == "batch",
              "decoupled=True compares within groups: baseline='batch' contradicts it"),
             (self.decoupled and self.scale == "none",

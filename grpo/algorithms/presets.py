@@ -51,6 +51,7 @@ GRPO = Objective(
     overlong_buffer=None,
     overlong_penalty=None,
     mask_truncated=False,
+    teacher_coef=0.0,
     ratio="token",
     surrogate="clip",
     clip_low=0.2,

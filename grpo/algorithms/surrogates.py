@@ -37,7 +37,7 @@ Array = jax.Array
 
 def clip(
     ratio_BC: Array,
-    advantage_B1: Array,
+    advantage_BC: Array,
     logprob_BC: Array,
     *,
     clip_low: float,
@@ -46,32 +46,32 @@ def clip(
 ) -> Array:
     """Pays for no step of the ratio beyond the clip range."""
     clipped_BC = jnp.clip(ratio_BC, 1 - clip_low, 1 + clip_high)
-    objective_BC = jnp.minimum(ratio_BC * advantage_B1, clipped_BC * advantage_B1)
+    objective_BC = jnp.minimum(ratio_BC * advantage_BC, clipped_BC * advantage_BC)
     if dual_clip is not None:
-        bounded_BC = jnp.maximum(objective_BC, dual_clip * advantage_B1)
-        objective_BC = jnp.where(advantage_B1 < 0, bounded_BC, objective_BC)
+        bounded_BC = jnp.maximum(objective_BC, dual_clip * advantage_BC)
+        objective_BC = jnp.where(advantage_BC < 0, bounded_BC, objective_BC)
     return objective_BC
 
 
 def cispo(
-    ratio_BC: Array, advantage_B1: Array, logprob_BC: Array, *, clip_low: float, clip_high: float
+    ratio_BC: Array, advantage_BC: Array, logprob_BC: Array, *, clip_low: float, clip_high: float
 ) -> Array:
     """Every token keeps its gradient; only its weight is clipped."""
     weight_BC = jnp.clip(ratio_BC, 1 - clip_low, 1 + clip_high)
-    return jax.lax.stop_gradient(weight_BC) * advantage_B1 * logprob_BC
+    return jax.lax.stop_gradient(weight_BC) * advantage_BC * logprob_BC
 
 
 def sapo(
     ratio_BC: Array,
-    advantage_B1: Array,
+    advantage_BC: Array,
     logprob_BC: Array,
     *,
     tau_positive: float,
     tau_negative: float,
 ) -> Array:
     """A soft gate, steeper where the advantage is negative, in place of the clip."""
-    tau_B1 = jnp.where(advantage_B1 > 0, tau_positive, tau_negative)
-    return 4 / tau_B1 * jax.nn.sigmoid(tau_B1 * (ratio_BC - 1)) * advantage_B1
+    tau_B1 = jnp.where(advantage_BC > 0, tau_positive, tau_negative)
+    return 4 / tau_B1 * jax.nn.sigmoid(tau_B1 * (ratio_BC - 1)) * advantage_BC
 
 
 def total_variation(logprob_BC: Array, old_logprob_BC: Array) -> Array:
@@ -90,7 +90,7 @@ def binary_kl(logprob_BC: Array, old_logprob_BC: Array) -> Array:
 
 def too_far(
     ratio_BC: Array,
-    advantage_B1: Array,
+    advantage_BC: Array,
     logprob_BC: Array,
     *,
     divergence: Callable[[Array, Array], Array],
@@ -98,18 +98,18 @@ def too_far(
 ) -> Array:
     """Where a token is beyond the limit, and its update would take it further away."""
     diverged_BC = divergence(logprob_BC, logprob_BC - jnp.log(ratio_BC))
-    return (diverged_BC > divergence_limit) & (advantage_B1 * (ratio_BC - 1) > 0)
+    return (diverged_BC > divergence_limit) & (advantage_BC * (ratio_BC - 1) > 0)
 
 
-def dppo(ratio_BC: Array, advantage_B1: Array, logprob_BC: Array, *, is_far, divergence_limit):
+def dppo(ratio_BC: Array, advantage_BC: Array, logprob_BC: Array, *, is_far, divergence_limit):
     """The ratio without a clip, of the tokens that are not too far."""
-    is_far_BC = is_far(ratio_BC, advantage_B1, logprob_BC, divergence_limit=divergence_limit)
-    return jnp.where(is_far_BC, 0.0, ratio_BC * advantage_B1)
+    is_far_BC = is_far(ratio_BC, advantage_BC, logprob_BC, divergence_limit=divergence_limit)
+    return jnp.where(is_far_BC, 0.0, ratio_BC * advantage_BC)
 
 
-def reinforce(ratio_BC: Array, advantage_B1: Array, logprob_BC: Array) -> Array:
+def reinforce(ratio_BC: Array, advantage_BC: Array, logprob_BC: Array) -> Array:
     """The plain policy gradient."""
-    return advantage_B1 * logprob_BC
+    return advantage_BC * logprob_BC
 
 
 FAR_TV = functools.partial(too_far, divergence=total_variation)
@@ -126,7 +126,7 @@ SURROGATES = {
 
 def clipped(
     ratio_BC: Array,
-    advantage_B1: Array,
+    advantage_BC: Array,
     logprob_BC: Array,
     *,
     clip_low: float,
@@ -135,24 +135,24 @@ def clipped(
 ) -> dict[str, Array]:
     """The tokens beyond the clip range, on the side where clipping acts."""
     beyond = {
-        "clip/low": (ratio_BC < 1 - clip_low) & (advantage_B1 < 0),
-        "clip/high": (ratio_BC > 1 + clip_high) & (advantage_B1 > 0),
+        "clip/low": (ratio_BC < 1 - clip_low) & (advantage_BC < 0),
+        "clip/high": (ratio_BC > 1 + clip_high) & (advantage_BC > 0),
     }
     if dual_clip is not None:
-        beyond["clip/dual"] = (ratio_BC > dual_clip) & (advantage_B1 < 0)
+        beyond["clip/dual"] = (ratio_BC > dual_clip) & (advantage_BC < 0)
     return beyond
 
 
 def clipped_weights(
-    ratio_BC: Array, advantage_B1: Array, logprob_BC: Array, *, clip_low: float, clip_high: float
+    ratio_BC: Array, advantage_BC: Array, logprob_BC: Array, *, clip_low: float, clip_high: float
 ) -> dict[str, Array]:
     """The tokens whose weight is clipped, whatever their advantage."""
     return {"clip/low": ratio_BC < 1 - clip_low, "clip/high": ratio_BC > 1 + clip_high}
 
 
-def masked(ratio_BC: Array, advantage_B1: Array, logprob_BC: Array, *, is_far, divergence_limit):
+def masked(ratio_BC: Array, advantage_BC: Array, logprob_BC: Array, *, is_far, divergence_limit):
     """The tokens that are too far."""
-    is_far_BC = is_far(ratio_BC, advantage_B1, logprob_BC, divergence_limit=divergence_limit)
+    is_far_BC = is_far(ratio_BC, advantage_BC, logprob_BC, divergence_limit=divergence_limit)
     return {"clip/masked": is_far_BC}
 
 

@@ -281,7 +281,7 @@ def about_pipeline(config: Mapping) -> Lines:
         if start is not None and start not in (*trained, "base"):
             yield f"stages.{name}.start={start!r}: expected base or a training stage before it"
         ends = [("policies", policy) for policy in stage.get("policies", ())]
-        ends += [(field, stage[field]) for field in ("policy", "teacher") if field in stage]
+        ends += [(field, stage[field]) for field in ("policy", "teacher") if stage.get(field)]
         known = (*trained, *config["models"], "base")
         for field, policy in ends:
             if policy not in known:

@@ -17,7 +17,7 @@ from grpo.data.datasets import (
 from grpo.data.nearest import nearest
 from grpo.judges.rubrics import COLUMN
 from grpo.judges.server import about_key, about_url
-from grpo.rewards.table import checked, faults
+from grpo.rewards.table import checked, faults, pays
 from models.lora import TARGETS
 
 Lines = Iterator[str]
@@ -116,6 +116,32 @@ def about_loss(stage: Mapping) -> Lines:
             )
 
 
+def about_teacher(stage: Mapping) -> Lines:
+    """A teacher beside rewards, or in their place."""
+    teacher, loss = stage["teacher"], resolve(stage["loss"])
+    if teacher is None and loss["teacher_coef"]:
+        yield f"loss.teacher_coef={loss['teacher_coef']}: there is no teacher: name one, or use 0.0"
+    if teacher is None:
+        return
+    if not loss["teacher_coef"]:
+        yield f"teacher={teacher!r}: loss.teacher_coef=0.0 has it teach nothing: use 1.0, or None"
+    if stage["dynamic_sampling"] != "off":
+        yield (
+            f"dynamic_sampling={stage['dynamic_sampling']!r}: groups of equal rewards learn from "
+            "the teacher: use 'off'"
+        )
+    if not pays(stage["rewards"]):
+        by, order = (stage["curriculum"][field] for field in ("metric", "order"))
+        reads = {
+            "loss.decoupled=True": loss["decoupled"],
+            "shuffle_rewards=True": stage["shuffle_rewards"],
+            f"curriculum.metric={by!r}": by == "reward" and order == "promoted",
+        }
+        yield from (
+            f"{field}: no reward has a weight" for field, is_read in reads.items() if is_read
+        )
+
+
 def about_preference(stage: Mapping) -> Lines:
     """The objective of a stage that learns from preferences."""
     try:
@@ -152,9 +178,9 @@ def about_heads(stage: Mapping) -> Lines:
             seen |= set(kinds)
 
 
-def about_rewards(rewards: Mapping) -> Lines:
-    """A reward table: every entry by itself, then all together."""
-    table = {}
+def about_rewards(stage: Mapping) -> Lines:
+    """A reward table: every entry by itself, then all together, then what it is for."""
+    rewards, table = stage["rewards"], {}
     for name, entry in rewards.items():
         try:
             table |= [checked({"name": name, **entry})]
@@ -162,6 +188,8 @@ def about_rewards(rewards: Mapping) -> Lines:
             yield str(error)
     if len(table) == len(rewards):
         yield from faults(table)
+    if stage["teacher"] is None and not pays(rewards):
+        yield "rewards: no entry has a weight: one needs another than 0, or the stage a teacher"
 
 
 def about_judge(name: str, config: Mapping) -> Lines:
@@ -169,11 +197,7 @@ def about_judge(name: str, config: Mapping) -> Lines:
     section = config["judges"][name]
     model, url = section["model"], section["url"]
     if (model is None) == (url is None):
-        yield (
-            "model=None, url=None: name one of them"
-            if model is None
-            else (f"model={model!r}: there is a url as well: name one of them")
-        )
+        yield f"model={model!r}, url={url!r}: name one of them, and not the other"
     known = ["base", *config["pipeline"], *config["models"]]
     if model is not None and model not in known:
         yield f"model={model!r}: is neither a stage nor one of models{nearest(model, known)}"

@@ -44,11 +44,13 @@ def gated(
     return parts
 
 
-def total(parts: Mapping[str, np.ndarray], table: Mapping[str, Entry]) -> np.ndarray:
-    """total_B, by the formula of this module."""
+def total(
+    parts: Mapping[str, np.ndarray], table: Mapping[str, Entry], completions: int
+) -> np.ndarray:
+    """total_B, by the formula of this module; 0 where nothing has a weight."""
     # A weight of 0 is no factor: it would pass a NaN on.
     weighed = [entry.weight * parts[name] for name, entry in table.items() if entry.weight]
-    return np.sum(weighed, axis=0)
+    return np.sum([np.zeros(completions), *weighed], axis=0)
 
 
 def score(
@@ -79,7 +81,7 @@ def score(
         if why is not None:
             reasons[name] = why
     parts = gated(rewards, asked, table)
-    return Scores(rewards, parts, failed, reasons, total(parts, table))
+    return Scores(rewards, parts, failed, reasons, total(parts, table, len(completions)))
 
 
 def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:

@@ -168,8 +168,11 @@ def faults(table: Mapping[str, Entry]) -> Iterator[str]:
                 f"rewards: {entry.gate} is for the domains {', '.join(gate.domains)} alone, and so "
                 f"no gate of {name}: give {name} some of these domains, or {entry.gate} none"
             )
-    if not any(entry.weight for entry in table.values()):
-        yield "rewards: no entry has a weight: one needs another than 0"
+
+
+def pays(rewards: Mapping[str, Mapping]) -> bool:
+    """Whether a reward of a config's section counts in the total."""
+    return any(entry["weight"] for entry in rewards.values())
 
 
 def fitted(table: Mapping[str, Entry], train: Sequence[Mapping]) -> dict[str, Entry]:

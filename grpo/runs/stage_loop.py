@@ -40,6 +40,7 @@ SHOWN = {  # metric -> its name in the line of progress
     "reward/mean": "reward",
     "right": "right",
     "kl": "kl",
+    "teacher/kl": "to teacher",
     "length/mean": "tokens",
     "preference/accuracy": "preferred",
 }

@@ -2,27 +2,25 @@
 
     (1) sample     o_1 … o_G ~ π_θ(· | q)                        for each of P prompts q
     (2) score      r_i = Σ_f weight_f · gate_f · reward_f(q, o_i)
-    (3) log-probs  log π_old and log π_ref of the tokens as sampled
+    (3) log-probs  log π_old, log π_ref and log π_T of the tokens as sampled
     (4) compare    A_i = (r_i - mean r) / (std r + eps)          within the group of o_i
     (5) update     θ <- AdamW(θ, ∇L)                             `epochs` times, in minibatches
 
 L is that of grpo/algorithms/losses.py; options of the loss may change (4) as well. With one update
 per iteration π_old is π_θ itself, and the ratio of the two is 1. Which rounds of groups make an
 iteration is said in grpo/rollout/collect.py.
+
+π_T is a teacher, if there is one: the end of another stage, the base, or one of `models`. What it
+says is in L as an advantage of each token, beside that of the rewards or, without any, alone.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grpo.algorithms.groups import Groups, groups_of
-from grpo.algorithms.losses import kl_penalty, with_token_weights
-from grpo.algorithms.objective import Objective
-from grpo.algorithms.presets import objective_of
+from grpo.algorithms.groups import groups_of
 from grpo.algorithms.rewards_to_advantages import compiled_advantages
 from grpo.checks.rules import (
     COUNT,
@@ -33,9 +31,11 @@ from grpo.checks.rules import (
     POSITIVE,
     SAMPLING,
     SHARE,
+    TEXT,
     TRAINED,
     number,
     one_of,
+    optional,
 )
 from grpo.checks.sections import (
     about_curriculum,
@@ -43,38 +43,30 @@ from grpo.checks.sections import (
     about_loss,
     about_rewards,
     about_rows,
+    about_teacher,
     about_training,
 )
-from grpo.data.curriculum import (
-    START,
-    Curriculum,
-    after,
-    curriculum_of,
-    promoted_at,
-    sorted_order,
-)
-from grpo.data.datasets import buckets_for
+from grpo.data.curriculum import Curriculum, curriculum_of
 from grpo.data.templates import prompt_ids
-from grpo.rewards.scores import Scores, score, shuffled
-from grpo.rewards.table import Entry, fitted, reward_table, total_range, with_values
+from grpo.rewards.scores import score, shuffled
+from grpo.rewards.table import Entry, fitted, reward_table, with_values
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
-from grpo.rollout.generate import Sampler, sampling_programs, texts_of
+from grpo.rollout.compare import Compiled, compared
+from grpo.rollout.frozen import Needs, frozen_logprobs, learnt, needs_of
+from grpo.rollout.generate import Sampler, texts_of
 from grpo.rollout.metrics import rollout_metrics
 from grpo.rollout.rollouts_jsonl import rollout_rows
-from grpo.rollout.sampler import Rollout, row_keys
-from grpo.runs.given_rewards import Batch, Given
-from grpo.runs.model_rewards import (
-    about_model_rewards,
-    model_reward_programs,
-    model_rewards_of,
-)
+from grpo.rollout.sampler import row_keys
+from grpo.runs.curricula import Order, fixed_order, order_so_far, promote
+from grpo.runs.given_rewards import Batch, Given, given_to
+from grpo.runs.iteration_programs import buckets_of, iteration_programs
+from grpo.runs.model_rewards import about_model_rewards, model_rewards_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
-from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.runs.shapes import model_shapes
+from grpo.runs.stage_loop import StageLoop
 from grpo.training.batches import minibatch
-from grpo.training.logprobs import Logprobs, logprobs_of_rows, make_policy_loss
-from grpo.training.program import Program, rows_shape
-from grpo.training.train_step import update_program
+from grpo.training.program import Program
 from models.policy import Policy
 
 Config = Mapping[str, Any]
@@ -93,6 +85,7 @@ FIELDS = {
     "dynamic_sampling": one_of("off", "drop", "refill"),
     "max_rounds": COUNT,
     "reference": one_of("start", "base"),
+    "teacher": optional(TEXT),
     "entropy": FLAG,
     "reward_seconds": POSITIVE,
     "max_abstained": SHARE,
@@ -103,9 +96,10 @@ FIELDS = {
 def check(stage: Config, config: Config) -> Iterator[str]:
     """What is wrong with fields that are fine one by one."""
     yield from about_training(stage)
-    yield from about_rewards(stage["rewards"])
+    yield from about_rewards(stage)
     yield from about_model_rewards(stage, config)
     yield from about_loss(stage)
+    yield from about_teacher(stage)
     rows = stage["prompts"] * stage["group"]
     if stage["prompts"] % stage["minibatches"]:
         yield f"minibatches={stage['minibatches']}: does not divide prompts={stage['prompts']}"
@@ -119,87 +113,14 @@ def check(stage: Config, config: Config) -> Iterator[str]:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
 
-class Needs(NamedTuple):
-    """What the objective makes of an iteration."""
-
-    objective: Objective
-    updates: int  # of an iteration
-    old: bool  # log-probs of the policy before the updates
-    reference: bool  # log-probs of the reference
-    penalty: bool  # of which the KL is taken from the reward
-
-
-def needs_of(stage: Config) -> Needs:
-    """What an iteration of the stage needs."""
-    objective = objective_of(stage["loss"])
-    updates, reference = stage["epochs"] * stage["minibatches"], objective.kl_coef > 0
-    penalty = reference and objective.kl_in == "reward"
-    return Needs(objective, updates, updates > 1 or penalty, reference, penalty)
-
-
-def buckets_of(stage: Config, config: Config) -> tuple[int, ...]:
-    """Rounds of one iteration stand side by side: all of them need the same number of columns."""
-    buckets = buckets_for(config, stage["data"])
-    return buckets if stage["max_rounds"] == 1 else (max(buckets),)
-
-
-def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
-    """The programs of an iteration, for a policy that is there or for its shapes."""
-    stage, needs = config["stages"][name], needs_of(config["stages"][name])
-    C, minibatches = stage["max_new_tokens"], stage["minibatches"]
-    buckets = buckets_of(stage, config)
-    logprobs = Logprobs(
-        module=policy.module,
-        temperature=stage["sampling"]["temperature"],
-        with_entropy=stage["entropy"],
-        entropy_learns=bool(needs.objective.entropy_coef),
-    )
-    sampling = sampling_programs(
-        policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],
-        group=stage["group"], max_new_tokens=C,
-    )  # fmt: skip
-    sampled = sampling["rollout"].eval_shape()
-    programs = {
-        "update": update_program(
-            make_policy_loss(logprobs, needs.objective),
-            policy,
-            optimizer=stage["optimizer"],
-            updates=stage["iterations"] * needs.updates,
-            microbatches=stage["microbatches"],
-            batches=[shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled],
-        ),
-        **sampling,
-    }
-    tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
-    parts = stage["microbatches"] * minibatches
-    programs |= model_reward_programs(config, stage, policy, tokens, buckets)
-    scored = [policy] * needs.old + [policy.base()] * needs.reference
-    if scored:
-        programs["log-probs"] = Program(
-            logprobs_of_rows,
-            tuple((one.variables, x_BT, x_BT) for one in scored for x_BT in tokens),
-            {"logprobs": logprobs, "completion": C, "parts": parts},
-        )
-    if stage["evaluate_every"]:
-        programs |= running_evaluation(config, name, policy)
-    return programs
-
-
-def shapes_of_batch(sampled: Rollout, mesh: Any, minibatches: int, needs: Needs) -> Groups:
-    """The shapes of what an update learns from, given those of a rollout."""
-    rows, completion = len(sampled.truncated_B) // minibatches, sampled.completion_mask_BC.shape[1]
-    logprob_BC = rows_shape(mesh, jnp.float32, rows, completion)
-    groups = groups_of(
-        {n: rows_shape(mesh, x.dtype, rows, *x.shape[1:]) for n, x in sampled._asdict().items()},
-        {
-            "advantage_B": rows_shape(mesh, jnp.float32, rows),
-            "spread_B": rows_shape(mesh, jnp.bool_, rows),
-            "old_logprob_BC": logprob_BC if needs.updates > 1 else None,
-            "ref_logprob_BC": logprob_BC if needs.reference else None,
-        },
-    )
-    weigh = functools.partial(with_token_weights, limit=completion, objective=needs.objective)
-    return jax.eval_shape(weigh, groups)
+def build(
+    config: Config, name: str, policy: Policy, teacher: Policy | None = None
+) -> dict[str, Program]:
+    """The programs of an iteration, for models that are there or for their shapes."""
+    named = config["stages"][name]["teacher"]
+    if named is not None and teacher is None:
+        teacher = model_shapes(config, named, policy)
+    return iteration_programs(config, name, policy, teacher)
 
 
 class Setting(NamedTuple):
@@ -210,11 +131,12 @@ class Setting(NamedTuple):
     stage: Config
     needs: Needs
     table: dict[str, Entry]
-    advantages: Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
+    advantages: Compiled
     reference: Policy | None
+    teacher: Policy | None
     given: Given  # rewards that models give
     programs: dict[str, Program]
-    order: Callable[[int], int]  # of the examples
+    order: Order  # of the examples
     curriculum: Curriculum | None  # in whose place it is
 
 
@@ -223,7 +145,8 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
-    programs, data = build(run.config, name, start), run.data_of(name)
+    teacher = policies.end(stage["teacher"]).merged() if needs.teacher else None
+    programs, data = build(run.config, name, start, teacher), run.data_of(name)
     table = fitted(table, data.train)
     buckets = buckets_of(stage, run.config)
     setting = Setting(
@@ -238,6 +161,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
             objective=needs.objective,
         ),
         reference=policies.reference(name, start) if needs.reference else None,
+        teacher=teacher,
         given=model_rewards_of(policies, name, programs, data.template, buckets),
         programs=programs,
         order=fixed_order(run, name),
@@ -289,43 +213,7 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
         taken=rounds * stage["prompts"],
         abstained=collected.metrics["reward/abstained"],
     )
-    return collected.metrics | promote(setting, loop, collected.metrics)
-
-
-def fixed_order(run: Run, name: str) -> Callable[[int], int]:
-    """The order of the examples, from an index to a place, if no curriculum promotes."""
-    data, section = run.data_of(name), run.config["stages"][name]["curriculum"]
-    if section["order"] == "sorted":
-        return sorted_order(data.train, section["by"], run.seed)
-    return data.order(data.train, run.seed)
-
-
-def order_of(setting: Setting, loop: StageLoop) -> Callable[[int], int]:
-    """The order of the examples as far as the curriculum has come."""
-    if setting.curriculum is None:
-        return setting.order
-    memory = loop.cursor.setdefault("curriculum", START)
-    return functools.partial(promoted_at, setting.curriculum, memory, setting.run.seed)
-
-
-def promote(setting: Setting, loop: StageLoop, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Moves the curriculum on where the iteration allows it; the bucket that it was drawn from."""
-    curriculum = setting.curriculum
-    if curriculum is None:
-        return {}
-    value = metrics["right"]
-    if setting.stage["curriculum"]["metric"] == "reward":
-        low, high = total_range(setting.table)
-        value = (metrics["reward/mean"] - low) / (high - low)
-    before = loop.cursor["curriculum"]
-    loop.cursor["curriculum"] = now = after(curriculum, before, value, loop.taken)
-    if now["bucket"] > before["bucket"]:
-        setting.run.progress.say(
-            f"{setting.name} {loop.iteration + 1}/{loop.total}: bucket {now['bucket'] + 1} of "
-            f"{len(curriculum.buckets)} from here on, {len(curriculum.buckets[now['bucket']])} "
-            "harder examples"
-        )
-    return {"curriculum/level": before["bucket"] + 1.0}
+    return collected.metrics | promote(setting.curriculum, setting.table, loop, collected.metrics)
 
 
 def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int) -> Collected:
@@ -334,7 +222,7 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
 
     # (1) Sample G completions per prompt.
     data, tokenizer = run.data_of(setting.name), loop.policy.own_tokenizer
-    place_of = order_of(setting, loop)
+    place_of = order_so_far(setting.order, setting.curriculum, loop)
     examples = examples_from(data.train, place_of, loop.taken + number * P, P)
     prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
     rows_B = number * P * G + jnp.arange(P * G)
@@ -347,57 +235,28 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     texts, table = texts_of(rollout, tokenizer), setting.table
     repeated = [example for example in examples for _ in range(G)]
     batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy)
-    given = {name: reward(batch) for name, reward in setting.given.items()}
+    given, of_models = given_to(batch, setting.given)
     table = with_values(table, given, repeated)
     scores = score(table, repeated, texts, seconds=stage["reward_seconds"])
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 
-    # (3) The log-probs of the old policy, which is the one that samples, and of the reference.
-    old_BC, ref_BC = old_and_reference(setting, loop.policy, rollout)
+    # (3) The log-probs of the old policy, which is the one that samples, reference and teacher.
+    needs, others = setting.needs, (setting.reference, setting.teacher)
+    frozen = frozen_logprobs(setting.programs, needs, loop.policy, *others, rollout)
 
     # (4) Compare each with its group.
-    advantage_PG, spread_P1 = advantages_of(setting, rollout, scores, old_BC, ref_BC)
+    advantage_PG, spread_P1 = compared(setting.advantages, needs, rollout, scores, frozen, group=G)
     groups = groups_of(
         rollout._asdict(),
-        {
-            "advantage_B": advantage_PG.reshape(-1),
-            "spread_B": jnp.repeat(spread_P1, G),
-            "old_logprob_BC": old_BC if setting.needs.updates > 1 else None,
-            "ref_logprob_BC": ref_BC,
-        },
+        {"advantage_B": advantage_PG.reshape(-1), "spread_B": jnp.repeat(spread_P1, G)},
+        learnt(frozen, needs),
     )
     where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
     where["round"] = number  # groups are numbered within it
     shown = repeated, texts, rollout, scores, np.asarray(advantage_PG)
     return Collected(
-        groups.each(np.asarray), rollout_metrics(*shown), rollout_rows(where, *shown, data.template)
+        groups.each(np.asarray),
+        rollout_metrics(*shown) | of_models,
+        rollout_rows(where, *shown, data.template),
     )
-
-
-def old_and_reference(setting: Setting, policy: Policy, rollout: Rollout) -> tuple[Any, Any]:
-    """old_logprob_BC and ref_logprob_BC of the tokens as sampled; None where not needed."""
-
-    def by(policy: Policy) -> jax.Array:
-        return setting.programs["log-probs"](policy.variables, rollout.ids_BT, rollout.mask_BT)
-
-    old_BC = by(policy) if setting.needs.old else None
-    return old_BC, by(setting.reference) if setting.reference is not None else None
-
-
-def advantages_of(
-    setting: Setting, rollout: Rollout, scores: Scores, old_BC: Any, ref_BC: Any
-) -> tuple[jax.Array, jax.Array]:
-    """advantage_PG, and spread_P1: whether the rewards of a group differ."""
-    stage, objective = setting.stage, setting.needs.objective
-
-    def by_group(x_B: Any) -> np.ndarray:
-        return np.asarray(x_B).reshape(stage["prompts"], stage["group"])
-
-    parts = {f: by_group(part_B) for f, part_B in scores.parts.items()}
-    penalty_PG = None
-    if setting.needs.penalty:
-        mask_BC = rollout.completion_mask_BC
-        penalty_PG = by_group(kl_penalty(old_BC, ref_BC, mask_BC, objective=objective))
-    length_PG = by_group(np.asarray(rollout.length_B))
-    return setting.advantages(by_group(scores.total), parts, length_PG, penalty_PG)

@@ -16,7 +16,7 @@ from grpo.data.examples import Example
 from grpo.evaluation.hack_cases import EXAMPLES
 from grpo.evaluation.hacks import PLAIN, Report, scored
 from grpo.reporting.progress import table
-from grpo.rewards.table import reward_table
+from grpo.rewards.table import pays, reward_table
 
 OF_DATASET = 4  # examples
 
@@ -25,7 +25,7 @@ def hack(config: Mapping[str, Any]) -> list[str]:
     """What there is to say, stage by stage."""
     stages = config["stages"]
     found = [
-        line for name in config["pipeline"] if "rewards" in stages[name]
+        line for name in config["pipeline"] if pays(stages[name].get("rewards", {}))
         for line in about(config, name)
     ]  # fmt: skip
     return found or ["no stage of the pipeline has rewards"]

@@ -38,6 +38,7 @@ class Logprobs:
     temperature: float  # the sampler's
     with_entropy: bool
     entropy_learns: bool = True  # else it is only measured, which costs less
+    vocab: int | None = None  # tokens that there are, if the table has more rows: another model's
 
     def __call__(
         self, variables: dict[str, Tree], ids_BT: Array, mask_BT: Array, completion: int
@@ -47,7 +48,7 @@ class Logprobs:
         The state at position t - 1 scores token t, so the last one scores nothing.
         """
         hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
-        table_VD = variables["params"]["embedder"]["table"]
+        table_VD = variables["params"]["embedder"]["table"][: self.vocab]
         mesh = self.module.mesh
         return token_logprobs(
             functools.partial(logits_by, self.module.config),

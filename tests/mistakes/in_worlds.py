@@ -3,7 +3,7 @@
 from tests.mistakes import Mistake
 
 CURRICULUM, MIXING = "grpo/data/curriculum.py", "grpo/data/mixing.py"
-STAGE, TABLE, DATASETS = "grpo/stages/grpo.py", "grpo/rewards/table.py", "grpo/data/datasets.py"
+CURRICULA, TABLE, DATASETS = "grpo/runs/curricula.py", "grpo/rewards/table.py", "grpo/data/datasets.py"
 CONTAMINATION, GSM8K = "grpo/data/contamination.py", "grpo/data/gsm8k.py"
 TRACES, RUBRICS, CHOICES = "grpo/data/traces.py", "grpo/data/rubrics.py", "grpo/data/choices.py"
 EXAMPLES, STRIPS, PLANNING = "grpo/data/examples.py", "grpo/data/strips.py", "grpo/data/planning.py"
@@ -41,13 +41,13 @@ MISTAKES = [
     Mistake("curriculum: sorted for ever", CURRICULUM,
             "ranked[index] if index < size else example_at(seed, index, size)", "ranked[index % size]",
             "tests/test_curriculum.py::test_sorted_once_and_then_as_ever"),
-    Mistake("curriculum: nothing is remembered", STAGE,
+    Mistake("curriculum: nothing is remembered", CURRICULA,
             'loop.cursor["curriculum"] = now = after(', "now = after(",
             "tests/test_curriculum.py::test_a_run_goes_from_the_easy_ones_to_the_hard_ones"),
-    Mistake("curriculum: the level shown is the one to come", STAGE,
+    Mistake("curriculum: the level shown is the one to come", CURRICULA,
             '{"curriculum/level": before["bucket"] + 1.0}', '{"curriculum/level": now["bucket"] + 1.0}',
             "tests/test_curriculum.py::test_a_run_goes_from_the_easy_ones_to_the_hard_ones"),
-    Mistake("curriculum: the reward is not put into its range", STAGE,
+    Mistake("curriculum: the reward is not put into its range", CURRICULA,
             'value = (metrics["reward/mean"] - low) / (high - low)', 'value = metrics["reward/mean"] - 9 * high',
             "tests/test_curriculum.py::test_a_run_goes_from_the_easy_ones_to_the_hard_ones"),
     Mistake("a gate cannot take a reward to 0", TABLE,

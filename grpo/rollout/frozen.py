@@ -1,0 +1,123 @@
+"""Log-probs of an iteration's tokens that its updates leave as they are: step (3) of GRPO.
+
+    log π_old    of the policy that sampled; not needed if there is one update, which begins there
+    log π_ref    of the reference, where there is a KL
+    log π_T      of the teacher, where there is one
+
+All of them are of the tokens as sampled, at the sampler's temperature. A teacher may be of another
+size; rows of its table beyond the policy's tokens, which larger Gemmas have, are left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from grpo.algorithms.objective import Objective
+from grpo.algorithms.presets import objective_of
+from grpo.rollout.sampler import Rollout
+from grpo.training.logprobs import Logprobs, logprobs_of_rows
+from grpo.training.program import Program, Shape
+from models.policy import Policy
+
+Config = Mapping[str, Any]
+
+
+class Needs(NamedTuple):
+    """What the objective makes of an iteration."""
+
+    objective: Objective
+    updates: int  # of an iteration
+    old: bool  # log-probs of the policy before the updates
+    reference: bool  # log-probs of the reference
+    penalty: bool  # of which the KL is taken from the reward
+    teacher: bool  # log-probs of the teacher
+
+
+def needs_of(stage: Config) -> Needs:
+    """What an iteration of the stage needs."""
+    objective = objective_of(stage["loss"])
+    updates, reference = stage["epochs"] * stage["minibatches"], objective.kl_coef > 0
+    penalty = reference and objective.kl_in == "reward"
+    return Needs(
+        objective=objective,
+        updates=updates,
+        old=updates > 1 or penalty,
+        reference=reference,
+        penalty=penalty,
+        teacher=stage["teacher"] is not None,
+    )
+
+
+class Frozen(NamedTuple):
+    """The log-probs, as [B, C]; None is what is not needed."""
+
+    old_BC: Any
+    ref_BC: Any
+    teacher_BC: Any
+
+
+def learnt(frozen: Frozen, needs: Needs) -> dict[str, Any]:
+    """Those that the updates read, by the fields of Groups."""
+    return {
+        "old_logprob_BC": frozen.old_BC if needs.updates > 1 else None,
+        "ref_logprob_BC": frozen.ref_BC,
+        "teacher_logprob_BC": frozen.teacher_BC,
+    }
+
+
+def frozen_programs(
+    stage: Config,
+    needs: Needs,
+    logprobs: Logprobs,
+    policy: Policy,
+    teacher: Policy | None,
+    tokens: Sequence[Shape],
+) -> dict[str, Program]:
+    """What reads the rows of a rollout, for each shape of them; `logprobs` are the policy's."""
+
+    def program(logprobs: Logprobs, *policies: Policy) -> Program:
+        return Program(
+            logprobs_of_rows,
+            tuple((one.variables, x_BT, x_BT) for one in policies for x_BT in tokens),
+            {
+                "logprobs": logprobs,
+                "completion": stage["max_new_tokens"],
+                "parts": stage["microbatches"] * stage["minibatches"],
+            },
+        )
+
+    found = {}
+    if scored := [policy] * needs.old + [policy.base()] * needs.reference:
+        found["log-probs"] = program(logprobs, *scored)
+    if teacher is not None:
+        found["teacher log-probs"] = program(
+            Logprobs(
+                module=teacher.module,
+                temperature=logprobs.temperature,
+                with_entropy=False,
+                vocab=policy.config.vocab_size,
+            ),
+            teacher,
+        )
+    return found
+
+
+def frozen_logprobs(
+    programs: Mapping[str, Program],
+    needs: Needs,
+    policy: Policy,
+    reference: Policy | None,
+    teacher: Policy | None,
+    rollout: Rollout,
+) -> Frozen:
+    """The log-probs of a rollout by `policy`, which has sampled it."""
+
+    def by(one: Policy, name: str) -> jax.Array:
+        return programs[name](one.variables, rollout.ids_BT, rollout.mask_BT)
+
+    return Frozen(
+        old_BC=by(policy, "log-probs") if needs.old else None,
+        ref_BC=by(reference, "log-probs") if reference is not None else None,
+        teacher_BC=by(teacher, "teacher log-probs") if teacher is not None else None,
+    )

@@ -1,0 +1,90 @@
+"""What an iteration of GRPO compiles, from models that are there or from their shapes.
+
+update, and what samples          grpo/training/train_step.py, grpo/rollout/generate.py
+log-probs, teacher log-probs      grpo/rollout/frozen.py
+rewards that models give          grpo/runs/model_rewards.py
+what evaluates while it trains    grpo/runs/stage_loop.py
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from grpo.algorithms.groups import Groups, groups_of
+from grpo.algorithms.losses import with_token_weights
+from grpo.data.datasets import buckets_for
+from grpo.rollout.frozen import Frozen, Needs, frozen_programs, learnt, needs_of
+from grpo.rollout.generate import sampling_programs
+from grpo.rollout.sampler import Rollout
+from grpo.runs.model_rewards import model_reward_programs
+from grpo.runs.stage_loop import running_evaluation
+from grpo.training.logprobs import Logprobs, make_policy_loss
+from grpo.training.program import Program, rows_shape
+from grpo.training.train_step import update_program
+from models.policy import Policy
+
+Config = Mapping[str, Any]
+
+
+def buckets_of(stage: Config, config: Config) -> tuple[int, ...]:
+    """Rounds of one iteration stand side by side: all of them need the same number of columns."""
+    buckets = buckets_for(config, stage["data"])
+    return buckets if stage["max_rounds"] == 1 else (max(buckets),)
+
+
+def iteration_programs(
+    config: Config, name: str, policy: Policy, teacher: Policy | None
+) -> dict[str, Program]:
+    """The programs by name."""
+    stage, needs = config["stages"][name], needs_of(config["stages"][name])
+    C, minibatches = stage["max_new_tokens"], stage["minibatches"]
+    buckets = buckets_of(stage, config)
+    logprobs = Logprobs(
+        module=policy.module,
+        temperature=stage["sampling"]["temperature"],
+        with_entropy=stage["entropy"],
+        entropy_learns=bool(needs.objective.entropy_coef),
+    )
+    sampling = sampling_programs(
+        policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],
+        group=stage["group"], max_new_tokens=C,
+    )  # fmt: skip
+    sampled = sampling["rollout"].eval_shape()
+    programs = {
+        "update": update_program(
+            make_policy_loss(logprobs, needs.objective),
+            policy,
+            optimizer=stage["optimizer"],
+            updates=stage["iterations"] * needs.updates,
+            microbatches=stage["microbatches"],
+            batches=[shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled],
+        ),
+        **sampling,
+    }
+    tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
+    programs |= model_reward_programs(config, stage, policy, tokens, buckets)
+    programs |= frozen_programs(stage, needs, logprobs, policy, teacher, tokens)
+    if stage["evaluate_every"]:
+        programs |= running_evaluation(config, name, policy)
+    return programs
+
+
+def shapes_of_batch(sampled: Rollout, mesh: Any, minibatches: int, needs: Needs) -> Groups:
+    """The shapes of what an update learns from, given those of a rollout."""
+    rows, completion = len(sampled.truncated_B) // minibatches, sampled.completion_mask_BC.shape[1]
+    logprob_BC = rows_shape(mesh, jnp.float32, rows, completion)
+    needed = needs.old, needs.reference, needs.teacher
+    frozen = Frozen(*(logprob_BC if is_needed else None for is_needed in needed))
+    groups = groups_of(
+        {n: rows_shape(mesh, x.dtype, rows, *x.shape[1:]) for n, x in sampled._asdict().items()},
+        {
+            "advantage_B": rows_shape(mesh, jnp.float32, rows),
+            "spread_B": rows_shape(mesh, jnp.bool_, rows),
+        },
+        learnt(frozen, needs),
+    )
+    weigh = functools.partial(with_token_weights, limit=completion, objective=needs.objective)
+    return jax.eval_shape(weigh, groups)
