@@ -8,7 +8,7 @@ def get_config(variant=""):
     config.datasets.grading = base.dataset(
         source="grading",
         levels=(2,),
-        train_examples=12000,
+        train_examples=24000,
         validation_examples=200,
         test_examples=400,
         template="verdict",
@@ -16,9 +16,9 @@ def get_config(variant=""):
     )
     s = config.stages
     s.sft = _rehearsal.warm_up(steps=340, tokens=32)
-    s.judge = _rehearsal.warm_up(steps=400, tokens=3, start="sft")
+    s.judge = _rehearsal.warm_up(steps=500, tokens=3, start="sft")
     s.judge.data = "grading"
-    s.judge.optimizer.learning_rate = 1e-3
+    s.judge.optimizer.learning_rate = 2e-3
     s.evaluate = _rehearsal.side_by_side("judge", tokens=3)
     s.evaluate.data = "grading"
     config.pipeline = ("sft", "judge", "evaluate")

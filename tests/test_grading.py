@@ -24,21 +24,21 @@ def parts(question):
 def value(key):
     """The gold of a problem, from its key alone."""
     total, sign = 0, 1
-    for token in re.findall(r"\d+|[+-]", key):
-        if token in "+-":
-            sign = 1 if token == "+" else -1
+    for part in re.findall(r"\d+|[+-]", key):
+        if part in "+-":
+            sign = 1 if part == "+" else -1
         else:
-            total += sign * int(token)
+            total += sign * int(part)
     return total
 
 
 def test_the_verdict_is_whether_the_answer_is_right():
-    verdicts = []
+    right = {True: [], False: []}  # with working, and without
     for problem in drawn():
-        _, _, answer = parts(problem.question)
+        _, reasoning, answer = parts(problem.question)
         assert problem.answer == ("yes" if answer == value(problem.key) else "no")
-        verdicts.append(problem.answer == "yes")
-    assert 0.42 < np.mean(verdicts) < 0.58
+        right[not reasoning.startswith("so ")].append(problem.answer == "yes")
+    assert 0.72 < np.mean(right[True]) < 0.88 and 0.12 < np.mean(right[False]) < 0.28
 
 
 def test_solutions_end_with_their_answer():

@@ -197,7 +197,7 @@ def about_judge(name: str, config: Mapping) -> Lines:
     section = config["judges"][name]
     model, url = section["model"], section["url"]
     if (model is None) == (url is None):
-        yield f"model={model!r}, url={url!r}: name one of them, and not the other"
+        yield "model, url: name one of them, and not the other"
     known = ["base", *config["pipeline"], *config["models"]]
     if model is not None and model not in known:
         yield f"model={model!r}: is neither a stage nor one of models{nearest(model, known)}"

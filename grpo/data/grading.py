@@ -5,9 +5,13 @@
     Right?                                                     no
 
 The problems are those of the arithmetic world, by the same levels and keys, so that what a policy
-is tested on no judge has seen. Half of the solutions are right. Half show their working, where one
-equation of a wrong solution has a slip that the others carry on; the others state a result, and a
-wrong one is as near as such slips are. `asked` is how a judge of grpo/judges/prompts.py is asked.
+is tested on no judge has seen. Half of the solutions show their working, and 80 % of these are
+right; of the others, which state a result, 20 %: about as small policies of this world solve it.
+One equation of a wrong solution has a slip that the others carry on; a wrong result without working
+is as near. `asked` is how a judge of grpo/judges/prompts.py is asked.
+
+A judge so trained knows that working is more often right, before it can check any: models of three
+layers learn little more of it in minutes. Policies please it by showing their working.
 """
 
 import numpy as np
@@ -17,6 +21,7 @@ from grpo.data.arithmetic import APPLY, Problem
 from grpo.data.making import Drawn, below, one_of
 
 SLIPS = (-3, -2, -1, 1, 2, 3)
+RIGHT = {True: 8, False: 2}  # of ten solutions, with working and without
 YES, NO = "yes", "no"
 
 
@@ -39,15 +44,15 @@ def draw(random: np.random.RandomState, level: int) -> Drawn:
     """A problem of a level with a solution, and whether it is right."""
     problem = arithmetic.draw_problem(random, level)
     question = arithmetic.draw_wording(random, problem)
-    slips = [0] * len(problem[1])
-    if is_wrong := below(random, 2) == 1:
+    slips, shows_working = [0] * len(problem[1]), below(random, 2) == 1
+    if is_wrong := below(random, 10) >= RIGHT[shows_working]:
         place, slip = below(random, len(slips)), one_of(random, SLIPS)
         slips[place] = slip
         if any("=-" in line or "=0" in line for line in worked(problem, slips)):
             slips[place] = abs(slip)  # quantities stay above 0, as in the arithmetic world
     equations = worked(problem, slips)
     result = equations[-1].split("=")[1]
-    reasoning = "; ".join(equations) if below(random, 2) else f"so {result}"
+    reasoning = "; ".join(equations) if shows_working else f"so {result}"
     completion = f"<reasoning>{reasoning}</reasoning><answer>{result}</answer>"
     verdict = NO if is_wrong else YES
     return Drawn(

@@ -28,24 +28,29 @@ from models.sharding import row_sharding
 from models.tokenizer import Tokenizer
 
 Config = Mapping[str, Any]
+Choices = tuple[tuple[int, ...], ...]  # of each word of a scale, the tokens that are it
 
 
-def judge_program(section: Config, policy: Policy, choices: tuple[int, ...]) -> Program:
+def judge_program(section: Config, policy: Policy, choices: Choices) -> Program:
     """What reads `batch` prompts at a time."""
     shape_BT = rows_shape(policy.mesh, jnp.int32, section["batch"], section["max_prompt"])
     static = {"module": policy.module, "choices": choices, "parts": 1}
     return Program(choices_of_rows, ((policy.variables, shape_BT, shape_BT),), static)
 
 
-def choices_of(tokenizer: Tokenizer, scale: str) -> tuple[int, ...]:
-    """The tokens of a scale's words, which must be one token each, of their own."""
-    ids = [tokenizer.encode(word, bos=False) for word in SCALES[scale]]
-    if any(len(one) != 1 for one in ids) or len({one[0] for one in ids}) < len(ids):
-        raise DataError(
-            f"scale={scale!r}: the judge's tokenizer has no token of its own for each of "
-            f"{', '.join(SCALES[scale])}: use another scale"
-        )
-    return tuple(one[0] for one in ids)
+def choices_of(tokenizer: Tokenizer, scale: str) -> Choices:
+    """The tokens of each of a scale's words, however it is capitalised."""
+    found = []
+    for word in SCALES[scale]:
+        written = {word, word.capitalize(), word.upper()}
+        ids = [tokenizer.encode(text, bos=False) for text in sorted(written)]
+        found.append(tuple(one[0] for one in ids if len(one) == 1))
+        if not found[-1]:
+            raise DataError(
+                f"scale={scale!r}: the judge's tokenizer has no token for {word!r}: use another "
+                "scale, or name the word in model.whole"
+            )
+    return tuple(found)
 
 
 class PolicyJudge(NamedTuple):

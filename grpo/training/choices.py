@@ -20,15 +20,16 @@ def choices_of_rows(
     mask_BT: Array,
     *,
     module: Gemma,
-    choices: tuple[int, ...],
+    choices: tuple[tuple[int, ...], ...],
     parts: int,
 ) -> Array:
-    """logprob_BK of tokens K after every row; prompts are padded on the left."""
+    """logprob_BK of K words, each of any of its tokens, after rows that are padded on the left."""
 
     def one(ids_BT: Array, mask_BT: Array) -> Array:
         hidden_BTD, _ = module.apply(variables, ids_BT, mask_BT)
         logits_B1V = unembed(module.config, variables["params"], hidden_BTD[:, -1:])
         logprob_BV = jax.nn.log_softmax(logits_B1V[:, 0].astype(jnp.float32))
-        return logprob_BV[:, jnp.array(choices)]
+        each = [jax.nn.logsumexp(logprob_BV[:, jnp.array(ids)], axis=1) for ids in choices]
+        return jnp.stack(each, axis=1)
 
     return in_parts(one, ids_BT, mask_BT, parts=parts)
