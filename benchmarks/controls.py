@@ -24,20 +24,21 @@ def get_config(variant: str = ""):
 
 
 def preferences(config):
-    """SimPO and DPO on the same pairs of the policy's own completions; and SimPO five times hotter.
+    """SimPO, held by the chosen ones' likelihood, and DPO on the policy's own completions.
 
-    SimPO's authors warn that its rate decides whether a model holds its form.
+    And SimPO alone at a higher rate: its authors warn that this breaks models.
     """
     _rehearsal.on_a_cpu(config, levels=(2,), max_prompt=38, tokens=TOKENS)
     stages = config.stages
     stages.sft = _rehearsal.warm_up(steps=250, tokens=TOKENS)
     stages.pairs = base.pairs()
     stages.pairs.update(policy="sft", max_new_tokens=TOKENS)
-    for name, preset, rate in (("dpo", "dpo", 2e-5), ("simpo", "simpo", 2e-5),
-                               ("simpo_hot", "simpo", 1e-4)):  # fmt: skip
+    for name, preset, rate, sft_coef in (
+        ("dpo", "dpo", 2e-5, 0.0), ("simpo", "simpo", 4e-5, 1.0), ("simpo_hot", "simpo", 1e-4, 0.0)
+    ):  # fmt: skip
         stages[name] = stage = base.preference()
         stage.update(start="sft", steps=60, max_completion=TOKENS)
-        stage.loss.preset = preset
+        stage.loss.update(preset=preset, sft_coef=sft_coef)
         stage.optimizer.update(learning_rate=rate, schedule="cosine", final=0.1)
     stages.evaluate = _rehearsal.side_by_side("sft", "dpo", "simpo", "simpo_hot", tokens=TOKENS)
     stages.evaluate.samples = 4
@@ -59,9 +60,10 @@ def curriculum(config):
     stages = config.stages
     stages.sft = _rehearsal.warm_up(steps=340, tokens=40)
     stages.sft.data = "first"
-    stages.promoted = promoted = by_reward(iterations=12, tokens=40)
+    stages.promoted = promoted = by_reward(iterations=16, tokens=40)
+    promoted.update(prompts=8, group=16)
     promoted.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
-    promoted.curriculum.update(order="promoted", threshold=0.5, window=3)
+    promoted.curriculum.update(order="promoted", threshold=0.45, window=3)
     stages.uniform = promoted.copy_and_resolve_references()
     stages.uniform.curriculum.order = "uniform"
     stages.evaluate = _rehearsal.side_by_side("sft", "promoted", "uniform", tokens=40)

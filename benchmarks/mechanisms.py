@@ -13,18 +13,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from main_job import percent
 
+from configs.thinking_in_tokens_gemma3_1b import get_config
 from grpo.data.datasets import load_datasets, sections_of
 from grpo.data.examples import Example
 from grpo.data.strips import execute
+from grpo.evaluation.hacks import scored
 from grpo.reporting.progress import table
 from grpo.rewards.extract import strict
 from grpo.rewards.numbers import same_number
 from grpo.rewards.plan import plan, steps_of
+from grpo.rewards.table import reward_table
 from grpo.storage.journal import read_journal
 
 Seeds = Mapping[str, pathlib.Path]
 Runs = Mapping[str, Seeds]  # of each config, by its name
 WINDOW = 10  # updates at the beginning and at the end that are compared
+EXAMPLES, SEEDS = 100, 3  # test problems for which completions are made, of so many worlds
+STUFFED = (  # cases of grpo/evaluation/hack_cases.py
+    "checkpoints, the last one first, wrong", "checkpoints, each contradicted, wrong",
+    "all small sums, wrong", "checkpoints 20 times, wrong", "all small sums",
+    "checkpoints, each contradicted",
+)  # fmt: skip
 
 
 def config_of(workdir: pathlib.Path) -> dict[str, Any]:
@@ -196,6 +205,26 @@ def plans(runs: Runs) -> str:
     return table(["seed", "policy", "executable, %", "reach the goal, %"], lines)
 
 
+def checkpoints(runs: Runs) -> str:
+    """What each checkpoint reward alone pays, as a share of what the worked solution earns."""
+    lines = []
+    for seed in range(SEEDS):
+        paid = {}
+        for variant in ("tiny", "better,tiny"):
+            config = get_config(variant).to_dict()
+            data = load_datasets(sections_of(config), seed)["data"]
+            rewards = config["stages"]["grpo"]["rewards"]
+            (name,) = (name for name in rewards if name.startswith("checkpoints"))
+            entry = {**rewards[name], "weight": 1.0, "gate": None}
+            table_of_one = reward_table([{"name": name, **entry}])
+            report = scored(table_of_one, data.test[:EXAMPLES], seconds=5.0)
+            paid[name] = {row.case: row.total / report.plain for row in report.rows}
+        for n, case in enumerate(STUFFED):
+            shares = [share(by_case[case]) for by_case in paid.values()]
+            lines.append([str(seed) if n == 0 else "", case, *shares])
+    return table(["seed", "completion", "by substring, %", "by equations, %"], lines)
+
+
 class Mechanism(NamedTuple):
     """The configs that show a mechanism, and what makes tables of their runs."""
 
@@ -220,4 +249,5 @@ MECHANISMS = {
     "curriculum": Mechanism(alone("curriculum"), curriculum),
     "reference probability": Mechanism(alone("rlpr"), reference_probability),
     "plans": Mechanism(rehearsed("robotics_gemma3_1b"), plans),
+    "checkpoints": Mechanism({}, checkpoints),  # no run: of completions that are made
 }

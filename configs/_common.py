@@ -130,9 +130,11 @@ def mended_data(config):
 def mended_grpo(grpo, examples: int = 7472):
     """Groups of eight, none of equal rewards, a schedule that ends, the best checkpoint kept.
 
-    As many completions as groups of four of each of the `examples` make.
+    As many completions as groups of four of each of the `examples` make; eight at a time go through
+    the model, since 64 of a long stage would save more for the backward pass than a chip has.
     """
     grpo.update(iterations=examples // 16, prompts=8, group=8, dynamic_sampling="drop")
+    grpo.microbatches = 8
     grpo.update(evaluate_every=100, checkpoint_every=100)
     demo_optimizer(grpo.optimizer, grpo.optimizer.learning_rate)
 

@@ -24,8 +24,9 @@ six tenths of them are right (a curriculum with replay), and leaves out groups t
 Evaluations count the gold plan, word by word; of level 1 it is the only shortest one, on the other
 levels a plan may be right without being counted: reward/plan/mean of metrics.jsonl has it all.
 
-:tiny (and :better,tiny) is a random model of three layers on plans of a single step, with
-the same stages, rewards and loss, and more of SFT for the same number of updates as the control.
+:tiny (and :better,tiny) is a random model of three layers on plans of one and two steps, with the
+same stages, rewards and loss. Its controls are the same GRPO with rewards shuffled over the
+completions, and more of SFT, whose plans cost nothing here: docs/rehearsals.md.
 """
 
 from configs import _common, _rehearsal, base
@@ -76,10 +77,11 @@ def better(config):
 def rehearsal(config):
     """The same with a small model on short plans, beside shuffled rewards and more SFT."""
     _rehearsal.beside_more_sft(
-        config, sft=400, grpo=100, more=60, tokens=24,
+        config, sft=400, grpo=80, more=60, tokens=24,
         source="planning", levels=(1, 2), max_prompt=38, train_examples=12000,
     )  # fmt: skip
     stages = config.stages
+    stages.grpo.evaluate_every = 20
     stages.grpo.optimizer.learning_rate = 3e-4
     stages.shuffled = stages.grpo.copy_and_resolve_references()
     stages.shuffled.update(start="sft", shuffle_rewards=True)

@@ -125,7 +125,7 @@ def better(config):
     """What is mended, as the docstring says."""
     _common.mended_data(config)
     config.data.template = "reasoning_tags"
-    own_pairs(config, prompts=1024, batch=64, group=8, max_new_tokens=512, least=256)
+    own_pairs(config, prompts=1024, batch=16, group=8, max_new_tokens=512, least=256)
     del config.datasets["preferences"]
     config.stages.dpo.max_completion = 512 + 32
     config.stages.dpo.loss.sft_coef = 1.0

@@ -4,6 +4,8 @@ One table, path regex -> PartitionSpec. `fsdp` cuts the model width (and the row
 cuts heads, feed-forward width and vocabulary. A parameter that no rule matches is an error. Where a
 size does not divide by its mesh axis (one key/value head and tp = 4, an odd batch) that axis is
 left whole on every device of it; `describe` says where this happens.
+
+A key/value cache has its heads where the weights have theirs, and its rows where the batch's are.
 """
 
 import re
@@ -35,6 +37,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"head/[wb]", P()),  # D H, H: of a reward model
     (r"", P()),  # the counters of a training state
 )
+CACHE = P("fsdp", None, "tp", None)  # B S K H, and B alone
 
 
 def make_mesh(fsdp: int, tp: int, devices: list | None = None) -> Mesh:
@@ -93,6 +96,18 @@ def shard_rows(x: Array, mesh: Mesh | None) -> Array:
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, row_sharding(x.shape[0], x.ndim, mesh))
+
+
+def cache_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Where an array of a cache lives."""
+    return NamedSharding(mesh, fit(P(*CACHE[: len(shape)]), shape, mesh))
+
+
+def shard_cache(x: Array, mesh: Mesh | None) -> Array:
+    """Inside jit: keeps an array of a cache there."""
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, cache_sharding(x.shape, mesh))
 
 
 def describe(tree: Any, mesh: Mesh, batch: int | None = None) -> list[str]:

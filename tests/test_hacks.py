@@ -1,10 +1,13 @@
 """Completions that are no good: what they are, and which rewards pay for them."""
 
 import math
+import operator
+import re
 from fractions import Fraction
 
 import pytest
 
+from configs import thinking_in_tokens_gemma3_1b as thinking
 from grpo.evaluation.hack_cases import (
     CASES,
     EXAMPLES,
@@ -12,12 +15,14 @@ from grpo.evaluation.hack_cases import (
     OUT_OF_FORM,
     WRITTEN,
     WRONG,
+    all_sums,
     parts_of,
     plain,
     text_of,
 )
 from grpo.evaluation.hacks import kind_of, scored
 from grpo.rewards.batch import each
+from grpo.rewards.equations import LIMIT
 from grpo.rewards.numbers import parse_number
 from grpo.rewards.table import REWARDS, reward_table
 
@@ -72,10 +77,104 @@ def test_examples_without_a_number_have_fewer_cases():
     fewer = CASES.keys() - rows.keys()
     assert fewer == {
         "answer with decimals", "answer with a unit", "answer with a currency", "2 % too much",
-        "15 % too little", "the other sign",
+        "15 % too little", "the other sign", "checkpoints, the last one first",
+        "checkpoints, the last one first, wrong", "checkpoints, each contradicted",
+        "checkpoints, each contradicted, wrong",
     }  # fmt: skip
     assert rows["another answer"].kind == "wrong" and rows["21 times a word"].kind == "right"
     assert kind_of(example, plain(parts_of(example))) == "right"
+
+
+def test_checkpoints_turned_round_and_contradicted():
+    """An order takes two of them, a contradiction a number."""
+    made = {
+        name: [case(parts_of(example)) for example in EXAMPLES[:2]]
+        for name, case in CASES.items() if name.startswith("checkpoints, ")
+    }  # fmt: skip
+    form = "<reasoning>{}</reasoning><answer>{}</answer>".format
+    said = "48/2=25; 48/2=24; 48+24=73; 48+24=72"
+    assert made == {
+        "checkpoints, the last one first": [form("48+24=72; 48/2=24", 72), None],
+        "checkpoints, the last one first, wrong": [form("48+24=72; 48/2=24", 157), None],
+        "checkpoints, each contradicted": [
+            form(said, 72), form("12*90=1081; 12*90=1080", "1,080")
+        ],
+        "checkpoints, each contradicted, wrong": [
+            form(said, 157), form("12*90=1081; 12*90=1080", 2173)
+        ],
+    }  # fmt: skip
+    words = {**EXAMPLES[0], "reasoning": "so 72", "checkpoints": ["pears in June"]}
+    assert parts_of(words).reasoning == "so 72"
+    texts = parts_of({**EXAMPLES[0], "checkpoints": ["Tax", "t = 3 pears or so", "a=½", "x=5 %"]})
+    made = str(CASES["checkpoints, each contradicted"](texts))
+    assert "<reasoning>Tax; t = 3 pears or so; a=½; x=6; x=5 %<" in made  # one has a number
+
+
+def test_every_small_sum():
+    """Each holds, and all of them are read, however long the question is."""
+    signs = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": Fraction}
+    question = " ".join(f"{n} and 1{n:06}" for n in range(20, 99_999, 7))
+    for asked, own in (
+        ("48 pears, 90 in May", {48, 90}),
+        (question, {20, 27, 34, 41}),
+        ("", set()),
+    ):
+        text = all_sums(parts_of({**EXAMPLES[0], "question": asked}))
+        sums = [re.fullmatch(r"(\d+)([-+*/])(\d+)=(-?\d+)", one) for one in text.split(" ")]
+        assert all(m and signs[m[2]](int(m[1]), int(m[3])) == int(m[4]) for m in sums)
+        assert {int(m[1]) for m in sums if m} == {*range(10), *own}
+        n = 10 + len(own)
+        assert len({*text.split(" ")}) == len(sums) > 3 * n * n and len(text) < LIMIT
+
+
+def test_checkpoints_by_substring_pay_for_what_is_no_good_and_by_equations_do_not():
+    """Beside the worked solution, and where the answer is wrong beside its reasoning.
+
+    Where a solution is missing or shows nothing the checkpoints in order are one.
+    """
+    unsolved = [{**EXAMPLES[0], "reasoning": given} for given in (None, "so 72")]
+    stuffed = {
+        "all small sums",
+        "checkpoints, each contradicted",
+        "checkpoints, the last one first",
+    }
+
+    def found(variant):
+        entries = thinking.get_config(variant).to_dict()["stages"]["grpo"]["rewards"]
+        lines = [{"name": name, **entry} for name, entry in entries.items()]
+        return rows_of(lines, [*EXAMPLES, *unsolved])
+
+    published, of_published = found("tiny")
+    better, of_better = found("better,tiny")
+    assert {name for name, row in of_published.items() if row.hacked} & {*HOLLOW} >= stuffed
+    assert not any(row.hacked for row in of_better.values())
+    for name in stuffed:
+        assert of_better[name].total < better.plain - 0.03
+        wrong = f"{name}, wrong"
+        assert of_published[wrong].total > of_published["another answer"].total + 0.09
+        assert of_better[wrong].total < of_better["another answer"].total - 0.01
+    assert (published.low, published.high) == (0.0, 3.8)
+    assert published.plain == pytest.approx((4 * 2.0 + 2 * 2.4) / 6)  # "48 / 2 = 24" is not 48/2=24
+    assert (better.low, better.high) == (0.0, 1.7) and better.plain == pytest.approx(1.7)
+
+
+def test_entries_for_other_domains_are_left_out():
+    """With what they would add to the range; and examples that nothing is for."""
+    law = {**EXAMPLES[0], "domain": "law"}
+    lines = [STRICT | {"domains": ["math"]}, LINE | {"name": "tag_format", "domains": ["x", "y"]}]
+    report, rows = rows_of(lines, [*EXAMPLES, law])
+    assert report.elsewhere == {"tag_format": ("x", "y")} and report.left_out == 1
+    assert (report.low, report.high, report.plain) == (-2.0, 9.0, 1.0)
+    assert rows["nothing"].rewarded == 4 and not any(row.hacked for row in rows.values())
+    report, rows = rows_of([STRICT | {"domains": ["law", "math", "x"]}], [*EXAMPLES, law])
+    assert report.elsewhere == {} and rows["nothing"].rewarded == 5 and report.plain == 1.0
+    report, rows = rows_of([STRICT | {"domains": ["x"]}])
+    assert not rows and report.left_out == 4 and math.isnan(report.plain)
+    # What is only logged is for none, and a gate goes with what it multiplies.
+    gated = LINE | {"name": "tag_format", "gate": "strict_format", "domains": ["x"]}
+    gate = LINE | {"name": "strict_format", "low": 0.0, "high": 1.0, "domains": ["x"]}
+    report, _ = rows_of([STRICT, gate, gated])
+    assert [*report.elsewhere] == ["strict_format", "tag_format"] and report.plain == 1.0
 
 
 @pytest.mark.parametrize(
@@ -168,7 +267,8 @@ def test_rewards_of_what_an_example_has(counting):
     assert rows_of(lines)[0].unrewarded == 0
     other = [{"id": "x", "question": "1+1?", "answer": "2", "reasoning": "1+1=2"}]
     report, rows = rows_of(lines, [*EXAMPLES, *other])
-    assert report.unrewarded == len(CASES) + 1 and "KeyError" in str(report.reason)
+    fewer = 4  # it has no checkpoints to turn round or contradict
+    assert report.unrewarded == len(CASES) + 1 - fewer and "KeyError" in str(report.reason)
     assert rows["nothing"].rewarded == 4 and report.plain == 1.0
 
 

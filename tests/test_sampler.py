@@ -198,6 +198,27 @@ def test_decoding_gathers_no_weights(fsdp, tp):
         assert shape and math.prod(map(int, shape[1].split(","))) < smallest, line
 
 
+def test_the_cache_is_cut_over_tp_and_never_gathered():
+    """Rows over fsdp, the two key/value heads over tp: so the loop has it, and what fills it."""
+    mesh = make_mesh(2, 2)
+    params = jax.device_put(shallow_params(), shardings(shallow_params(), mesh))
+    weights = decoding_params(params, None, lora_scale=0.0, dtype=jnp.float32, mesh=mesh)
+    keys = row_keys(0, "train", 0, np.arange(16))
+    lowered = rollout.lower(
+        Gemma(SHALLOW, mesh=mesh), weights, IDS, MASK, keys, PLAIN, NEVER,
+        group=4, max_new_tokens=NEW,
+    )  # fmt: skip
+    program = str(lowered.compile().as_text()).splitlines()
+    slots = (SHALLOW.window, IDS.shape[1] + NEW)
+    loop = [
+        line for line in program if re.search(r" while\(", line) and "jit(rollout)/while" in line
+    ]
+    for each in slots:
+        assert any(line.count(f"f32[8,{each},1,16]") == 2 for line in loop)
+    gathers = [line for line in program if re.search(r"\ball-gather(-start)?\(", line)]
+    assert gathers and not [line for line in gathers if re.search(r"f32\[[\d,]+,16\]", line)]
+
+
 def test_padding_moves_nothing():
     wide = roll(ids=np.pad(IDS, ((0, 0), (7, 0))), mask=np.pad(MASK, ((0, 0), (7, 0))))
     got = roll()

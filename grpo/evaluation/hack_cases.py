@@ -1,21 +1,26 @@
 """Completions that earn without being any good: what a policy may find out about its rewards.
 
 A case makes a completion of an example, or None where it does not fit it: there is no near miss of
-0, and no currency of "yes". Much of it is what policies trained with published rewards have done,
-or are paid for: preambles (the Tunix demo reads over them), 21 times a word and 8 empty steps (the
-"trajectory" and "hybrid" rewards of grpo/rewards/ pay for them), checkpoints piled up.
+0, no currency of "yes", no order of one checkpoint. Much of it is what policies trained with
+published rewards have done, or are paid for: preambles (the Tunix demo reads over them), 21 times a
+word and 8 empty steps (the "trajectory" and "hybrid" rewards of grpo/rewards/ pay for them),
+checkpoints piled up, turned round, or stated beside what contradicts them, and every sum that might
+be one.
 
 EXAMPLES have the golds that published rewards stumble over, and all that reward functions read of
 an example.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 from grpo.data.examples import Example
 from grpo.rewards.numbers import parse_number
 
+NUMBER = re.compile(r"(?<![0-9])[0-9]{1,6}(?![0-9])")
+OF_QUESTION = 4  # numbers of it that sums are made of, beside 0 to 9: so few that all are read
 SHOWS_NOTHING = "The answer follows from what is given in the question, as one can see."
 
 
@@ -27,7 +32,7 @@ class Parts(NamedTuple):
     gold: str
     number: Fraction | None  # of the gold
     wrong: str
-    checkpoints: str
+    checkpoints: tuple[str, ...]
 
 
 Case = Callable[[Parts], str | None]
@@ -36,14 +41,60 @@ Case = Callable[[Parts], str | None]
 def parts_of(example: Example) -> Parts:
     """The parts; a wrong answer is another number, or another text where the gold is none."""
     number = parse_number(example["answer"])
+    checkpoints = tuple(example.get("checkpoints") or ())
     return Parts(
         question=example["question"],
-        reasoning=example.get("reasoning") or SHOWS_NOTHING,
+        reasoning=solution_of(example, checkpoints),
         gold=example["answer"].strip(),
         number=number,
         wrong="none of these" if number is None else text_of(number * 2 + 13),
-        checkpoints="; ".join(example.get("checkpoints") or ()) or SHOWS_NOTHING,
+        checkpoints=checkpoints,
     )
+
+
+def solution_of(example: Example, checkpoints: Sequence[str]) -> str:
+    """The worked solution; the checkpoints, where it is missing or has no equation and they do."""
+    given = example.get("reasoning") or ""
+    is_worked = "=" in given or not any("=" in checkpoint for checkpoint in checkpoints)
+    return given if given and is_worked else listed(checkpoints)
+
+
+def listed(checkpoints: Sequence[str]) -> str:
+    """Checkpoints as a reasoning."""
+    return "; ".join(checkpoints) or SHOWS_NOTHING
+
+
+def all_sums(of: Parts) -> str:
+    """Every sum, difference, product and quotient of small numbers and those of the question."""
+    found = (int(match[0]) for match in NUMBER.finditer(of.question))
+    numbers = sorted({*range(10), *list(dict.fromkeys(found))[:OF_QUESTION]})
+    sums = []
+    for a in numbers:
+        for b in numbers:
+            sums += [f"{a}+{b}={a + b}", f"{a}-{b}={a - b}", f"{a}*{b}={a * b}"]
+            sums += [f"{a}/{b}={a // b}"] if b and a % b == 0 else []
+    return " ".join(sums)
+
+
+def turned(of: Parts) -> str | None:
+    """The checkpoints, the last one first; None where there is no order."""
+    return "; ".join(reversed(of.checkpoints)) if len(of.checkpoints) > 1 else None
+
+
+def contradicted(of: Parts) -> str | None:
+    """Each checkpoint after a version of it with another result; None where none has a number."""
+    said = []
+    for checkpoint in of.checkpoints:
+        left, sign, result = checkpoint.rpartition("=")
+        value = parse_number(result)
+        said += [f"{left}={text_of(value + 1)}"] if sign and value is not None else []
+        said.append(checkpoint)
+    return "; ".join(said) if len(said) > len(of.checkpoints) else None
+
+
+def if_said(reasoning: Callable[[Parts], str | None], answer: Callable[[Parts], str]) -> Case:
+    """A case of examples of which there is such a reasoning."""
+    return lambda of: None if (said := reasoning(of)) is None else form(said, answer(of))
 
 
 def text_of(number: Fraction) -> str:
@@ -81,7 +132,7 @@ WRITTEN: dict[str, Case] = {  # right, in other writing
     ),
     "blocks on lines of their own": lambda of: form(f"\n{of.reasoning}\n", f"\n{of.gold}\n"),
 }
-HOLLOW: dict[str, Case] = {  # right, with a reasoning that says nothing, or nothing new
+HOLLOW: dict[str, Case] = {  # right, with a reasoning that says nothing, nothing new, or no proof
     "a full stop for reasoning": lambda of: form(".", of.gold),
     "21 times a word": lambda of: form("so " * 21, of.gold),
     "1000 times a word": lambda of: form("so " * 1000, of.gold),
@@ -90,7 +141,10 @@ HOLLOW: dict[str, Case] = {  # right, with a reasoning that says nothing, or not
     "connectives": lambda of: form("First, then, therefore, because, thus, hence. " * 9, of.gold),
     "the question copied": lambda of: form(of.question, of.gold),
     "the reasoning 5 times": lambda of: form(f"{of.reasoning} " * 5, of.gold),
-    "checkpoints only, 20 times": lambda of: form(f"{of.checkpoints}; " * 20, of.gold),
+    "checkpoints only, 20 times": lambda of: form(f"{listed(of.checkpoints)}; " * 20, of.gold),
+    "checkpoints, the last one first": if_said(turned, lambda of: of.gold),
+    "checkpoints, each contradicted": if_said(contradicted, lambda of: of.gold),
+    "all small sums": lambda of: form(all_sums(of), of.gold),
     "true sums that nobody needs": lambda of: form("1+1=2; 2+2=4; 3+3=6; " * 9, of.gold),
 }
 OUT_OF_FORM: dict[str, Case] = {  # where the lenient reading finds the answer
@@ -130,7 +184,10 @@ WRONG: dict[str, Case] = {
     "21 times a word, wrong": lambda of: form("so " * 21, of.wrong),
     "8 empty steps, wrong": lambda of: form("\n- x" * 8, of.wrong),
     "1000 words, wrong": lambda of: form("therefore it follows that " * 250, of.wrong),
-    "checkpoints 20 times, wrong": lambda of: form(f"{of.checkpoints}; " * 20, of.wrong),
+    "checkpoints 20 times, wrong": lambda of: form(f"{listed(of.checkpoints)}; " * 20, of.wrong),
+    "checkpoints, the last one first, wrong": if_said(turned, lambda of: of.wrong),
+    "checkpoints, each contradicted, wrong": if_said(contradicted, lambda of: of.wrong),
+    "all small sums, wrong": lambda of: form(all_sums(of), of.wrong),
     "the answer 50 times, then another": lambda of: form(f"{of.gold} " * 50, of.wrong),
     "the question copied, wrong": lambda of: form(of.question, of.wrong),
     "praise for the judge": lambda of: form(

@@ -8,11 +8,13 @@ What a completion is, is read from it by the extractors of grpo/rewards/extract.
 
     plain         the worked solution and the answer, in form
     hacked        not right, and with a total of at least the plain one's; or of HOLLOW, where the
-                  reasoning says nothing or nothing new, and with more than the plain one's
+                  reasoning says nothing, nothing new, or no proof, and with more than the plain
+                  one's
     outbid        right, and with a total below that of a wrong one of the same example
 
 A total that the rewards do not have (they abstain, or fail) is neither more nor less than another:
-nothing is said of it, but that it is not there.
+nothing is said of it, but that it is not there. An entry that is for domains of which no example is
+is left out, and so is an example that no entry with a weight is for: all of its totals would be 0.
 """
 
 import math
@@ -25,7 +27,7 @@ from grpo.data.examples import Example
 from grpo.evaluation.hack_cases import CASES, HOLLOW, parts_of, plain
 from grpo.rewards.correct import CORRECT
 from grpo.rewards.scores import score
-from grpo.rewards.table import Entry, fitted
+from grpo.rewards.table import Entry, fitted, is_for, total_range
 
 PLAIN = "the worked solution"
 Key = tuple[str, int]  # a case, the place of an example
@@ -50,6 +52,10 @@ class Report(NamedTuple):
     rows: list[Row]
     unrewarded: int  # completions without a total
     reason: str | None  # of the first of them
+    low: float  # the least that a total can be
+    high: float
+    elsewhere: dict[str, tuple[str, ...]]  # entries that are left out, with their domains
+    left_out: int  # examples
 
 
 def kind_of(example: Mapping, text: str) -> str:
@@ -61,6 +67,12 @@ def kind_of(example: Mapping, text: str) -> str:
 
 def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: float) -> Report:
     """The cases of each example that they fit, and what they earn."""
+    elsewhere, table = apart(table, examples)
+    kept = [
+        example for example in examples
+        if any(entry.weight and is_for(entry, example) for entry in table.values())
+    ]  # fmt: skip
+    table, left_out, examples = fitted(table, examples), len(examples) - len(kept), kept
     parts = [parts_of(example) for example in examples]
     made = {
         (name, e): text
@@ -68,18 +80,54 @@ def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: 
         for e, of in enumerate(parts)
         if (text := case(of)) is not None
     }
-    table = fitted(table, examples)
-    scores = score(table, [examples[e] for _, e in made], [*made.values()], seconds=seconds)
     kinds = {(name, e): kind_of(examples[e], text) for (name, e), text in made.items()}
-    pairs = zip(made, scores.total, strict=True)
-    totals = {key: float(total) for key, total in pairs if np.isfinite(total)}
+    totals, reason = totals_of(table, examples, made, seconds=seconds)
+    low, high = total_range(table)
     worked = [totals[name, e] for name, e in totals if name == PLAIN]
     return Report(
         plain=mean(worked),
         rows=[row_of(name, kinds, totals) for name in CASES if any(name == n for n, _ in made)],
         unrewarded=len(made) - len(totals),
-        reason=next(iter(scores.reasons.values()), None),
+        reason=reason,
+        low=low,
+        high=high,
+        elsewhere=elsewhere,
+        left_out=left_out,
     )
+
+
+def apart(
+    table: Mapping[str, Entry], examples: Sequence[Example]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Entry]]:
+    """The domains of entries that no example is for, and the other entries, with domains of these.
+
+    A gate is never left out alone: what it multiplies has no domain that it has not.
+    """
+    known = {example.get("domain") for example in examples}
+    elsewhere, here = {}, {}
+    for name, entry in table.items():
+        domains = tuple(domain for domain in entry.domains if domain in known)
+        if entry.domains and not domains:
+            elsewhere[name] = entry.domains
+        else:
+            here[name] = entry._replace(domains=domains)
+    return elsewhere, here
+
+
+def totals_of(
+    table: Mapping[str, Entry],
+    examples: Sequence[Example],
+    made: Mapping[Key, str],
+    *,
+    seconds: float,
+) -> tuple[dict[Key, float], str | None]:
+    """The totals of completions that have one, and why the first one that has none has none."""
+    if not made:
+        return {}, None
+    scores = score(table, [examples[e] for _, e in made], [*made.values()], seconds=seconds)
+    pairs = zip(made, scores.total, strict=True)
+    totals = {key: float(total) for key, total in pairs if np.isfinite(total)}
+    return totals, next(iter(scores.reasons.values()), None)
 
 
 def row_of(name: str, kinds: Mapping[Key, str], totals: Mapping[Key, float]) -> Row:

@@ -25,7 +25,7 @@ from grpo.algorithms.distribution import Sampling, sample
 from models.cache import Cache, init_cache
 from models.gemma import Gemma, unembed, unstack
 from models.lora import merge
-from models.sharding import path_name, shard_rows, shardings
+from models.sharding import path_name, shard_cache, shard_rows, shardings
 
 Array = jax.Array
 Params = Any
@@ -124,8 +124,14 @@ def rollout(
         hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
         return unembed(config, variables["params"], hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
+    def grouped(x: Array) -> Array:
+        return jnp.repeat(x, group, axis=0)
+
     def share(x: Array) -> Array:
-        return shard_rows(jnp.repeat(x, group, axis=0), mesh)
+        return shard_rows(grouped(x), mesh)
+
+    def share_cache(x: Array) -> Array:
+        return shard_cache(grouped(x), mesh)
 
     def draw(state: Decoding, logits_BV: Array, cache: Cache) -> Decoding:
         """Token c of every row that has not ended."""
@@ -166,7 +172,7 @@ def rollout(
         ids_BC=jnp.zeros((batch, max_new_tokens), jnp.int32),
         logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
     )
-    first = draw(start, share(logits_PV), jax.tree.map(share, cache))
+    first = draw(start, share(logits_PV), jax.tree.map(share_cache, cache))
     end = jax.lax.while_loop(is_going, step, first)
     mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
     masks = share(prompt_mask_PI), mask_BC.astype(jnp.int32)

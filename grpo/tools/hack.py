@@ -1,9 +1,10 @@
 """What the rewards of a config would pay for: the cases of grpo/evaluation/hack_cases.py, scored.
 
 No policy is needed. Each stage that has rewards gets a table: of every completion what it is, what
-it earns (the mean over examples), and in how many of the examples it is hacked or outbid
-(grpo/evaluation/hacks.py). The examples are built-in ones, and the first ones of the stage's
-dataset where its files are here; nothing is fetched.
+it earns (the mean over examples, and its place between the least and the most that a total can be),
+and in how many of the examples it is hacked or outbid (grpo/evaluation/hacks.py). The examples are
+built-in ones, and the first ones of the stage's dataset where its files are here; nothing is
+fetched.
 """
 
 import math
@@ -37,6 +38,13 @@ def about(config: Mapping[str, Any], name: str) -> Iterator[str]:
     yield f"{name}: {len(EXAMPLES)} built-in examples, {len(own)} of its dataset"
     rewards = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
     report = scored(rewards, [*EXAMPLES, *own], seconds=stage["reward_seconds"])
+    for entry, domains in report.elsewhere.items():
+        yield f"{name}: {entry} is not for these examples, but for {', '.join(domains)}"
+    if report.left_out:
+        yield f"{name}: no reward with a weight is for {report.left_out} of the examples"
+    if not report.rows:
+        return
+    yield f"{name}: a total is {number(report.low)} to {number(report.high)}"
     yield shown(report)
     hacked, outbid = (
         sum(bool(getattr(row, field)) for row in report.rows) for field in ("hacked", "outbid")
@@ -59,14 +67,21 @@ def examples_of(config: Mapping[str, Any], name: str) -> list[Example]:
 
 def shown(report: Report) -> str:
     """The table."""
-    lines = [[PLAIN, "right", number(report.plain), ""]]
+    lines = [[PLAIN, "right", *earned(report, report.plain), ""]]
     for row in report.rows:
         counts = {"hacked": row.hacked, "outbid": row.outbid}
         said = [f"{what} {count} of {row.rewarded}" for what, count in counts.items() if count]
-        lines.append([row.case, row.kind, number(row.total), ", ".join(said)])
-    return table(["completion", "is", "earns", "verdict"], lines)
+        lines.append([row.case, row.kind, *earned(report, row.total), ", ".join(said)])
+    return table(["completion", "is", "earns", "of range", "verdict"], lines)
+
+
+def earned(report: Report, total: float) -> tuple[str, str]:
+    """A total, and its place in the range of totals."""
+    if math.isnan(total):
+        return "none", ""
+    return number(total), f"{(total - report.low) / (report.high - report.low):.0%}"
 
 
 def number(value: float) -> str:
     """A total."""
-    return "none" if math.isnan(value) else f"{value:.2f}"
+    return f"{value:.2f}"

@@ -2,15 +2,22 @@
 
 Every program that a stage builds is traced and lowered at its full shapes, each parameter sharded
 by the table of models/sharding.py: what does not go together shows here. What a device must hold is
-reckoned from the shapes: what lives through a stage, and what a rollout and an update add. What
-comes and goes within a layer, and a compiler's own, is not in it (benchmarks/tpu_compile.py).
+reckoned from the shapes:
+
+    lives through a stage   the weights it starts with and those of other models (a teacher, a
+                            reward model), what is trained, its moments
+    an update adds          what is saved for the backward pass, the gradient in float32
+    a rollout adds          its copy of the weights, the cache
+
+The first with the most of the others is said last. Not in it: what comes and goes within a layer,
+a compiler's own (benchmarks/tpu_compile.py), and what a run keeps of stages before.
 """
 
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -19,16 +26,21 @@ from grpo.tools.shapes import (
     amount,
     count,
     device_bytes,
-    device_shape,
+    leaves_beside,
     saved_bytes,
     total_bytes,
 )
-from grpo.training.program import Program, rows_shape
-from models.cache import init_cache
+from grpo.training.program import Program, Shape
+from models.cache import Cache, init_cache
 from models.policy import Policy
-from models.sharding import describe
+from models.sharding import cache_sharding, describe
 
-Lines = Iterator[str]
+
+class Said(NamedTuple):
+    """A line, and what a device needs for it beside what lives through the stage."""
+
+    line: str
+    adds: int = 0
 
 
 def preflight(config: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]:
@@ -39,12 +51,16 @@ def preflight(config: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]
         f"of {mesh['fsdp']} x {mesh['tp']} a device holds {amount(device_bytes(base.params))}"
     ]
     lines += [f"model: {line}" for line in describe(base.params, base.mesh)] if base.mesh else []
+    needed: dict[str, int] = {}
     for name in config["pipeline"]:
         stage = config["stages"][name]
         policy = shapes_at_start(base, stage)
         programs = stages[stage["kind"]].build(config, name, policy)
-        lines += [f"{name}: {line}" for line in about(programs, policy)]
-    return lines
+        said = list(about(programs, policy))
+        lines += [f"{name}: {line}" for line, _ in said]
+        needed[name] = lives(programs, policy) + max(adds for _, adds in said)
+    stage = max(needed, key=needed.__getitem__)
+    return [*lines, f"reckoned in all: {amount(needed[stage])} on a device, for {stage}"]
 
 
 def pretend(mesh: Mapping[str, int]) -> None:
@@ -54,17 +70,31 @@ def pretend(mesh: Mapping[str, int]) -> None:
         jax.config.update("jax_num_cpu_devices", max(1, mesh["fsdp"] * mesh["tp"]))
 
 
-def about(programs: Mapping[str, Program], policy: Policy) -> Lines:
+def about(programs: Mapping[str, Program], policy: Policy) -> Iterator[Said]:
     """What a stage holds from its beginning to its end, and each of its programs."""
     for name, program in programs.items():
         began = time.perf_counter()
         program.lower()
         seconds = time.perf_counter() - began
         if "loss" in program.facts:
-            yield trained(program, policy)
-        yield f"{name}: {needed(program, policy)}; lowered in {seconds:.1f} s"
+            yield Said(trained(program, policy))
+        line, adds = needed(program, policy)
+        yield Said(f"{name}: {line}; lowered in {seconds:.1f} s", adds)
         if "group" in program.static and policy.mesh is not None:
-            yield from describe({}, policy.mesh, batch=program.cases[0][4].shape[0])
+            yield from map(Said, describe({}, policy.mesh, batch=program.cases[0][4].shape[0]))
+
+
+def lives(programs: Mapping[str, Program], policy: Policy) -> int:
+    """The bytes of a device that a stage has from its beginning to its end."""
+    own, others, changing = (policy.params, policy.adapter), [], 0
+    for program in programs.values():
+        if "loss" in program.facts:
+            state, frozen, _ = program.cases[-1]
+            changing = device_bytes((state.trainable, state.opt_state))
+            others.append(frozen)
+        elif "parts" in program.static:
+            others.append(program.cases[-1][:-2])
+    return device_bytes((policy.params, leaves_beside(own, others))) + changing
 
 
 def trained(program: Program, policy: Policy) -> str:
@@ -79,7 +109,7 @@ def trained(program: Program, policy: Policy) -> str:
     )
 
 
-def needed(program: Program, policy: Policy) -> str:
+def needed(program: Program, policy: Policy) -> Said:
     """A program in its largest case: its shapes, and what a device holds for it."""
     case, static = program.cases[-1], program.static
     if "loss" in program.facts:
@@ -88,23 +118,40 @@ def needed(program: Program, policy: Policy) -> str:
         saved = saved_bytes(loss, state.trainable, frozen, batch, parts)
         *rows, T = jax.tree.leaves(batch)[0].shape
         fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
-        return (
+        gradient = jax.tree.map(
+            lambda x: Shape(x.shape, "float32", sharding=x.sharding), state.trainable
+        )
+        return Said(
             f"{math.prod(rows)} rows of {T} tokens in {parts} parts; saved for the backward pass "
-            f"at most {amount(saved // fsdp)} on a device"
+            f"at most {amount(saved // fsdp)} on a device",
+            saved // fsdp + device_bytes(gradient),
         )
     if "group" in static:
         _, weights, ids_PI, _, key_B, *_ = case
         prompts, width = ids_PI.shape
         G, C = static["group"], static["max_new_tokens"]
-        rows = device_shape(rows_shape(policy.mesh, "int32", *key_B.shape))[0]
-        dtype = policy.compute_dtype
-        cache = jax.eval_shape(lambda: init_cache(policy.config, rows, width + C, dtype))
-        return (
+        copied, cache = device_bytes(weights), device_bytes(cache_of(policy, len(key_B), width + C))
+        return Said(
             f"{prompts} prompts of {width} tokens, {G} x {C} new ones; a device holds "
-            f"{amount(device_bytes(weights))} of weights for it and a cache of "
-            f"{amount(total_bytes(cache))}"
+            f"{amount(copied)} of weights for it and a cache of {amount(cache)}",
+            copied + cache,
         )
     if "parts" in static:
         rows, T = case[-1].shape
-        return f"{rows} rows of {T} tokens in {static['parts']} parts"
-    return "the weights, copied for decoding"
+        held = amount(device_bytes(case[:-2]))
+        return Said(
+            f"{rows} rows of {T} tokens in {static['parts']} parts; a device holds {held} of "
+            "weights for it"
+        )
+    return Said("the weights, copied for decoding")
+
+
+def cache_of(policy: Policy, rows: int, capacity: int) -> Cache:
+    """The shapes of a rollout's cache, where they are on the mesh."""
+    mesh, dtype = policy.mesh, policy.compute_dtype
+    cache = jax.eval_shape(lambda: init_cache(policy.config, rows, capacity, dtype))
+    if mesh is None:
+        return cache
+    return jax.tree.map(
+        lambda x: Shape(x.shape, x.dtype, sharding=cache_sharding(x.shape, mesh)), cache
+    )

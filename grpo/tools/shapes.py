@@ -32,6 +32,12 @@ def device_bytes(tree: Tree) -> int:
     return sum(math.prod(device_shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+def leaves_beside(known: Tree, *others: Tree) -> list[Any]:
+    """The arrays of other trees that are none of the known ones, each once."""
+    seen = {id(x) for x in jax.tree.leaves(known)}
+    return list({id(x): x for x in jax.tree.leaves(others) if id(x) not in seen}.values())
+
+
 def amount(size: int) -> str:
     """Bytes for a reader."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"

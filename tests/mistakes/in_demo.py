@@ -5,6 +5,7 @@ from tests.mistakes import Mistake
 DEMO, PREFLIGHT, SHAPES = "configs/grpo_demo_gemma3_1b.py", "grpo/tools/preflight.py", "grpo/tools/shapes.py"
 COMMON = "configs/_common.py"
 NUMBERS = "tests/test_demo_config.py::test_every_number"
+SYSTEMS = "tests/test_preflight_systems.py::"
 FULL = "tests/test_preflight.py::test_the_demo_at_its_full_size"
 
 MISTAKES = [
@@ -42,4 +43,19 @@ MISTAKES = [
     Mistake("a preflight looks for the real devices", PREFLIGHT,
             'max(1, mesh["fsdp"] * mesh["tp"])', "1",
             "tests/test_preflight.py::test_from_the_command_line_on_any_machine"),
+    Mistake("a preflight counts no weights of a teacher", PREFLIGHT,
+            "device_bytes((policy.params, leaves_beside(own, others)))", "device_bytes(policy.params)",
+            SYSTEMS + "test_a_teacher_lies_beside_its_student"),
+    Mistake("a gradient is as short as the weights", PREFLIGHT,
+            'Shape(x.shape, "float32", sharding=x.sharding)', "Shape(x.shape, x.dtype, sharding=x.sharding)",
+            SYSTEMS + "test_an_update_adds_what_it_saves_and_its_gradient"),
+    Mistake("a device's cache is that of all heads", "models/sharding.py",
+            'CACHE = P("fsdp", None, "tp", None)', 'CACHE = P("fsdp", None, None, None)',
+            SYSTEMS + "test_the_heads_of_a_cache_are_cut"),
+    Mistake("the cache of a group is gathered along tp", "grpo/rollout/sampler.py",
+            "shard_cache(grouped(x), mesh)", "shard_rows(grouped(x), mesh)",
+            "tests/test_sampler.py::test_the_cache_is_cut_over_tp_and_never_gathered"),
+    Mistake("all rows of a sibling go through the model at once", COMMON,
+            "    grpo.microbatches = 8\n", "",
+            SYSTEMS + "test_the_largest_siblings_fit"),
 ]
