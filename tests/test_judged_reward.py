@@ -8,7 +8,7 @@ import pytest
 
 from configs import base
 from grpo.checks.problems import problems
-from grpo.judges.asking import question
+from grpo.judges.asking import Reply, question
 from grpo.pipeline import STAGES
 from grpo.runs.policy_judge import PolicyJudge, choices_of, judge_program, reply_of
 from grpo.runs.stage_loop import TroubleError
@@ -166,14 +166,31 @@ def test_a_replay_is_the_same_run_without_the_judge(straight, tmp_path, monkeypa
     assert rows(straight, "rollouts") == rows(tmp_path / "replayed", "rollouts")
 
 
-def test_a_judge_that_always_fails_stops_the_run(tmp_path):
-    """It is never trained on constants."""
-    config = config_of(least_mass=1.0)
-    config.patience = 2
-    with workshop(), pytest.raises(TroubleError, match="2 times in a row"):
-        launch(config, tmp_path / "run")
-    assert [row["step"] for row in rows(tmp_path / "run", "metrics") if "loss" in row] == [1, 2]
-    assert (tmp_path / "run" / "checkpoints" / "grpo").exists()
+def test_a_judge_that_is_gone_costs_no_updates(straight, tmp_path, monkeypatch):
+    """The run stops with all that it had learnt, and goes on bit by bit when it is back."""
+    config, asked, real = config_of(), [], PolicyJudge.__call__
+    config.patience = 1
+
+    def leaving(self, questions):
+        asked.append(len(questions))
+        if len(asked) < 3:
+            return real(self, questions)
+        return [Reply(reason="http_500: gone", attempts=1) for _ in questions]
+
+    with workshop():
+        with monkeypatch.context() as patch:
+            patch.setattr(PolicyJudge, "__call__", leaving)
+            with pytest.raises(
+                TroubleError, match="100% of the completions have no reward, 1 time"
+            ):
+                launch(config, tmp_path / "run")
+        assert [row["step"] for row in rows(tmp_path / "run", "metrics") if "loss" in row] == [1, 2]
+        assert launch(config, tmp_path / "run") == 0
+    ours, theirs = (
+        [{k: v for k, v in row.items() if "/cached" not in k} for row in rows(w, "metrics")]
+        for w in (straight, tmp_path / "run")
+    )
+    assert ours == theirs and rows(straight, "rollouts") == rows(tmp_path / "run", "rollouts")
 
 
 @pytest.mark.parametrize(("fields", "wanted"), [

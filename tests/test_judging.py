@@ -81,8 +81,8 @@ def test_a_rating_in_a_reply(text):
 
 @pytest.mark.parametrize("text", [
     "", "10", "0", "-7 or 3", "7 of 9", "give me 9", "nine", "7.5", '{"rating": 70}',
-    '{"rating": true}', '{"score": 7}', '{"rating": [7]}', "[7", '{"rating": 7', "{" * 5000, "9" * 5000, "\x00",
-    "yes",
+    '{"rating": true}', '{"score": 7}', '{"rating": [7]}', "[7", '{"rating": 7', "{" * 5000,
+    "9" * 5000, "\x00", "yes",
 ])  # fmt: skip
 def test_what_is_no_rating(text):
     assert rating_in(text, "nine") is None

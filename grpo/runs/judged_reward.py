@@ -2,8 +2,9 @@
 
 Who answers is said in the config's `judges`: a model of ours (policy_judge.py), a server, or a
 recording of either. Every reply is kept in judges/<name>.jsonl of the run's directory, which is
-such a recording; an iteration that is done again after a stop finds its replies there. A completion
-without a verdict has no reward, and a run in which most have none stops (`max_abstained`).
+such a recording; an iteration that is done again after a stop finds its replies there, and asks
+once more what had failed. A completion without a verdict has no reward, and a run in which most
+have none stops (`max_abstained`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,7 @@ def judge_of(policies: Policies, name: str, program: Program | None) -> Judge:
     else:
         file = policies.workdir / "judges" / f"{name}.jsonl"
         file.parent.mkdir(exist_ok=True)
-        ask = recorded(answering(policies, section, program, asked), file, again=False)
+        ask = recorded(answering(policies, section, program, asked), file, again=True)
     return Judge(ask, asked, section["prompt"], section["rubric"], section["scale"], seed)
 
 
