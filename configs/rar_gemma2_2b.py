@@ -85,15 +85,15 @@ def better(config):
 
 def rehearsal(config):
     """The same in small, with a judge that is trained here, beside shuffled rewards."""
-    _rehearsal.in_small(config, max_prompt=38)
-    config.data.buckets = (38, 84)
+    _rehearsal.in_small(config, max_prompt=42, min_kept=0.9)
+    config.data.buckets = (42, 88)
     config.model.whole = (*_rehearsal.TAGS, "yes", "no")
     config.datasets.grading = base.dataset(
-        source="grading", train_examples=6000, template="verdict", max_prompt=84
+        source="grading", train_examples=6000, template="verdict", max_prompt=88
     )
     for judge in config.judges.values():
         judge.update(model="judge", prompt="right", rubric="right", scale="yes_no")
-        judge.update(max_prompt=84, batch=128)
+        judge.update(max_prompt=88, batch=128)
     stages = config.stages
     _rehearsal.small_sft(stages.sft)
     stages.judge = _rehearsal.warm_up(steps=150, tokens=3, start="sft")
