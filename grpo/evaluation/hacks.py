@@ -24,7 +24,7 @@ import numpy as np
 from grpo.data.examples import Example
 from grpo.evaluation.hack_cases import CASES, HOLLOW, parts_of, plain
 from grpo.rewards.correct import CORRECT
-from grpo.rewards.scores import score
+from grpo.rewards.scores import Caller, in_process, score
 from grpo.rewards.table import Entry, fitted
 
 PLAIN = "the worked solution"
@@ -59,7 +59,13 @@ def kind_of(example: Mapping, text: str) -> str:
     return "out of form" if CORRECT["lenient"](example, text) else "wrong"
 
 
-def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: float) -> Report:
+def scored(
+    table: Mapping[str, Entry],
+    examples: Sequence[Example],
+    *,
+    seconds: float,
+    caller: Caller = in_process,
+) -> Report:
     """The cases of each example that they fit, and what they earn."""
     parts = [parts_of(example) for example in examples]
     made = {
@@ -68,8 +74,8 @@ def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: 
         for e, of in enumerate(parts)
         if (text := case(of)) is not None
     }
-    table = fitted(table, examples)
-    scores = score(table, [examples[e] for _, e in made], [*made.values()], seconds=seconds)
+    table, asked = fitted(table, examples), [examples[e] for _, e in made]
+    scores = score(table, asked, [*made.values()], seconds=seconds, caller=caller)
     kinds = {(name, e): kind_of(examples[e], text) for (name, e), text in made.items()}
     pairs = zip(made, scores.total, strict=True)
     totals = {key: float(total) for key, total in pairs if np.isfinite(total)}
