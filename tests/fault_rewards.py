@@ -242,6 +242,18 @@ def imported(example, completion):
     return float(completion in sys.modules)
 
 
+def searched(example, completion):
+    """Whether Python looks for modules where functions write."""
+    return float(bool({"", os.getcwd()} & {*sys.path}))
+
+
+def complains(example, completion):
+    """Fails, by what it is given; slowly where that says so."""
+    if completion == "slow":
+        time.sleep(0.3)
+    raise KeyError(completion)
+
+
 def option(example, completion, *, value):
     """2 for a tuple."""
     return 1.0 + isinstance(value, tuple)
@@ -302,7 +314,8 @@ REWARDS: dict[str, Reward] = {
     **{
         function.__name__: each(function)
         for function in (
-            changes_example, goes_away, environment, imported, option, points, number, process,
+            changes_example, goes_away, environment, imported, searched, complains, option, points,
+            number, process,
         )
     },
     "rank": rank,

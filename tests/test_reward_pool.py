@@ -23,10 +23,14 @@ from grpo.rewards.table import PACKAGES, fitted, reward_table, with_values
 from grpo.runs.stage_loop import StageLoop
 from grpo.tools.hack import hack
 from tests.fault_rewards import HERE, entry
+from tests.processes import PROC, reward_processes
 from tests.refusals import changed
 from tests.reward_entries import EXAMPLE, GOLDS, LINES
-from tests.small_run import launch, rows, small, small_grpo, workshop
+from tests.small_run import launch, small, small_grpo, workshop
 from tests.test_rewards_hostile import hostile
+
+if not PROC.exists():
+    pytest.skip("there is no /proc that tells of processes", allow_module_level=True)
 
 WIDE = 2.0**30
 TRAIN = [EXAMPLE, EXAMPLE | {"reasoning": "clips, clips and May", "question": "How many?"}]
@@ -34,6 +38,8 @@ SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY
 TABLE = {
     "environment": entry("environment"),
     "imported": entry("imported"),
+    "searched": entry("searched"),
+    "complains": entry("complains"),
     "option": entry("option", value=("a", ("b",))),
     **{name: entry(name, high=WIDE) for name in (
         "points", "number", "process", "rank", "wrong_number", "late", "changes_example",
@@ -90,7 +96,7 @@ def test_real_functions_have_the_same_values_in_processes(real):
     examples = [EXAMPLE | {"answer": draw.choice(golds)} for _ in texts]
     here = score(table, examples, texts, seconds=60.0)
     assert here.failed["correct_answer"] > 0 and here.failed["tfidf"] == 0
-    assert len(here.reasons) > 2 and np.isfinite(here.total).sum() == 0
+    assert 0 < np.isnan(here.total).sum() < len(texts) and len(here.reasons) > 2
     assert_same_scores(here, score(table, examples, texts, seconds=60.0, caller=pool.values))
     some = {name: table[name] for name in ("tfidf", "length", "plan")}
     here = score(some, examples, texts, seconds=60.0)
@@ -138,10 +144,16 @@ def test_texts_arrive_as_they_are(pool):
 
 def test_numbers_arrive_to_the_last_bit(pool):
     draw = random.Random(5)
-    numbers = [0.1 + 0.2, -0.0, 5e-324, 2.0**-1022, math.pi, 1e22, -1.0]
+    numbers = [0.1 + 0.2, -0.0, 5e-324, 2.0**-1022, math.pi, 1e9, -1.0]
     numbers += [draw.uniform(-1e9, 1e9) * 10.0 ** draw.randrange(-300, 0) for _ in range(200)]
     value_B = told_by(pool, "number", ["x"] * 207, [{"x": x} for x in numbers]).rewards["number"]
     assert value_B.tobytes() == np.array(numbers).tobytes()
+
+
+def test_the_first_reason_is_that_of_the_first_row(pool):
+    """Whichever process fails first."""
+    scores = told_by(pool, "complains", ["slow", *["quick"] * 40])
+    assert scores.reasons == {"complains": "KeyError: 'slow'"} and scores.failed["complains"] == 41
 
 
 def test_a_function_of_the_batch_sees_all_of_it(pool):
@@ -190,6 +202,7 @@ def test_what_a_process_has_of_the_environment(pool):
     }  # fmt: skip
     names = ["jax", "flax", "models", "math_verify", "numpy"]
     np.testing.assert_array_equal(told_by(pool, "imported", names).total, [0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(told_by(pool, "searched", ["x"]).total, [0])
 
 
 def test_options_are_what_they_were(pool):
@@ -215,7 +228,7 @@ def test_an_empty_batch(pool):
 @pytest.mark.parametrize("world", WORLDS)
 def test_examples_are_what_they_were(world):
     """What JSON gives back is what a function would be given here."""
-    data = base.dataset(source=world, levels=tuple(WORLDS[world].levels), train_examples=40)
+    data = base.dataset(source=world, levels=(1, 2), train_examples=40)
     for example in load_dataset(data.to_dict(), seed=0).train:
         assert next(unpacked(bytearray(packed(example)), largest=math.inf)) == example
 
@@ -248,8 +261,11 @@ def test_functions_of_one_completion_are_known():
     def one(example, completion, *, most: int):
         return 0.0
 
+    def several(examples, completions):
+        return [0.0] * len(completions)
+
     assert is_each(each(one)) and is_each(entry("points").function)
-    assert not is_each(one) and not is_each(entry("rank", factor=2.0).function)
+    assert not is_each(several) and not is_each(entry("rank", factor=2.0).function)
 
 
 G = "stages.grpo."
@@ -290,42 +306,65 @@ def test_a_config_with_workers_is_fine(nothing_is_computed):
     assert checks.problems(changed({f"{G}reward_batch_seconds": 1.0}), STAGES) == []
 
 
-def test_what_rewards_would_pay_for_is_found_in_processes():
-    config = changed({f"{G}reward_workers": 1})
-    assert hack(config) == hack(changed({}))
+def test_what_rewards_would_pay_for_is_found_in_processes(monkeypatch):
+    few = {"data.train_examples": 20, "data.test_examples": 4}
+    here = hack(changed(few))
+    monkeypatch.setattr("grpo.rewards.scores.values", None)
+    assert hack(changed({**few, f"{G}reward_workers": 1})) == here
+
+
+class Seen(Exception):  # noqa: N818
+    """Ends a run where something was seen."""
+
+
+class Said:
+    """Stands for the sampler, and for what it returns: nothing that is looked at."""
+
+    ids_BT = mask_BT = None
+
+    def __init__(self, *words):
+        pass
+
+    def sample(self, *words, **named):
+        return self
 
 
 def test_a_stage_asks_its_processes(tmp_path, monkeypatch):
-    """The rewards written down are those of the texts; a run that is to stop does not wait."""
-    config, asked = small(), []
+    """With its time for a call; a run that is to stop while it waits is saved and stops."""
+    config, texts, seen = small(), ["a", "b b", "b b b", "", "c", "d", "e", "f"], {}
     config.stages.grpo = stage = small_grpo()
-    stage.rewards = base.ConfigDict(
-        {
-            "repetition": base.reward(1.0, 0.0, 1.0, kind="word", n=1),
-            "length": base.reward(0.5, 0.0, 1.0, least=1, most=3),
-        }
-    )
-    stage.update(reward_workers=2, evaluate_every=0, iterations=2)
+    stage.rewards = base.ConfigDict({"length": base.reward(0.5, 0.0, 1.0, least=1, most=2)})
+    stage.update(reward_workers=2, reward_seconds=7.0, reward_memory=1000, evaluate_every=0)
     config.pipeline = ("grpo",)
 
     def watched(table, train, stage, check):
-        asked.append((len(train), check))
+        seen.update(train=len(train), check=check, stage=stage)
         return caller_of(table, train, stage, check)
 
-    monkeypatch.setattr("grpo.stages.grpo.caller_of", watched)
-    # In this process the function has no value.
-    with workshop():
-        monkeypatch.setattr("grpo.rewards.scores.values", None)
-        assert launch(config, tmp_path / "run") == 0
-        monkeypatch.undo()
-    ((train, check),) = asked
-    assert train == 24 and check.__func__ is StageLoop.save_and_stop_if_asked
-    written = rows(tmp_path / "run", "rollouts")
-    table = reward_table({"name": f, **entry.to_dict()} for f, entry in stage.rewards.items())
-    texts = [row["completion"] for row in written]
-    here = score(table, [{}] * len(texts), texts, seconds=5.0)
-    assert [row["reward"] for row in written] == pytest.approx(here.total.tolist(), abs=1e-6)
-    assert len(set(here.total)) > 2 and len(written) == 16
+    def scored(*words, **named):
+        seen["total"] = score(*words, **named).total
+        raise Seen(named["seconds"], named["caller"].__self__)
+
+    for name, stand_in in (("caller_of", watched), ("score", scored), ("Sampler", Said),
+                           ("texts_of", lambda *words: texts)):  # fmt: skip
+        monkeypatch.setattr(f"grpo.stages.grpo.{name}", stand_in)
+    before = reward_processes()
+    with workshop(), pytest.raises(Seen) as error:
+        launch(config, tmp_path / "run")
+    seconds, pool = error.value.args
+    assert seconds == 7.0 and isinstance(pool, Pool)
+    np.testing.assert_array_equal(seen["total"], [0.5, 0.5, 0.5 * (2 / 3), 0, *[0.5] * 4])
+    assert seen["train"] == 24 and seen["stage"]["reward_memory"] == 1000
+    assert seen["check"].__func__ is StageLoop.save_and_stop_if_asked
+    assert reward_processes() == before
+
+
+def test_a_stage_says_how_many_processes_there_are():
+    stage = base.grpo().to_dict() | {"reward_workers": 3, "reward_batch_seconds": 0.5}
+    before = reward_processes()
+    with caller_of(reward_table([LINES["length"]]), [], stage, lambda: None):
+        assert len(reward_processes() - before) == 3
+    assert reward_processes() == before
 
 
 NO_PACKAGE = importlib.util.find_spec("math_verify") is None
@@ -334,9 +373,11 @@ NO_PACKAGE = importlib.util.find_spec("math_verify") is None
 @pytest.mark.skipif(NO_PACKAGE, reason="math-verify is not installed: pip install -e '.[math]'")
 def test_mathematical_equality():
     """What does not end fails alone, and the package stays in its process."""
-    pairs = [("1/2", "0.5", 1), ("\\frac{1}{2}", "50\\%", 1), ("x(x+1)", "x^2+x", 1), ("7", "8", 0),
-             ("7", "", 0), ("7", "$", 0), ("\\{1,2\\}", "\\{2,1\\}", 1), ("7", "10000000000!", None),
-             ("7", "7.0", 1), ("", "7", None), ("7", "7" * 501, 0), ("7", "\ud800", 0)]  # fmt: skip
+    pairs = [
+        ("1/2", "0.5", 1), ("\\frac{1}{2}", "50\\%", 1), ("x(x+1)", "x^2+x", 1), ("7", "8", 0),
+        ("7", "", 0), ("7", "$", 0), ("\\{1,2\\}", "\\{2,1\\}", 1), ("7", "7.0", 1),
+        ("7", "10000000000!", None), ("", "7", None), ("7", "7" * 501, 0), ("7", "\ud800", 0),
+    ]  # fmt: skip
     line = {"name": "math_verify", "weight": 1.0, "low": 0.0, "high": 1.0}
     table = reward_table([line | {"options": {"strict": True}}])
     form = "<reasoning>so</reasoning><answer>{}</answer>"

@@ -83,9 +83,8 @@ def score(
     caller: Caller = in_process,
 ) -> Scores:
     """Every function's value of every completion, and the total; a value has so many seconds."""
-    size = len(examples)
-    if size != len(completions):
-        raise ValueError(f"{size} examples for {len(completions)} completions")
+    if len(examples) != len(completions):
+        raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
     asked, calls = {}, {}
     for name, entry in table.items():
         asked[name] = np.array([is_for(entry, example) for example in examples], bool)
@@ -93,7 +92,7 @@ def score(
             batch = [examples[row] for row in rows], [completions[row] for row in rows]
             calls[name] = Call(entry, *batch)
     told = caller(calls, seconds)
-    rewards = {name: np.full(size, np.nan) for name in table}
+    rewards = {name: np.full(len(examples), np.nan) for name in table}
     for name in told:
         rewards[name][asked[name]] = told[name][0]
     failed = {name: int(np.isnan(rewards[name][asked[name]]).sum()) for name in table}
