@@ -126,7 +126,7 @@ MISTAKES = [
     Mistake("a package that is missing shows when a process starts", "grpo/checks/sections.py",
             "if importlib.util.find_spec(package) is None:", "if False:",
             f"{POOL}test_a_package_that_is_missing"),
-    Mistake("math-verify's own timer takes that of the deadline", "grpo/rewards/math_verify.py",
-            "shown, parsing_timeout=None)", "shown, parsing_timeout=60)",
+    Mistake("whatever is no gold makes every answer wrong", "grpo/rewards/math_verify.py",
+            "        raise ValueError(", "        return 0.0\n        raise ValueError(",
             f"{POOL}test_mathematical_equality"),
 ]  # fmt: skip
