@@ -342,6 +342,11 @@ def grpo() -> ConfigDict:
         "entropy": True,  # is measured
         "rewards": {},  # name -> reward(): grpo/rewards/table.py
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
+        # Processes that call the reward functions, so that one may hang or crash; 0: in the run's
+        # own, where it may not. grpo/rewards/pool.py
+        "reward_workers": 0,
+        "reward_batch_seconds": 300.0,  # for all rewards of a round, in such processes
+        "reward_memory": 4096,  # MiB of each
         "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
         "curriculum": curriculum(),

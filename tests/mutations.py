@@ -29,6 +29,7 @@ from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
+from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_system_configs import MISTAKES as IN_SYSTEM_CONFIGS
@@ -50,6 +51,7 @@ MISTAKES = [
     *IN_EVALUATIONS,
     *IN_DATA,
     *IN_REWARDS,
+    *IN_REWARD_POOL,
     *IN_SYSTEM_REWARDS,
     *IN_SYSTEM_CONFIGS,
     *IN_TRAINING,

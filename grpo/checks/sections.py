@@ -1,5 +1,6 @@
 """What the fields of a section may be together, for the checks of stages; a line for each fault."""
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +18,7 @@ from grpo.data.datasets import (
 from grpo.data.nearest import nearest
 from grpo.judges.rubrics import COLUMN
 from grpo.judges.server import about_key, about_url
-from grpo.rewards.table import checked, faults, pays
+from grpo.rewards.table import PACKAGES, checked, faults, pays
 from models.lora import TARGETS
 
 Lines = Iterator[str]
@@ -176,6 +177,24 @@ def about_heads(stage: Mapping) -> Lines:
             yield f"heads.{name}: {sorted(twice)[0]!r} is of another head as well"
         else:
             seen |= set(kinds)
+
+
+def about_reward_workers(stage: Mapping) -> Lines:
+    """The processes that call reward functions, and functions that are called nowhere else."""
+    workers, batch = stage["reward_workers"], stage["reward_batch_seconds"]
+    if workers and batch < stage["reward_seconds"]:
+        yield (
+            f"reward_batch_seconds={batch}: expected no less than "
+            f"reward_seconds={stage['reward_seconds']}, which is for one call"
+        )
+    for name in stage["rewards"]:
+        if name not in PACKAGES:
+            continue
+        if not workers:
+            yield f"reward_workers=0: {name} runs in processes of its own: set it to 1 or more"
+        package, extra = PACKAGES[name]
+        if importlib.util.find_spec(package) is None:
+            yield f"rewards.{name}: needs {package}: pip install -e '.[{extra}]'"
 
 
 def about_rewards(stage: Mapping) -> Lines:
