@@ -8,6 +8,7 @@ import contextlib
 import email.utils
 import http.server
 import json
+import re
 import socket
 import struct
 import threading
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+TOLD = re.compile(r"(.*): ([a-z0-9_/.]+(?:, [a-z0-9_/.]+)*)", re.DOTALL)
 STALLS = 5.0  # seconds, far more than any test waits for
 
 
@@ -65,8 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         prompt = body["messages"][0]["content"]
-        self.name, _, words = prompt.partition(": ")
-        words = words.split(", ") if words else ["ok"]
+        told = TOLD.fullmatch(prompt)
+        self.name, words = (told[1], told[2].split(", ")) if told else (prompt, ["ok"])
         with server.lock:
             word = words[min(server.asked[prompt], len(words) - 1)]
             server.asked[prompt] += 1
@@ -171,7 +173,8 @@ FAULTS = {
     **{
         word: getattr(Handler, word)
         for word in (
-            "ok", "busy", "hang", "drip", "slow_headers", "half", "reset", "redirect", "huge", "gzip"
+            "ok", "busy", "hang", "drip", "slow_headers", "half", "reset", "redirect", "huge",
+            "gzip",
         )
     },
     "html": whole(b" <!doctype html><title>502</title>"),

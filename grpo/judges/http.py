@@ -79,10 +79,10 @@ def run(work: Coroutine[Any, Any, Value]) -> Value:
     try:
         return loop.run_until_complete(work)
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(tasks))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
@@ -91,6 +91,8 @@ async def ask_all(
     server: Server, settings: Mapping[str, Any], questions: Sequence[Question]
 ) -> list[Reply]:
     """The replies to a batch, in its order, when all are there or the time is up."""
+    if not questions:
+        return []
     limits = server.limits
     ends = asyncio.get_running_loop().time() + limits.batch_seconds
     places = httpx.Limits(max_connections=limits.concurrency)
@@ -100,8 +102,7 @@ async def ask_all(
         gate, sent = asyncio.Semaphore(limits.concurrency), [0] * len(questions)
         batch = Batch(client, server, settings, gate, ends, sent, [])
         tasks = [asyncio.create_task(ask_one(batch, n, q)) for n, q in enumerate(questions)]
-        if tasks:
-            await asyncio.wait(tasks, timeout=ends - asyncio.get_running_loop().time())
+        await asyncio.wait(tasks, timeout=ends - asyncio.get_running_loop().time())
         for task in tasks:
             task.cancel()  # which does nothing to one that is done
         done = await asyncio.gather(*tasks, return_exceptions=True)
