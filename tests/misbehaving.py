@@ -37,12 +37,18 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer  # the text for (prompt, seed)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.now = 0  # requests that are being answered
+        self.meeting = 0  # how many at a time `busy` waits for
+        self.lock, self.is_over = threading.Lock(), threading.Event()
+        self.forget()
+
+    def forget(self):
+        """As if nothing had been asked yet."""
         self.asked: Counter[str] = Counter()  # requests, by prompt
         self.bodies: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
-        self.now, self.most = 0, 0  # requests that are being answered
-        self.lock, self.is_over = threading.Lock(), threading.Event()
+        self.most = 0  # requests at a time
 
     def handle_error(self, request, client_address):
         """Clients that go away are part of it."""
@@ -109,8 +115,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, self.body)
 
     def busy(self):
-        """A good one, after a moment."""
-        self.server.is_over.wait(0.05)
+        """A good one, when as many are there as are to meet, and a moment more for any others."""
+        ends = time.monotonic() + STALLS
+        while self.server.most < self.server.meeting and time.monotonic() < ends:
+            self.server.is_over.wait(0.01)
+        self.server.is_over.wait(0.03)
         self.ok()
 
     def hang(self):

@@ -23,12 +23,13 @@ from grpo.judges.http import asker
 from grpo.judges.replay import recorded
 from grpo.judges.server import Limits, ServerError, about_key, about_url, server_of
 from grpo.judges.waiting import seconds_of, wait_of
+from tests.clock import by_the_clock
 from tests.misbehaving import completion, serving
 
 ROOT = pathlib.Path(__file__).parent.parent
 SETTINGS = {"model": "m", "temperature": 0.5, "max_tokens": 9, "seed": 3, "response_format": None}
 LIMITS = Limits(
-    concurrency=4, item_seconds=4.0, batch_seconds=8.0, attempts=3,
+    concurrency=4, item_seconds=60.0, batch_seconds=120.0, attempts=3,
     backoff=0.02, longest_wait=0.04, max_bytes=100_000,
 )  # fmt: skip
 SLACK = 0.5  # seconds by which a deadline may be overrun
@@ -163,12 +164,14 @@ def test_counts_by_hand(server, tmp_path):
     assert sum(server.asked.values()) == 2 + 7 + 6
 
 
+@by_the_clock
 def test_a_server_says_how_long_to_wait(server):
     assert told(server, "q: 429/0.3, 503/0.2, ok") == [Reply(text="q/3", attempts=3)]
     first, second = (b - a for a, b in zip(server.times, server.times[1:], strict=False))
     assert 0.3 <= first < 0.3 + SLACK and 0.2 <= second < 0.2 + SLACK
 
 
+@by_the_clock
 def test_a_server_says_until_when_to_wait(server):
     """A date has whole seconds, so it is up to one from now."""
     assert told(server, "q: 429/date, ok") == [Reply(text="q/3", attempts=2)]
@@ -176,6 +179,7 @@ def test_a_server_says_until_when_to_wait(server):
     assert waited < 1 + SLACK
 
 
+@by_the_clock
 def test_no_wait_outlasts_a_deadline(server):
     for limit in ("item_seconds", "batch_seconds"):
         prompt = f"{limit}: 429/100, ok"
@@ -186,6 +190,7 @@ def test_no_wait_outlasts_a_deadline(server):
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "slow_headers"])
+@by_the_clock
 def test_a_question_has_its_time(server, fault):
     (reply, other), seconds = timed(
         lambda: told(server, f"slow: {fault}", "other", item_seconds=0.3)
@@ -196,6 +201,7 @@ def test_a_question_has_its_time(server, fault):
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "slow_headers"])
+@by_the_clock
 def test_a_batch_has_its_time(server, fault):
     prompts = ("a", f"b: {fault}", "c", f"d: {fault}", "e")
     replies, seconds = timed(lambda: told(server, *prompts, concurrency=1, batch_seconds=0.4))
@@ -205,19 +211,22 @@ def test_a_batch_has_its_time(server, fault):
     assert 0.4 <= seconds < 0.4 + SLACK and sum(server.asked.values()) == 2
 
 
+@by_the_clock
 def test_a_question_that_waits_for_its_place_has_all_of_its_time(server):
     replies = told(server, "a: hang", "b: hang", "c", concurrency=1, item_seconds=0.2)
     late = Reply(reason="deadline: took more than 0.2 s", attempts=1)
     assert replies == [late, late, Reply(text="c/3", attempts=1)]
 
 
+@by_the_clock
 def test_all_attempts_share_the_time_of_a_question(server):
     (reply,), seconds = timed(lambda: told(server, "a: 500/0.15, 500/0.15, hang", item_seconds=0.4))
     assert reply == Reply(reason="deadline: took more than 0.4 s", attempts=3)
     assert seconds < 0.4 + SLACK
 
 
-def test_names_that_are_not_found_in_time(monkeypatch):
+@by_the_clock
+def test_names_that_are_not_found_in_time(server, monkeypatch):
     """The lookup goes on in a thread of its own; nobody waits for it."""
 
     def slow(*args, **kwargs):
@@ -228,8 +237,9 @@ def test_names_that_are_not_found_in_time(monkeypatch):
         "http://name.invalid/v1", key_variable=None, settings=SETTINGS,
         limits=LIMITS._replace(batch_seconds=0.2),
     )  # fmt: skip
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-    replies, seconds = timed(lambda: ask(questions_of(["q"])))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", slow)
+        replies, seconds = timed(lambda: ask(questions_of(["q"])))
     assert replies == [Reply(reason="deadline: the batch took more than 0.2 s", attempts=1)]
     assert seconds < 0.2 + SLACK
 
@@ -244,6 +254,7 @@ def test_a_key_that_is_not_taken_ends_the_batch(server, status):
     assert told(server, "next") == [Reply(text="next/3", attempts=1)]
 
 
+@by_the_clock
 def test_what_waits_to_be_asked_again_is_not_when_the_batch_has_ended(server):
     waiting, ended = told(server, "a: 500/0.4, ok", "b: 402")
     assert waiting.reason and waiting.reason.startswith("http_500: ") and waiting.attempts == 1
@@ -252,6 +263,7 @@ def test_what_waits_to_be_asked_again_is_not_when_the_batch_has_ended(server):
 
 @pytest.mark.parametrize("bound", [1, 3])
 def test_never_more_at_a_time_than_may_be(server, bound):
+    server.meeting = bound
     prompts = [f"q{n}: {'busy' if n % 3 else '500, busy'}" for n in range(9)]
     replies = told(server, *prompts, concurrency=bound)
     assert [reply.text for reply in replies] == [f"q{n}/3" for n in range(9)]
@@ -306,14 +318,14 @@ def test_waits():
     bounds = {1: 0.5, 2: 1.0, 3: 2.0, 4: 3.0, 5: 3.0, 5000: 3.0}
     drawn = {
         n: [
-            wait_of(f"{key}{i}", n, base=0.5, longest=3.0, retry_after=0.0) for i in range(200)
+            wait_of(f"{key}{i}", n, base=0.5, longest=3.0, retry_after=0.0) for i in range(100)
         ]
         for n in bounds
     }  # fmt: skip
     for n, bound in bounds.items():
         assert 0 <= min(drawn[n]) < 0.1 * bound and 0.9 * bound < max(drawn[n]) <= bound
-        assert len(set(drawn[n])) == 200
-        assert abs(sum(drawn[n]) / 200 - bound / 2) < 0.1 * bound
+        assert len(set(drawn[n])) == 100
+        assert abs(sum(drawn[n]) / 100 - bound / 2) < 0.1 * bound
     assert drawn[4] != drawn[5]  # each attempt has a draw of its own
     one = wait_of(key, 1, base=0.5, longest=3.0, retry_after=0.0)
     assert one == wait_of(key, 1, base=0.5, longest=3.0, retry_after=0.0)

@@ -19,7 +19,7 @@ from tests.misbehaving import serving
 ROOT = pathlib.Path(__file__).parent.parent
 SETTINGS = {"model": "m", "seed": 0}
 LIMITS = Limits(
-    concurrency=3, item_seconds=4.0, batch_seconds=8.0, attempts=2,
+    concurrency=3, item_seconds=60.0, batch_seconds=120.0, attempts=2,
     backoff=0.01, longest_wait=0.01, max_bytes=10_000,
 )  # fmt: skip
 
@@ -227,7 +227,8 @@ def test_killed_while_it_waits(tmp_path):
     path = tmp_path / "replies.jsonl"
     code = (
         "import sys; from grpo.judges import asking, http, replay, server;"
-        "s = {'model': 'm', 'seed': 0}; limits = server.Limits(3, 9.0, 9.0, 2, 0.01, 0.01, 10000);"
+        "s = {'model': 'm', 'seed': 0};"
+        "limits = server.Limits(3, 90.0, 90.0, 2, 0.01, 0.01, 10000);"
         "ask = http.asker(sys.argv[1], key_variable=None, settings=s, limits=limits);"
         "ask = replay.recorded(ask, sys.argv[2], again=False);"
         "ask([asking.question(n, s) for n in 'ab']);"

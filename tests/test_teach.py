@@ -73,9 +73,9 @@ def test_a_trace_by_hand():
     ],
 )
 def test_why_a_reply_is_not_kept(reply, reason):
-    start = time.monotonic()
+    start = time.process_time()
     assert trace_of(EXAMPLE, reply) == reason
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def flags_of(folder, url, **changes):
     flags = {
         "questions": folder / "ask.jsonl", "out": folder / "out", "url": url, "model": "m",
         "key": "TEACHER_KEY", "seed": 7, "samples": 3, "batch": 2, "concurrency": 2,
-        "backoff": 0.01, "longest_wait": 0.01, "attempts": 2, "item_seconds": 20, "min_kept": 0.2,
+        "backoff": 0.01, "longest_wait": 0.01, "attempts": 2, "item_seconds": 100, "min_kept": 0.2,
         **changes,
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in flags.items() if value is not None]
