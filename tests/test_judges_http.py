@@ -56,9 +56,11 @@ def told(server, *prompts, key=None, settings=SETTINGS, **limits) -> list[Reply]
     return ask(questions_of(prompts))
 
 
-def timed(call):
-    start = time.monotonic()
-    return call(), time.monotonic() - start
+def timed(url, *prompts, **limits):
+    """The replies, and the seconds of the batch alone."""
+    ask = asker(url, key_variable=None, settings=SETTINGS, limits=LIMITS._replace(**limits))
+    questions, start = questions_of(prompts), time.monotonic()
+    return ask(questions), time.monotonic() - start
 
 
 def test_what_is_sent(server):
@@ -183,7 +185,8 @@ def test_a_server_says_until_when_to_wait(server):
 def test_no_wait_outlasts_a_deadline(server):
     for limit in ("item_seconds", "batch_seconds"):
         prompt = f"{limit}: 429/100, ok"
-        (reply,), seconds = timed(lambda p=prompt, limit=limit: told(server, p, **{limit: 1.0}))
+        limits = {"item_seconds": 999.0, "batch_seconds": 999.0, limit: 2.0}
+        (reply,), seconds = timed(server.url, prompt, **limits)
         assert reply.reason and reply.reason.startswith("http_429: Too Many Requests ")
         assert reply.reason.endswith("; a wait of 100.0 s would be too long")
         assert reply.attempts == 1 and seconds < SLACK
@@ -192,9 +195,7 @@ def test_no_wait_outlasts_a_deadline(server):
 @pytest.mark.parametrize("fault", ["hang", "drip", "slow_headers"])
 @by_the_clock
 def test_a_question_has_its_time(server, fault):
-    (reply, other), seconds = timed(
-        lambda: told(server, f"slow: {fault}", "other", item_seconds=0.3)
-    )
+    (reply, other), seconds = timed(server.url, f"slow: {fault}", "other", item_seconds=0.3)
     assert reply == Reply(reason="deadline: took more than 0.3 s", attempts=1)
     assert other == Reply(text="other/3", attempts=1)
     assert 0.3 <= seconds < 0.3 + SLACK
@@ -204,7 +205,7 @@ def test_a_question_has_its_time(server, fault):
 @by_the_clock
 def test_a_batch_has_its_time(server, fault):
     prompts = ("a", f"b: {fault}", "c", f"d: {fault}", "e")
-    replies, seconds = timed(lambda: told(server, *prompts, concurrency=1, batch_seconds=0.4))
+    replies, seconds = timed(server.url, *prompts, concurrency=1, batch_seconds=0.4)
     late = "deadline: the batch took more than 0.4 s"
     assert replies[:2] == [Reply(text="a/3", attempts=1), Reply(reason=late, attempts=1)]
     assert replies[2:] == [Reply(reason=late, attempts=0)] * 3
@@ -220,7 +221,7 @@ def test_a_question_that_waits_for_its_place_has_all_of_its_time(server):
 
 @by_the_clock
 def test_all_attempts_share_the_time_of_a_question(server):
-    (reply,), seconds = timed(lambda: told(server, "a: 500/0.15, 500/0.15, hang", item_seconds=0.4))
+    (reply,), seconds = timed(server.url, "a: 500/0.15, 500/0.15, hang", item_seconds=0.4)
     assert reply == Reply(reason="deadline: took more than 0.4 s", attempts=3)
     assert seconds < 0.4 + SLACK
 
@@ -233,13 +234,9 @@ def test_names_that_are_not_found_in_time(server, monkeypatch):
         time.sleep(1.2)
         raise socket.gaierror
 
-    ask = asker(
-        "http://name.invalid/v1", key_variable=None, settings=SETTINGS,
-        limits=LIMITS._replace(batch_seconds=0.2),
-    )  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", slow)
-        replies, seconds = timed(lambda: ask(questions_of(["q"])))
+        replies, seconds = timed("http://name.invalid/v1", "q", batch_seconds=0.2)
     assert replies == [Reply(reason="deadline: the batch took more than 0.2 s", attempts=1)]
     assert seconds < 0.2 + SLACK
 
@@ -404,12 +401,16 @@ def test_a_key_is_seen_by_its_server_only(server, monkeypatch, tmp_path, caplog,
     monkeypatch.setenv("JUDGE_KEY", CANARY)
     with caplog.at_level(logging.DEBUG):
         path = tmp_path / "replies.jsonl"
-        limits = LIMITS._replace(item_seconds=0.4)
-        ask = asker(server.url, key_variable="JUDGE_KEY", settings=SETTINGS, limits=limits)
-        replies = recorded(ask, path, again=False)(
-            questions_of([f"q{n}: {word}" for n, word in enumerate(FAILS)] + ["h: hang", "x: 401"])
-        )
-        print(ask, replies, server_of(server.url, "JUDGE_KEY", limits))
+        faults = [fault for fault in FAILS if fault != "403"]  # which would end the batch
+        replies = []
+        for fault, seconds in ((None, 60.0), ("hang", 0.3), ("401", 60.0)):
+            limits = LIMITS._replace(item_seconds=seconds)
+            ask = asker(server.url, key_variable="JUDGE_KEY", settings=SETTINGS, limits=limits)
+            ask = recorded(ask, path, again=False)
+            replies += ask(questions_of(f"q: {word}" for word in ([fault] if fault else faults)))
+            print(ask, replies, server_of(server.url, "JUDGE_KEY", limits))
+    assert replies[-1].reason == "http_401: Unauthorized" and "HTTP Request" in caplog.text
+    assert all(reply.attempts for reply in replies) and len(replies) == len(faults) + 2
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {CANARY}"}
     out, err = capfd.readouterr()
     for text in (caplog.text, out, err, path.read_text()):

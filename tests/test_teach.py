@@ -141,9 +141,9 @@ ROWS = [
 ]
 
 
-def product(question, answer=None):
+def product(question, answer=""):
     n = int(question.split()[-3])
-    return solution(f"{n} * 2 = {2 * n}", answer or 2 * n, f"{n} * 2 = {2 * n}")
+    return solution(f"{n} * 2 = {2 * n}", answer or str(2 * n), f"{n} * 2 = {2 * n}")
 
 
 def said(prompt, seed):
