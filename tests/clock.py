@@ -5,8 +5,8 @@ import threading
 import time
 
 STEP = 0.02  # seconds that a sleeper sleeps
-LATE = 0.05  # seconds that it may be late on a machine whose clock tells something
-TRIES = 8
+LATE = 0.01  # seconds that it may be late on a machine whose clock tells something
+TRIES = 10
 
 
 class Sleeper(threading.Thread):
