@@ -14,6 +14,10 @@ from typing import NamedTuple
 import httpx2 as httpx
 
 
+class ServerError(ValueError):
+    """A server that cannot be asked; one line, without its URL or key."""
+
+
 class Limits(NamedTuple):
     """What asking may take."""
 
@@ -70,10 +74,10 @@ def about_key(variable: str | None) -> str | None:
 
 
 def server_of(url: str, key_variable: str | None, limits: Limits) -> Server:
-    """The server at a URL; ValueError if that or its key is nothing to go by."""
+    """The server at a URL; ServerError if that or its key is nothing to go by."""
     for wrong in (about_url(url), about_key(key_variable)):
         if wrong:
-            raise ValueError(f"the server to ask: {wrong}")
+            raise ServerError(f"the server to ask: {wrong}")
     key = os.environ[key_variable] if key_variable else None
     # No compression: a small reply could unpack to any size.
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
