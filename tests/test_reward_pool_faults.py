@@ -268,12 +268,13 @@ with pool_of({{name: TABLE[name] for name in names}}, workers=1) as pool:
     [("swallows", 60.0, signal.SIGKILL), ("swallows", 60.0, signal.SIGTERM),
      ("holds_the_lock", 1.0, signal.SIGKILL)],
 )  # fmt: skip
-def test_a_run_that_is_killed_leaves_no_process(name, seconds, number):
+def test_a_run_that_is_killed_leaves_no_process(name, seconds, number, tmp_path):
     """In whatever they are, with the children they have."""
     # One that keeps Python's lock ends by itself, and without its children.
     names = [name] if name == "holds_the_lock" else ["leaves_a_stubborn_child", name]
     script = SCRIPT.format(names=names, seconds=seconds)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # Nobody is left who could remove its directories.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
                            env=environment)  # fmt: skip
     assert run.stdout is not None

@@ -14,8 +14,8 @@ Rewards that a model gives (given.py) need the model, and stay in the run's own 
 function learns of the training examples (FITS of table.py) it learns again in each process.
 
 Known limits: a function that leaves something behind that strikes later, such as a thread that
-crashes, fails the call which is then in hand; and a call that is ended takes the processes of its
-group along, but none that has left it.
+crashes, fails the call which is then in hand; a call that is ended takes the processes of its group
+along, but none that has left it; and a run that is killed leaves its scratch directories.
 """
 
 import contextlib
