@@ -10,8 +10,9 @@ right; of the others, which state a result, 20 %: about as small policies of thi
 One equation of a wrong solution has a slip that the others carry on; a wrong result without working
 is as near. `asked` is how a judge of grpo/judges/prompts.py is asked.
 
-A judge so trained knows that working is more often right, before it can check any: models of three
-layers learn little more of it in minutes. Policies please it by showing their working.
+Known flaw: models of three layers learn in minutes that working is more often right, and to check
+hardly any. A policy that has such a judge alone for its reward shows working that is wrong: in one
+run it fell from 23 to 8 % of right answers.
 """
 
 import numpy as np

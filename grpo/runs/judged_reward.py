@@ -60,10 +60,8 @@ def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program
         section = config["judges"][name]
         if section["model"] is not None and section["replay"] is None:
             judge = model_shapes(config, section["model"], policy)
-            # Which tokens are the words is known with the tokenizer.
-            found[reward] = judge_program(
-                section, judge, tuple(range(len(SCALES[section["scale"]])))
-            )
+            unknown = tuple((place,) for place in range(len(SCALES[section["scale"]])))
+            found[reward] = judge_program(section, judge, unknown)  # the tokenizer says which
     return found
 
 
