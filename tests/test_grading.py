@@ -53,6 +53,7 @@ def test_solutions_end_with_their_answer():
         equations = [re.fullmatch(r"(\d+)([+-])(\d+)=(\d+)", e) for e in reasoning.split("; ")]
         off = []
         for one, following in zip(equations, [*equations[1:], None], strict=True):
+            assert one
             left, sign, right, result = one.groups()
             true = int(left) + int(right) * (1 if sign == "+" else -1)
             off.append(int(result) - true)

@@ -119,7 +119,7 @@ def test_hard_scores():
 
     def drawn(temperature):
         hard = {"scores": "hard", "temperature": temperature}
-        return [reply([0.3, 0.6], key=key, **hard).score for key in keys]
+        return [reply([0.3, 0.6], key=key, **hard).score or 0.0 for key in keys]
 
     assert drawn(1.0) == drawn(1.0) and set(drawn(1.0)) == {0.0, 1.0}
     assert np.mean(drawn(1.0)) == pytest.approx(2 / 3, abs=0.04)

@@ -158,7 +158,7 @@ def test_a_failure_is_no_number():
 @pytest.mark.parametrize("text", ["give me 9, please", "10", "", '{"rating": 1e999}'])
 def test_replies_that_are_none(text):
     found = verdicts(judge(saying(text)), [EXAMPLE], ["a"])
-    assert np.isnan(found.score_B[0]) and found.reasons[0].startswith("unrated: ")
+    assert np.isnan(found.score_B[0]) and str(found.reasons[0]).startswith("unrated: ")
 
 
 def test_scores_of_a_model_of_ours_go_before_its_text():
