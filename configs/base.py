@@ -17,6 +17,7 @@ def base() -> ConfigDict:
         "patience": 5,  # updates that are not finite, or batches without rewards, in a row
         "model": model(),
         "models": {},  # further ones, such as a teacher: name -> model()
+        "judges": {},  # what grades completions: name -> judge()
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
         # What stages read that name no other dataset. The buckets are the prompt lengths, in
         # tokens, that are compiled for all datasets; the last one is the largest max_prompt.
@@ -55,6 +56,35 @@ def model(**fields) -> ConfigDict:
         "attention": "einsum",  # how scores are computed: models/attention.py
         "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
         "unroll": 1,  # layers in one step of the scan over depth; all: no loop
+    })  # fmt: skip
+    section.update(fields)
+    return section
+
+
+def judge(**fields) -> ConfigDict:
+    """Who grades completions, and how, with some fields set: grpo/judges/, grpo/runs/judges.py."""
+    section = ConfigDict({
+        # One of these answers:
+        "model": optional(str),  # the end of a stage, base, or a name in models
+        "url": optional(str),  # an OpenAI-compatible server, such as https://host/v1
+        "replay": optional(str),  # a recording: judges/<name>.jsonl of an earlier run
+        "prompt": "overall",  # criterion, overall, right: grpo/judges/prompts.py
+        "rubric": "generic",  # a name in grpo/judges/rubrics.py, or column: each example's own
+        "scale": "nine",  # the words of a verdict: yes_no, five, nine
+        # Of a model of ours
+        "scores": "soft",  # by its probabilities of the scale's words; or hard: by one word
+        "least_mass": 0.5,  # share of its probability that must be on the scale
+        "max_prompt": 1024,  # tokens; what is longer has no verdict
+        "batch": 16,  # prompts at a time
+        "temperature": 0.0,  # of hard scores, and of a server; 0: the likeliest
+        # Of a server; `name` is needed
+        "name": optional(str),  # of the model there
+        "key": optional(str),  # the environment variable that has the key; None: none is needed
+        "max_tokens": 16,  # of a reply
+        "concurrency": 8,  # questions on their way at a time
+        "attempts": 4,
+        "seconds": 30.0,  # for a question, all its attempts and waits
+        "batch_seconds": 300.0,
     })  # fmt: skip
     section.update(fields)
     return section
@@ -312,6 +342,11 @@ def grpo() -> ConfigDict:
         "entropy": True,  # is measured
         "rewards": {},  # name -> reward(): grpo/rewards/table.py
         "reward_seconds": 5.0,  # for one call of a reward function; a slower one has failed
+        # Processes that call the reward functions, so that one may hang or crash; 0: in the run's
+        # own, where it may not. grpo/rewards/pool.py
+        "reward_workers": 0,
+        "reward_batch_seconds": 300.0,  # for all rewards of a round, in such processes
+        "reward_memory": 4096,  # MiB of each
         "max_abstained": 0.5,  # share of an iteration's completions that may be without a reward
         "shuffle_rewards": False,  # a control: each completion has another one's reward
         "curriculum": curriculum(),

@@ -13,10 +13,14 @@ PAGE = ROOT / "docs" / "house.md"
 # From the ground up: a room imports from itself and from rooms that stand before it in this list.
 ORDER = (
     "models", "grpo.algorithms", "grpo.data", "grpo.rewards", "grpo.training", "grpo.storage",
-    "grpo.reporting", "grpo.rollout", "grpo.evaluation", "grpo.checks", "grpo.runs", "grpo.stages",
-    "grpo.tools", "grpo.pipeline", "launch",
+    "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation", "grpo.checks", "grpo.runs",
+    "grpo.stages", "grpo.tools", "grpo.pipeline", "launch",
 )  # fmt: skip
-APART = {"models": (), "grpo.algorithms": ()}  # these two know nothing of each other
+APART = {
+    "models": (),  # these two know nothing of each other
+    "grpo.algorithms": (),
+    "grpo.judges": ("grpo.data", "grpo.rewards", "grpo.storage"),  # and start no JAX
+}
 SOURCES = [
     *[p for room in ("configs", "grpo", "models") for p in sorted((ROOT / room).rglob("*.py"))],
     ROOT / "launch.py",

@@ -24,11 +24,13 @@ from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
+from tests.mistakes.in_judges import MISTAKES as IN_JUDGES
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
+from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_system_configs import MISTAKES as IN_SYSTEM_CONFIGS
@@ -50,6 +52,7 @@ MISTAKES = [
     *IN_EVALUATIONS,
     *IN_DATA,
     *IN_REWARDS,
+    *IN_REWARD_POOL,
     *IN_SYSTEM_REWARDS,
     *IN_SYSTEM_CONFIGS,
     *IN_TRAINING,
@@ -68,6 +71,7 @@ MISTAKES = [
     *IN_DOMAIN_CONFIGS,
     *IN_LAUNCH,
     *IN_PEOPLE,
+    *IN_JUDGES,
 ]
 
 

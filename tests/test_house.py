@@ -104,7 +104,7 @@ def test_a_function_of_a_stage_fits_a_screen(path):
 
 def test_training_holds_what_an_update_is_made_of():
     names = {path.stem for path in SOURCES if room_of(module_of(path)) == "grpo.training"}
-    losses = {"logprobs", "reward_losses", "distill_losses"}
+    losses = {"logprobs", "reward_losses", "distill_losses", "choices"}
     assert names == {"__init__", "batches", "optimizer", "parts", "program", "train_step", *losses}
 
 
@@ -125,7 +125,7 @@ def test_dependencies_are_the_chosen_ones():
     names = set(re.findall(r'"([a-z-]+)', listed[1]))
     assert names == {
         "jax", "flax", "optax", "orbax-checkpoint", "chex", "einops", "sentencepiece",
-        "huggingface-hub", "absl-py", "ml-collections", "safetensors",
+        "huggingface-hub", "httpx", "absl-py", "ml-collections", "safetensors",
     }  # fmt: skip
 
 

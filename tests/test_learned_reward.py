@@ -54,9 +54,9 @@ def straight(folder):
     seen, real = [], Learned.__call__
 
     def watched_call(self, batch):
-        value_B = real(self, batch)
-        seen.append((np.asarray(batch.ids_BT), np.asarray(batch.mask_BT), value_B))
-        return value_B
+        values = real(self, batch)
+        seen.append((np.asarray(batch.ids_BT), np.asarray(batch.mask_BT), values.value_B))
+        return values
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learned, "__call__", watched_call)
@@ -116,8 +116,8 @@ def test_without_whitening_it_is_the_reward_itself():
 
     plain = Learned(model, cast(Any, program), mean=0.0, std=1.0, clip=3.0)
     batch: Any = SimpleNamespace(ids_BT=None, mask_BT=None)
-    assert plain(batch).tolist() == [2.0, -3.0]
-    assert plain._replace(mean=1.0, std=4.0)(batch).tolist() == [0.25, -1.25]
+    assert plain(batch).value_B.tolist() == [2.0, -3.0]
+    assert plain._replace(mean=1.0, std=4.0)(batch).value_B.tolist() == [0.25, -1.25]
 
 
 def test_values_that_are_there_are_taken_and_the_others_called():

@@ -8,7 +8,7 @@ import pytest
 from grpo.rewards.batch import each
 from grpo.rewards.given import GIVEN
 from grpo.rewards.scores import Scores, gated, metrics, score, shuffled
-from grpo.rewards.table import FITS, REWARDS, fitted, pays, reward_table
+from grpo.rewards.table import FITS, PACKAGES, REWARDS, fitted, pays, reward_table
 from tests.reward_entries import EXAMPLE as FULL
 from tests.reward_entries import TABLE
 
@@ -329,4 +329,4 @@ def test_nothing_that_counts_is_worth_nothing(lines):
 def test_every_reward_scores():
     scores = score(TABLE, [FULL] * len(COMPLETIONS), COMPLETIONS, seconds=5.0)
     assert not np.isnan(scores.total).any() and sum(scores.failed.values()) == 0
-    assert scores.rewards.keys() == REWARDS.keys() - GIVEN.keys()
+    assert scores.rewards.keys() == REWARDS.keys() - GIVEN.keys() - PACKAGES.keys()

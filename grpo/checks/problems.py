@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import jax
 
-from grpo.checks.rules import COMMON, DATASET, MODEL, REWARD, TEXT, Rule, one_of, rule_of
-from grpo.checks.sections import about_reading
+from grpo.checks.rules import COMMON, DATASET, JUDGE, MODEL, REWARD, TEXT, Rule, one_of, rule_of
+from grpo.checks.sections import about_judge, about_reading
 from grpo.data.datasets import (
     DEFAULT,
     MIXTURE,
@@ -47,7 +47,10 @@ class Stage(Protocol):
 
 
 # Whose fields have names of the experiment's own, or of its reward functions.
-OPEN = ("data.columns", "columns", "datasets", "models", "stages", "rewards", "options", "heads")
+OPEN = (
+    "data.columns", "columns", "datasets", "models", "judges", "stages", "rewards", "options",
+    "heads",
+)  # fmt: skip
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
 
 
@@ -84,6 +87,8 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
         found.extend(dataset_fields(name, data))
     for name, model in named(config, "models"):
         found.extend(model_fields(name, model, config))
+    for name, judge in named(config, "judges"):
+        found.extend(judge_fields(name, judge))
     wrong = {
         name: list(stage_fields(name, stage, stages)) for name, stage in named(config, "stages")
     }
@@ -92,6 +97,8 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
             path = name if name == DEFAULT else f"datasets.{name}"
             lines = [*about_data(name, data), *about_mixture(name, config)]
             found.extend(f"{path}.{line}" for line in lines)
+        for name in config["judges"]:
+            found.extend(f"judges.{name}.{line}" for line in about_judge(name, config))
         found.extend([*about_buckets(config), *about_devices(config)])
         for name in (name for name in wrong if not wrong[name]):
             stage = config["stages"][name]
@@ -144,6 +151,13 @@ def model_fields(name: str, model: Any, config: Mapping) -> Lines:
     if not STAGE_NAME.fullmatch(name) or name == "base" or name in config.get("stages", {}):
         yield f"models.{name}: expected another name, none of a stage, of letters, digits, _ and -"
     yield from fields(model, MODEL, f"models.{name}.")
+
+
+def judge_fields(name: str, judge: Any) -> Lines:
+    """What is wrong with single fields of a judge."""
+    if not STAGE_NAME.fullmatch(name):
+        yield f"judges.{name}: expected another name, of letters, digits, _ and -"
+    yield from fields(judge, JUDGE, f"judges.{name}.")
 
 
 def dataset_fields(name: str, data: Any) -> Lines:

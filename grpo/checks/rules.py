@@ -27,6 +27,8 @@ from grpo.data.gsm8k import CALCULATOR
 from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
 from grpo.data.worlds import WORLDS
+from grpo.judges.prompts import PROMPTS, SCALES
+from grpo.judges.rubrics import COLUMN, RUBRICS
 from grpo.rewards.batch import Count, Share
 from models.attention import ATTENTION
 from models.config import SIZES
@@ -138,11 +140,23 @@ MODEL: dict[str, Rule] = {
     "remat": one_of(*REMAT),
     "unroll": COUNT,
 }
+JUDGE: dict[str, Rule] = {
+    **dict.fromkeys(("model", "url", "replay", "name", "key"), optional(TEXT)),
+    "prompt": one_of(*PROMPTS),
+    "rubric": one_of(*RUBRICS, COLUMN),
+    "scale": one_of(*SCALES),
+    "scores": one_of("soft", "hard"),
+    "least_mass": SHARE,
+    "temperature": number(float, 0, 100),
+    **dict.fromkeys(("max_prompt", "batch", "max_tokens", "concurrency", "attempts"), COUNT),
+    **dict.fromkeys(("seconds", "batch_seconds"), POSITIVE),
+}
 COMMON: dict[str, Rule] = {
     "seed": SEED,
     "patience": COUNT,
     **{f"model.{field}": rule for field, rule in MODEL.items()},
     "models": NAMED,
+    "judges": NAMED,
     "mesh.fsdp": COUNT,
     "mesh.tp": COUNT,
     **{f"data.{field}": rule for field, rule in DATASET.items()},

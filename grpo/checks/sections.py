@@ -1,5 +1,6 @@
 """What the fields of a section may be together, for the checks of stages; a line for each fault."""
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 
@@ -15,7 +16,9 @@ from grpo.data.datasets import (
     sections_of,
 )
 from grpo.data.nearest import nearest
-from grpo.rewards.table import checked, faults, pays
+from grpo.judges.rubrics import COLUMN
+from grpo.judges.server import about_key, about_url
+from grpo.rewards.table import PACKAGES, checked, faults, pays
 from models.lora import TARGETS
 
 Lines = Iterator[str]
@@ -176,6 +179,24 @@ def about_heads(stage: Mapping) -> Lines:
             seen |= set(kinds)
 
 
+def about_reward_workers(stage: Mapping) -> Lines:
+    """The processes that call reward functions, and functions that are called nowhere else."""
+    workers, batch = stage["reward_workers"], stage["reward_batch_seconds"]
+    if workers and batch < stage["reward_seconds"]:
+        yield (
+            f"reward_batch_seconds={batch}: expected no less than "
+            f"reward_seconds={stage['reward_seconds']}, which is for one call"
+        )
+    for name in stage["rewards"]:
+        if name not in PACKAGES:
+            continue
+        if not workers:
+            yield f"reward_workers=0: {name} runs in processes of its own: set it to 1 or more"
+        package, extra = PACKAGES[name]
+        if importlib.util.find_spec(package) is None:
+            yield f"rewards.{name}: needs {package}: pip install -e '.[{extra}]'"
+
+
 def about_rewards(stage: Mapping) -> Lines:
     """A reward table: every entry by itself, then all together, then what it is for."""
     rewards, table = stage["rewards"], {}
@@ -188,3 +209,23 @@ def about_rewards(stage: Mapping) -> Lines:
         yield from faults(table)
     if stage["teacher"] is None and not pays(rewards):
         yield "rewards: no entry has a weight: one needs another than 0, or the stage a teacher"
+
+
+def about_judge(name: str, config: Mapping) -> Lines:
+    """A judge: who answers, what a server needs, and what it is asked by."""
+    section = config["judges"][name]
+    model, url = section["model"], section["url"]
+    if (model is None) == (url is None):
+        yield "model, url: name one of them, and not the other"
+    known = ["base", *config["pipeline"], *config["models"]]
+    if model is not None and model not in known:
+        yield f"model={model!r}: is neither a stage nor one of models{nearest(model, known)}"
+    if url is not None and section["replay"] is None:
+        if wrong := about_url(url):
+            yield f"url: {wrong}"
+        if wrong := about_key(section["key"]):
+            yield f"key: {wrong}"
+        if section["name"] is None:
+            yield "name=None: the name of the model at the url is needed"
+    if section["rubric"] == COLUMN and section["prompt"] == "right":
+        yield "prompt='right': asks by no rubric: use criterion or overall with rubric='column'"

@@ -76,6 +76,7 @@ TEMPLATES: dict[str, Template] = {
         "model_line": "model\n",
         "target": SECTIONS,
     },
+    "verdict": {"instruction": "", "model_line": "model\n", "target": "{answer}"},
     "plain_sections": {"instruction": "", "model_line": "model\n", "target": SECTIONS},
 }
 

@@ -1,6 +1,6 @@
 """The worlds made here, by the name of their source in a config."""
 
-from grpo.data import arithmetic, legal, planning, stoichiometry
+from grpo.data import arithmetic, grading, legal, planning, stoichiometry
 from grpo.data.making import World
 
 WORLDS = {
@@ -8,4 +8,5 @@ WORLDS = {
     "planning": World(planning.LEVELS, planning.draw),
     "stoichiometry": World(stoichiometry.LEVELS, stoichiometry.draw),
     "legal": World(legal.LEVELS, legal.draw),
+    "grading": World(arithmetic.LEVELS, grading.draw),
 }

@@ -26,7 +26,7 @@ import numpy as np
 from grpo.data.examples import Example
 from grpo.evaluation.hack_cases import CASES, HOLLOW, parts_of, plain
 from grpo.rewards.correct import CORRECT
-from grpo.rewards.scores import score
+from grpo.rewards.scores import Caller, in_process, score
 from grpo.rewards.table import Entry, fitted, is_for, total_range
 
 PLAIN = "the worked solution"
@@ -65,7 +65,13 @@ def kind_of(example: Mapping, text: str) -> str:
     return "out of form" if CORRECT["lenient"](example, text) else "wrong"
 
 
-def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: float) -> Report:
+def scored(
+    table: Mapping[str, Entry],
+    examples: Sequence[Example],
+    *,
+    seconds: float,
+    caller: Caller = in_process,
+) -> Report:
     """The cases of each example that they fit, and what they earn."""
     elsewhere, table = apart(table, examples)
     kept = [
@@ -81,7 +87,7 @@ def scored(table: Mapping[str, Entry], examples: Sequence[Example], *, seconds: 
         if (text := case(of)) is not None
     }
     kinds = {(name, e): kind_of(examples[e], text) for (name, e), text in made.items()}
-    totals, reason = totals_of(table, examples, made, seconds=seconds)
+    totals, reason = totals_of(table, examples, made, seconds=seconds, caller=caller)
     low, high = total_range(table)
     worked = [totals[name, e] for name, e in totals if name == PLAIN]
     return Report(
@@ -120,11 +126,13 @@ def totals_of(
     made: Mapping[Key, str],
     *,
     seconds: float,
+    caller: Caller,
 ) -> tuple[dict[Key, float], str | None]:
     """The totals of completions that have one, and why the first one that has none has none."""
     if not made:
         return {}, None
-    scores = score(table, [examples[e] for _, e in made], [*made.values()], seconds=seconds)
+    asked = [examples[e] for _, e in made]
+    scores = score(table, asked, [*made.values()], seconds=seconds, caller=caller)
     pairs = zip(made, scores.total, strict=True)
     totals = {key: float(total) for key, total in pairs if np.isfinite(total)}
     return totals, next(iter(scores.reasons.values()), None)

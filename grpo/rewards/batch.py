@@ -29,6 +29,7 @@ Count = Annotated[int, "from 1 on"]
 Share = Annotated[float, "from 0 to 1"]
 REASON = 200  # characters of a reason that are kept
 FROM_STAGE = ("fitted", "given")  # keywords that are no options
+ONE_BY_ONE = "one_by_one"  # a mark of the functions that `each` made
 
 
 def each(function: Callable[..., float]) -> Reward:
@@ -39,7 +40,15 @@ def each(function: Callable[..., float]) -> Reward:
         pairs = zip(examples, completions, strict=True)
         return [functools.partial(function, *pair, **options) for pair in pairs]
 
+    vars(reward)[ONE_BY_ONE] = True
     return reward
+
+
+def is_each(reward: Reward) -> bool:
+    """Whether `each` made a function: its completions may come in any parts of a batch."""
+    while isinstance(reward, functools.partial):
+        reward = reward.func
+    return getattr(reward, ONE_BY_ONE, False)
 
 
 def options_of(reward: Reward) -> dict[str, inspect.Parameter]:
@@ -99,7 +108,12 @@ def number(returned: Any, low: float, high: float) -> float:
     return float(returned)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """An exception in one short line of ASCII."""
-    line = " ".join("".join(traceback.format_exception_only(error)).split())
+    return short("".join(traceback.format_exception_only(error)))
+
+
+def short(text: str) -> str:
+    """A text as one short line of ASCII."""
+    line = " ".join(text.split())
     return line.encode("ascii", "backslashreplace").decode()[:REASON]

@@ -1,11 +1,14 @@
-"""Rewards that a model gives: the stage that has the model computes them, from tokens.
+"""Rewards that a model gives: the stage that has the model computes them.
 
     learned                  a reward model's
     reference_probability    how likely the policy holds the reference answer, for its reasoning
+    judged, held_out_judged  verdicts of judges; the second one is for a judge that is not trained
+                             by, to see where the policy pleases the first one only: weight 0
 
 They are functions like the others, and return what they are given: as the keyword `given`, the
 values of a batch (`with_values` of table.py). Their options are the stage's to read; the formulas
-stand in grpo/runs/learned_reward.py and reference_reward.py. Without a stage they have no value.
+stand in grpo/runs/learned_reward.py, reference_reward.py and judged_reward.py. Without a stage they
+have no value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,4 +41,16 @@ def reference_probability(
     return given
 
 
-GIVEN = {"learned": learned, "reference_probability": reference_probability}
+def judged(
+    examples: Sequence[Mapping], completions: Sequence[str], *, judge: str, given: np.ndarray
+) -> np.ndarray:
+    """What the judge of this name in `judges` says; 0 to 1."""
+    return given
+
+
+GIVEN = {
+    "learned": learned,
+    "reference_probability": reference_probability,
+    "judged": judged,
+    "held_out_judged": judged,
+}

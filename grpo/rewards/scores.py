@@ -8,10 +8,12 @@ the other values are as if nothing had happened. A total that needs a NaN is NaN
 abstains (`advantages`), it is never given a 0. Not needed is what has weight 0, what stands behind
 a gate that is 0, and what is for other domains: a function is not called on their examples, where
 it has no value, and neither fails nor counts in its mean.
+
+Functions are called here (`in_process`), or in processes that may be ended (`pool`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +30,27 @@ class Scores(NamedTuple):
     failed: dict[str, int]
     reasons: dict[str, str]
     total: np.ndarray
+
+
+class Call(NamedTuple):
+    """The completions that a function is asked about, each with its example."""
+
+    entry: Entry
+    examples: Sequence[Mapping]
+    completions: Sequence[str]
+
+
+Told = Mapping[str, tuple[np.ndarray, str | None]]  # what `values` returns, by name
+Caller = Callable[[Mapping[str, Call], float], Told]
+
+
+def in_process(calls: Mapping[str, Call], seconds: float) -> Told:
+    """Calls the functions here, one after the other."""
+    told = {}
+    for name, (entry, examples, completions) in calls.items():
+        limits = {"low": entry.low, "high": entry.high, "seconds": seconds}
+        told[name] = values(entry.function, examples, completions, **limits)
+    return told
 
 
 def gated(
@@ -59,27 +82,23 @@ def score(
     completions: Sequence[str],
     *,
     seconds: float,
+    caller: Caller = in_process,
 ) -> Scores:
     """Every function's value of every completion, and the total; a value has so many seconds."""
     if len(examples) != len(completions):
         raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
-    rewards, asked, failed, reasons = {}, {}, {}, {}
+    asked, calls = {}, {}
     for name, entry in table.items():
-        rows, why = [row for row, one in enumerate(examples) if is_for(entry, one)], None
-        asked[name] = np.isin(np.arange(len(examples)), rows)
-        rewards[name] = np.full(len(examples), np.nan)
-        if rows:
-            rewards[name][rows], why = values(
-                entry.function,
-                [examples[row] for row in rows],
-                [completions[row] for row in rows],
-                low=entry.low,
-                high=entry.high,
-                seconds=seconds,
-            )
-        failed[name] = int(np.isnan(rewards[name][rows]).sum())
-        if why is not None:
-            reasons[name] = why
+        asked[name] = np.array([is_for(entry, example) for example in examples], bool)
+        if rows := np.flatnonzero(asked[name]).tolist():
+            batch = [examples[row] for row in rows], [completions[row] for row in rows]
+            calls[name] = Call(entry, *batch)
+    told = caller(calls, seconds)
+    rewards = {name: np.full(len(examples), np.nan) for name in table}
+    for name in told:
+        rewards[name][asked[name]] = told[name][0]
+    failed = {name: int(np.isnan(rewards[name][asked[name]]).sum()) for name in table}
+    reasons = {name: why for name in calls if (why := told[name][1]) is not None}
     parts = gated(rewards, asked, table)
     return Scores(rewards, parts, failed, reasons, total(parts, table, len(completions)))
 

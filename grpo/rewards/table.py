@@ -31,6 +31,7 @@ from grpo.rewards.gemma3_reasoning import gemma3_reasoning
 from grpo.rewards.given import GIVEN
 from grpo.rewards.hybrid import hybrid
 from grpo.rewards.labels import label_match
+from grpo.rewards.math_verify import math_verify
 from grpo.rewards.plan import plan
 from grpo.rewards.relay import relay, relay_notebook
 from grpo.rewards.scaffold import scaffold
@@ -73,12 +74,15 @@ REWARDS: dict[str, Reward] = {
     "svamp_length": each(svamp.length),
     "svamp_algebra": each(svamp.algebra),
     "gemma3_reasoning": each(gemma3_reasoning),
+    "math_verify": each(math_verify),
     "relay": each(relay),
     "relay_notebook": each(relay_notebook),
     **GIVEN,
 }
 # What a function learns of the training examples, given them and its options.
 FITS: dict[str, Callable[[Sequence[Mapping], Mapping], Any]] = {"tfidf": document_frequencies}
+# The package that a function needs, imported in processes of the pool alone, and its extra.
+PACKAGES = {"math_verify": ("math_verify", "math")}
 REQUIRED, OPTIONAL = ("name", "weight", "low", "high"), ("gate", "domains", "options")
 
 

@@ -19,4 +19,22 @@ class Batch(NamedTuple):
     policy: Policy
 
 
-Given = Mapping[str, Callable[[Batch], np.ndarray]]  # name in a reward table -> reward_B
+class Values(NamedTuple):
+    """What a model says of a batch."""
+
+    value_B: np.ndarray  # NaN where it has nothing to say
+    metrics: Mapping[str, float]
+
+
+Given = Mapping[str, Callable[[Batch], Values]]  # by name in a reward table
+
+
+def given_to(batch: Batch, given: Given) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """The values of a batch by the names of the rewards, and the metrics of all of them."""
+    found = {name: reward(batch) for name, reward in given.items()}
+    metrics = {
+        f"reward/{name}/{metric}": value
+        for name, values in found.items()
+        for metric, value in values.metrics.items()
+    }
+    return {name: values.value_B for name, values in found.items()}, metrics

@@ -15,7 +15,7 @@ import numpy as np
 
 from grpo.data.examples import DataError
 from grpo.data.nearest import nearest
-from grpo.runs.given_rewards import Batch
+from grpo.runs.given_rewards import Batch, Values
 from grpo.runs.policies import Policies
 from grpo.runs.reward_models import reward_model_at_end, untrained
 from grpo.runs.shapes import shapes_at_start
@@ -66,11 +66,12 @@ class Learned(NamedTuple):
     std: float
     clip: float
 
-    def __call__(self, batch: Batch) -> np.ndarray:
+    def __call__(self, batch: Batch) -> Values:
         """reward_B."""
         weights = self.model.policy.variables, self.model.head
         reward_BH = np.asarray(self.program(*weights, batch.ids_BT, batch.mask_BT))
-        return np.clip((reward_BH.mean(axis=1) - self.mean) / self.std, -self.clip, self.clip)
+        reward_B = (reward_BH.mean(axis=1) - self.mean) / self.std
+        return Values(np.clip(reward_B, -self.clip, self.clip), {})
 
 
 def learned_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> Learned:

@@ -1,10 +1,10 @@
-"""The rewards of a GRPO stage that models give, from tokens: the entries of GIVEN in its table."""
+"""The rewards of a GRPO stage that models give: the entries of GIVEN in its table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from grpo.data.templates import Template
-from grpo.runs import learned_reward, reference_reward
+from grpo.runs import judged_reward, learned_reward, reference_reward
 from grpo.runs.given_rewards import Given
 from grpo.runs.policies import Policies
 from grpo.runs.reference_reward import ReferenceProbability
@@ -20,6 +20,7 @@ def about_model_rewards(stage: Config, config: Config) -> Iterator[str]:
         yield from learned_reward.about(stage, config)
     if reference_reward.NAME in stage["rewards"]:
         yield from reference_reward.about(stage)
+    yield from judged_reward.about(stage, config)
 
 
 def model_reward_programs(
@@ -31,7 +32,7 @@ def model_reward_programs(
         found |= learned_reward.programs(config, stage, policy, rows)
     if reference_reward.NAME in stage["rewards"]:
         found |= reference_reward.programs(stage, policy, buckets)
-    return found
+    return found | judged_reward.programs(config, stage, policy)
 
 
 def model_rewards_of(
@@ -48,4 +49,4 @@ def model_rewards_of(
     if reference_reward.NAME in stage["rewards"]:
         program = programs[reference_reward.NAME]
         found[reference_reward.NAME] = ReferenceProbability(program, stage, template, buckets)
-    return found
+    return found | judged_reward.judged_of(policies, name, programs)

@@ -22,7 +22,7 @@ from grpo.data.examples import Example
 from grpo.data.packing import one_each
 from grpo.data.templates import Template, prompt_ids
 from grpo.rewards.extract import ANSWER, REASONING, REASONING_END
-from grpo.runs.given_rewards import Batch
+from grpo.runs.given_rewards import Batch, Values
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
 from grpo.training.program import Program, rows_shape
 from models.policy import Policy
@@ -72,7 +72,7 @@ class ReferenceProbability(NamedTuple):
     template: Template
     buckets: Sequence[int]
 
-    def __call__(self, batch: Batch) -> np.ndarray:
+    def __call__(self, batch: Batch) -> Values:
         """reward_B."""
         tokenizer, G = batch.policy.own_tokenizer, self.stage["group"]
         rows = [place_of(tokenizer, self.template, *pair)
@@ -81,7 +81,7 @@ class ReferenceProbability(NamedTuple):
                  for example in batch.examples[::G]]  # fmt: skip
         p_N = self.probabilities(batch.policy, rows)
         p_B, none_P = p_N[: len(batch.texts)], p_N[len(batch.texts) :]
-        return np.clip(p_B - np.repeat(none_P, G), 0, 1)
+        return Values(np.clip(p_B - np.repeat(none_P, G), 0, 1), {})
 
     def probabilities(self, policy: Policy, rows: Sequence[Place]) -> np.ndarray:
         """p of every row; NaN where it does not fit."""

@@ -134,12 +134,18 @@ class StageLoop:
     def keep_groups(
         self, groups: Arrays, rows: Sequence[dict[str, Any]], taken: int, abstained: float
     ) -> None:
-        """Keeps what the iteration's updates learn from, and writes the rows that show it."""
+        """Keeps what the iteration's updates learn from, and writes the rows that show it.
+
+        Where it is one too many without rewards, all that was learnt before is saved first: a judge
+        that is gone costs a launch, and no updates.
+        """
+        is_bad = abstained > self.config["max_abstained"]
+        if is_bad and self.cursor["bad_rewards"] + 1 >= self.run.config["patience"]:
+            self.save()
         self.groups = groups
         self.cursor["taken"] += taken
         for row in rows:
             self._rollouts.write(row)
-        is_bad = abstained > self.config["max_abstained"]
         reason = f"{abstained:.0%} of the completions have no reward"
         self._count_bad("bad_rewards", is_bad, reason, groups, self.step)
 

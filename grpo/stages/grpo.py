@@ -41,6 +41,7 @@ from grpo.checks.sections import (
     about_curriculum,
     about_groups,
     about_loss,
+    about_reward_workers,
     about_rewards,
     about_rows,
     about_teacher,
@@ -48,7 +49,8 @@ from grpo.checks.sections import (
 )
 from grpo.data.curriculum import Curriculum, curriculum_of
 from grpo.data.templates import prompt_ids
-from grpo.rewards.scores import score, shuffled
+from grpo.rewards.pool import caller_of
+from grpo.rewards.scores import Caller, score, shuffled
 from grpo.rewards.table import Entry, fitted, reward_table, with_values
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.compare import Compiled, compared
@@ -58,7 +60,7 @@ from grpo.rollout.metrics import rollout_metrics
 from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import row_keys
 from grpo.runs.curricula import Order, fixed_order, order_so_far, promote
-from grpo.runs.given_rewards import Batch, Given
+from grpo.runs.given_rewards import Batch, Given, given_to
 from grpo.runs.iteration_programs import buckets_of, iteration_programs
 from grpo.runs.model_rewards import about_model_rewards, model_rewards_of
 from grpo.runs.policies import Policies
@@ -88,6 +90,9 @@ FIELDS = {
     "teacher": optional(TEXT),
     "entropy": FLAG,
     "reward_seconds": POSITIVE,
+    "reward_workers": number(int, 0, 256),
+    "reward_batch_seconds": POSITIVE,
+    "reward_memory": number(int, 512),
     "max_abstained": SHARE,
     "shuffle_rewards": FLAG,
 }
@@ -97,6 +102,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
     """What is wrong with fields that are fine one by one."""
     yield from about_training(stage)
     yield from about_rewards(stage)
+    yield from about_reward_workers(stage)
     yield from about_model_rewards(stage, config)
     yield from about_loss(stage)
     yield from about_teacher(stage)
@@ -131,6 +137,7 @@ class Setting(NamedTuple):
     stage: Config
     needs: Needs
     table: dict[str, Entry]
+    caller: Caller  # of the reward functions
     advantages: Compiled
     reference: Policy | None
     teacher: Policy | None
@@ -149,48 +156,56 @@ def run(run: Run, name: str, policies: Policies) -> None:
     programs, data = build(run.config, name, start, teacher), run.data_of(name)
     table = fitted(table, data.train)
     buckets = buckets_of(stage, run.config)
-    setting = Setting(
-        run=run,
-        name=name,
-        stage=stage,
-        needs=needs,
-        table=table,
-        advantages=compiled_advantages(
-            {f: entry.weight for f, entry in table.items()},
-            limit=stage["max_new_tokens"],
-            objective=needs.objective,
-        ),
-        reference=policies.reference(name, start) if needs.reference else None,
-        teacher=teacher,
-        given=model_rewards_of(policies, name, programs, data.template, buckets),
-        programs=programs,
-        order=fixed_order(run, name),
-        curriculum=curriculum_of(stage["curriculum"], data.train),
-    )
     loop = StageLoop(run, name, start, stage["iterations"], needs.updates)
-    loop.evaluate_at_start()
-    while not loop.is_done:
-        of_rollout: dict[str, float] = {}
-        if not loop.groups:  # a run that was stopped between two updates has them already
-            of_rollout = collect(setting, loop)
-        groups = groups_of(loop.groups)
-
-        # (5) Update: epochs in minibatches, each weighed by itself.
-        for update in range(loop.update, needs.updates):
-            batch = minibatch(
-                groups,
-                update,
-                group=stage["group"],
-                minibatches=stage["minibatches"],
-                order=(run.seed, loop.iteration * stage["epochs"]),
+    with caller_of(table, data.train, stage, loop.save_and_stop_if_asked) as caller:
+        setting = Setting(
+            run=run,
+            name=name,
+            stage=stage,
+            needs=needs,
+            table=table,
+            caller=caller,
+            advantages=compiled_advantages(
+                {f: entry.weight for f, entry in table.items()},
                 limit=stage["max_new_tokens"],
                 objective=needs.objective,
-            )
-            state, metrics = setting.programs["update"](loop.state, start.frozen, batch)
-            loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
-            of_rollout, done = {}, update + 1  # they are written once
-            loop.move_to(loop.iteration + done // needs.updates, done % needs.updates)
-            loop.evaluate_save_or_stop()
+            ),
+            reference=policies.reference(name, start) if needs.reference else None,
+            teacher=teacher,
+            given=model_rewards_of(policies, name, programs, data.template, buckets),
+            programs=programs,
+            order=fixed_order(run, name),
+            curriculum=curriculum_of(stage["curriculum"], data.train),
+        )
+        loop.evaluate_at_start()
+        while not loop.is_done:
+            iterate(setting, loop)
+
+
+def iterate(setting: Setting, loop: StageLoop) -> None:
+    """One iteration, or what is left of it."""
+    stage, needs, run = setting.stage, setting.needs, setting.run
+    of_rollout: dict[str, float] = {}
+    if not loop.groups:  # a run that was stopped between two updates has them already
+        of_rollout = collect(setting, loop)
+    groups = groups_of(loop.groups)
+
+    # (5) Update: epochs in minibatches, each weighed by itself.
+    for update in range(loop.update, needs.updates):
+        batch = minibatch(
+            groups,
+            update,
+            group=stage["group"],
+            minibatches=stage["minibatches"],
+            order=(run.seed, loop.iteration * stage["epochs"]),
+            limit=stage["max_new_tokens"],
+            objective=needs.objective,
+        )
+        state, metrics = setting.programs["update"](loop.state, loop.start.frozen, batch)
+        loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
+        of_rollout, done = {}, update + 1  # they are written once
+        loop.move_to(loop.iteration + done // needs.updates, done % needs.updates)
+        loop.evaluate_save_or_stop()
 
 
 def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
@@ -235,9 +250,10 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     texts, table = texts_of(rollout, tokenizer), setting.table
     repeated = [example for example in examples for _ in range(G)]
     batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy)
-    given = {name: reward(batch) for name, reward in setting.given.items()}
+    given, of_models = given_to(batch, setting.given)
     table = with_values(table, given, repeated)
-    scores = score(table, repeated, texts, seconds=stage["reward_seconds"])
+    how = {"seconds": stage["reward_seconds"], "caller": setting.caller}
+    scores = score(table, repeated, texts, **how)
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 
@@ -256,5 +272,7 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     where["round"] = number  # groups are numbered within it
     shown = repeated, texts, rollout, scores, np.asarray(advantage_PG)
     return Collected(
-        groups.each(np.asarray), rollout_metrics(*shown), rollout_rows(where, *shown, data.template)
+        groups.each(np.asarray),
+        rollout_metrics(*shown) | of_models,
+        rollout_rows(where, *shown, data.template),
     )

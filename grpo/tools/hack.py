@@ -17,6 +17,7 @@ from grpo.data.examples import Example
 from grpo.evaluation.hack_cases import EXAMPLES
 from grpo.evaluation.hacks import PLAIN, Report, scored
 from grpo.reporting.progress import table
+from grpo.rewards.pool import caller_of
 from grpo.rewards.table import pays, reward_table
 
 OF_DATASET = 4  # examples
@@ -37,7 +38,9 @@ def about(config: Mapping[str, Any], name: str) -> Iterator[str]:
     stage, own = config["stages"][name], examples_of(config, name)
     yield f"{name}: {len(EXAMPLES)} built-in examples, {len(own)} of its dataset"
     rewards = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
-    report = scored(rewards, [*EXAMPLES, *own], seconds=stage["reward_seconds"])
+    examples, seconds = [*EXAMPLES, *own], stage["reward_seconds"]
+    with caller_of(rewards, examples, stage, lambda: None) as caller:
+        report = scored(rewards, examples, seconds=seconds, caller=caller)
     for entry, domains in report.elsewhere.items():
         yield f"{name}: {entry} is not for these examples, but for {', '.join(domains)}"
     if report.left_out:

@@ -104,7 +104,7 @@ MISTAKES = [
             "gain_P = np.array(best, float) - np.array(any_)",
             "gain_P = np.array(best, float) + np.array(any_)", BEST),
     Mistake("a reward that is not clipped", USED,
-            "return np.clip((reward_BH", "return ((reward_BH", WHITENED),
+            "Values(np.clip(reward_B, -self.clip, self.clip), {})", "Values(reward_B, {})", WHITENED),
     Mistake("whitened the wrong way round", USED,
             "- self.mean) / self.std", "+ self.mean) / self.std", WHITENED),
     Mistake("the first head's reward alone", USED,

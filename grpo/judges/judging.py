@@ -1,0 +1,97 @@
+"""A judge: completions in, scores of [0, 1] out, or the reason why there is none.
+
+    criteria -> prompts -> questions -> replies -> a score each -> r (rubrics.py)
+
+A reply has a score (a model of ours, from its probabilities) or a text, which must be a word of the
+scale, or an object with one; anything else has failed. A completion of which any question failed
+has no score: it is never a number. What is asked twice in a batch is asked once.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from grpo.data.examples import Example
+from grpo.judges.asking import Ask, Question, Reply, kind_of, question
+from grpo.judges.prompts import PROMPTS, rating_in
+from grpo.judges.rubrics import criteria_of, together
+
+
+class Judge(NamedTuple):
+    """Whom to ask, and what."""
+
+    ask: Ask
+    asked: Mapping[str, Any]  # who that is: a part of every key
+    prompt: str
+    rubric: str
+    scale: str
+    seed: int
+
+
+class Verdicts(NamedTuple):
+    """What a judge says of B completions."""
+
+    score_B: np.ndarray  # NaN: it failed
+    reasons: list[str | None]
+    keys: list[list[str]]  # of the questions about each
+    replies: list[Reply]  # to all questions that were put
+
+
+def verdicts(judge: Judge, examples: Sequence[Example], completions: Sequence[str]) -> Verdicts:
+    """The verdicts on completions."""
+    questions: dict[str, Question] = {}
+    keys, criteria = [], []
+    for example, completion in zip(examples, completions, strict=True):
+        of = criteria_of(example, judge.rubric)
+        prompts = PROMPTS[judge.prompt](example, completion, of, judge.scale, judge.seed)
+        put = [question(prompt, judge.asked) for prompt in prompts]
+        questions |= {q.key: q for q in put}
+        keys.append([q.key for q in put])
+        criteria.append(of)
+    replies = judge.ask([*questions.values()])
+    if len(replies) != len(questions):
+        raise ValueError(f"the judge gave {len(replies)} replies to {len(questions)} questions")
+    by_key = dict(zip(questions, replies, strict=True))
+    score_B, reasons = np.full(len(completions), np.nan), []
+    for row, (own, of) in enumerate(zip(keys, criteria, strict=True)):
+        rated = [rated_by(by_key[key], judge.scale) for key in own]
+        reason = next((why for _, why in rated if why), None)
+        reasons.append(reason)
+        if reason is None:
+            scores = [score for score, _ in rated]
+            score_B[row] = together(of, scores) if len(scores) == len(of) else scores[0]
+    return Verdicts(score_B, reasons, keys, replies)
+
+
+def rated_by(reply: Reply, scale: str) -> tuple[float, str | None]:
+    """The score in a reply, or NaN and why it has none."""
+    if reply.reason is not None:
+        return math.nan, reply.reason
+    score = reply.score
+    if score is None and (score := rating_in(reply.text or "", scale)) is None:
+        return math.nan, f"unrated: {reply.text!r:.60} is no rating of the scale {scale!r}"
+    if not 0 <= score <= 1:
+        return math.nan, f"out of range: {score!r}"
+    return score, None
+
+
+def metrics_of(found: Verdicts, right_B: np.ndarray) -> dict[str, float]:
+    """How many failed and why, how sure the judge is, and how often it agrees with the golds.
+
+    Agreement is the chance that a right completion has a higher score than a wrong one (AUC); it
+    is not there where all of them are right, or wrong.
+    """
+    valid_B = ~np.isnan(found.score_B)
+    score_N, is_right_N = found.score_B[valid_B], right_B[valid_B].astype(bool)
+    kinds = [kind_of(reason) for reason in found.reasons if reason]
+    report = {
+        "failed": 1 - float(valid_B.mean()),
+        "cached": float(np.mean([reply.is_cached for reply in found.replies])),
+        **{f"failed/{kind}": kinds.count(kind) / len(valid_B) for kind in sorted(set(kinds))},
+    }
+    if is_right_N.any() and not is_right_N.all():
+        better_N1, worse_1M = score_N[is_right_N][:, None], score_N[~is_right_N][None]
+        report["agreement"] = float(np.mean((better_N1 > worse_1M) + 0.5 * (better_N1 == worse_1M)))
+    return report

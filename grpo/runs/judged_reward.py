@@ -1,0 +1,121 @@
+"""The rewards of judges in a GRPO stage: `judged`, and `held_out_judged` for one beside it.
+
+Who answers is said in the config's `judges`: a model of ours (policy_judge.py), a server, or a
+recording of either. Every reply is kept in judges/<name>.jsonl of the run's directory, which is
+such a recording; an iteration that is done again after a stop finds its replies there, and asks
+once more what had failed. A completion without a verdict has no reward, and a run in which most
+have none stops (`max_abstained`).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from grpo.data.nearest import nearest
+from grpo.judges.asking import Ask
+from grpo.judges.http import asker
+from grpo.judges.judging import Judge, metrics_of, verdicts
+from grpo.judges.prompts import SCALES
+from grpo.judges.replay import recorded, replayed
+from grpo.judges.server import Limits
+from grpo.rewards.correct import CORRECT
+from grpo.runs.given_rewards import Batch, Values
+from grpo.runs.policies import Policies
+from grpo.runs.policy_judge import PolicyJudge, choices_of, judge_program
+from grpo.runs.shapes import model_shapes
+from grpo.training.program import Program
+from models.policy import Policy
+
+Config = Mapping[str, Any]
+NAMES = ("judged", "held_out_judged")  # in a reward table
+OF_MODEL = ("scores", "least_mass", "max_prompt", "temperature", "scale")
+BACKOFF, LONGEST_WAIT, MAX_BYTES = 1.0, 30.0, 2**20
+
+
+def judges_of(stage: Config) -> dict[str, str]:
+    """The judges of a stage, by the reward that they give."""
+    rewards = stage["rewards"]
+    return {name: rewards[name]["options"]["judge"] for name in NAMES if name in rewards}
+
+
+def about(stage: Config, config: Config) -> Iterator[str]:
+    """What is wrong with the judges of a stage."""
+    for reward, name in judges_of(stage).items():
+        if name not in config["judges"]:
+            hint = nearest(name, config["judges"])
+            yield f"rewards.{reward}.options.judge={name!r}: is none of judges{hint}"
+        entry = stage["rewards"][reward]
+        if not (entry["low"] <= 0 and entry["high"] >= 1):
+            yield (
+                f"rewards.{reward}: verdicts are from 0 to 1, the declared range is "
+                f"{entry['low']} to {entry['high']}: let it hold them"
+            )
+
+
+def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program]:
+    """What judges that are models of ours read prompts with."""
+    found = {}
+    for reward, name in judges_of(stage).items():
+        section = config["judges"][name]
+        if section["model"] is not None and section["replay"] is None:
+            judge = model_shapes(config, section["model"], policy)
+            unknown = tuple((place,) for place in range(len(SCALES[section["scale"]])))
+            found[reward] = judge_program(section, judge, unknown)  # the tokenizer says which
+    return found
+
+
+class Judged(NamedTuple):
+    """A judge of a run."""
+
+    judge: Judge
+
+    def __call__(self, batch: Batch) -> Values:
+        """The verdicts on a batch."""
+        found = verdicts(self.judge, batch.examples, batch.texts)
+        pairs = zip(batch.examples, batch.texts, strict=True)
+        right_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
+        return Values(found.score_B, metrics_of(found, right_B))
+
+
+def judged_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> dict[str, Judged]:
+    """The judges of a stage, by the reward that they give."""
+    config = policies.config
+    return {
+        reward: Judged(judge_of(policies, judge, programs.get(reward)))
+        for reward, judge in judges_of(config["stages"][name]).items()
+    }
+
+
+def judge_of(policies: Policies, name: str, program: Program | None) -> Judge:
+    """A judge of the config."""
+    section, seed = policies.config["judges"][name], policies.config["seed"]
+    if section["model"] is not None:
+        asked = {"model": section["model"], **{field: section[field] for field in OF_MODEL}}
+    else:
+        asked = {"model": section["name"], "temperature": section["temperature"],
+                 "max_tokens": section["max_tokens"], "seed": seed}  # fmt: skip
+    if section["replay"] is not None:
+        ask = replayed(section["replay"])
+    else:
+        file = policies.workdir / "judges" / f"{name}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        ask = recorded(answering(policies, section, program, asked), file, again=True)
+    return Judge(ask, asked, section["prompt"], section["rubric"], section["scale"], seed)
+
+
+def answering(
+    policies: Policies, section: Config, program: Program | None, asked: Mapping[str, Any]
+) -> Ask:
+    """What a judge's questions are put to."""
+    if program is None:
+        limits = Limits(
+            concurrency=section["concurrency"], item_seconds=section["seconds"],
+            batch_seconds=section["batch_seconds"], attempts=section["attempts"],
+            backoff=BACKOFF, longest_wait=LONGEST_WAIT, max_bytes=MAX_BYTES,
+        )  # fmt: skip
+        return asker(section["url"], key_variable=section["key"], settings=asked, limits=limits)
+    policy = policies.end(section["model"]).merged()
+    choices = choices_of(policy.own_tokenizer, section["scale"])
+    program = program._replace(static={**program.static, "choices": choices})
+    return PolicyJudge(policy, program, {**section, "seed": policies.config["seed"]})
