@@ -25,6 +25,7 @@ from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_judges import MISTAKES as IN_JUDGES
+from tests.mistakes.in_judging import MISTAKES as IN_JUDGING
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
@@ -72,6 +73,7 @@ MISTAKES = [
     *IN_LAUNCH,
     *IN_PEOPLE,
     *IN_JUDGES,
+    *IN_JUDGING,
 ]
 
 

@@ -111,7 +111,6 @@ def stated(text: str) -> str | None:
         except (ValueError, RecursionError):
             return None
         rating = found.get("rating") if isinstance(found, dict) else None
-        is_plain = isinstance(rating, str | int) and not isinstance(rating, bool)
-        return str(rating).strip().lower() if is_plain else None
+        return str(rating).strip().lower() if isinstance(rating, str | int) else None
     word = ALONE.fullmatch(bare[:2000].lower())
     return word[1] if word else None

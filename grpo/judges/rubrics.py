@@ -57,6 +57,4 @@ def criteria_of(example: Mapping, rubric: str) -> tuple[Criterion, ...]:
 def together(criteria: Sequence[Criterion], scores: Sequence[float]) -> float:
     """r of the criteria's scores; NaN where one is missing."""
     w_J, c_J = np.array([c.weight for c in criteria]), np.array(scores, float)
-    if np.isnan(c_J).any():
-        return float("nan")
     return float(np.clip((w_J * c_J).sum() / w_J[w_J > 0].sum(), 0.0, 1.0))
