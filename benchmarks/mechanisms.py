@@ -41,14 +41,17 @@ def config_of(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads((workdir / "config.json").read_text("utf-8"))
 
 
-def last_stage(workdir: pathlib.Path) -> str:
-    """The last stage of a run's pipeline, which is an evaluation."""
-    return config_of(workdir)["pipeline"][-1]
+def evaluation_in(config: dict[str, Any]) -> str:
+    """The last stage of a pipeline that asks greedily, or else its last one."""
+    stages = [config["stages"][name] | {"name": name} for name in config["pipeline"]]
+    evaluations = [stage for stage in stages if stage["kind"] == "evaluate"]
+    greedy = [stage for stage in evaluations if stage["greedy"]]
+    return (greedy or evaluations)[-1]["name"]
 
 
-def last_evaluation(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What the last stage of a run measured, by policy."""
-    path = workdir / "evaluations" / f"{last_stage(workdir)}.json"
+def evaluation_of(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What that stage measured, by policy."""
+    path = workdir / "evaluations" / f"{evaluation_in(config_of(workdir))}.json"
     return json.loads(path.read_text("utf-8"))
 
 
@@ -74,13 +77,14 @@ def by_policy(seeds: Seeds, cells: Callable[[str, pathlib.Path, dict], list[str]
     return [
         [seed if n == 0 else "", policy, *cells(policy, workdir, metrics)]
         for seed, workdir in seeds.items()
-        for n, (policy, metrics) in enumerate(last_evaluation(workdir).items())
+        for n, (policy, metrics) in enumerate(evaluation_of(workdir).items())
     ]
 
 
 def greedy_rows(workdir: pathlib.Path) -> Iterator[tuple[dict[str, Any], Example]]:
     """The greedy completions of the last evaluation, each with its example."""
-    config, stage = config_of(workdir), last_stage(workdir)
+    config = config_of(workdir)
+    stage = evaluation_in(config)
     data = load_datasets(sections_of(config), config["seed"])
     section = config["stages"][stage]
     examples = {example["id"]: example for example in data[section["data"] or "data"].test}
@@ -133,7 +137,7 @@ def reward_models(runs: Runs) -> str:
     """Held-out pairs that reward models have right, and the policies that follow them."""
     lines, policies = [], ("sft", "grpo", "grpo_coins")
     for seed, workdir in runs["thought_teacher_gemma2_2b"].items():
-        right = last_evaluation(workdir)
+        right = evaluation_of(workdir)
         for n, model in enumerate(("reward_model", "coins")):
             path = workdir / "rewards" / f"{model}.json"
             known = json.loads(path.read_text("utf-8"))
@@ -179,7 +183,7 @@ def reference_probability(runs: Runs) -> str:
                 answer = strict(row["completion"])
                 is_right = answer is not None and same_number(answer, row["gold"])
                 (right if is_right else wrong).append(value)
-        evaluated = last_evaluation(workdir)
+        evaluated = evaluation_of(workdir)
         lines.append([
             seed, f"{chance_of_order(right, wrong):.3f}",
             *(f"{statistics.mean(values):.2f}" for values in (right, wrong)),

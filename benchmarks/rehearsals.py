@@ -20,7 +20,7 @@ import sys
 import time
 
 from main_job import percent
-from mechanisms import MECHANISMS, last_evaluation
+from mechanisms import MECHANISMS, evaluation_of
 from page import DOCS, put
 
 from grpo.reporting.progress import table
@@ -57,12 +57,12 @@ def summary(runs: dict[str, pathlib.Path]) -> str:
     lines = []
     for name, workdir in runs.items():
         wall = json.loads((workdir / "wall.json").read_text("utf-8"))["seconds"]
-        found = last_evaluation(workdir)
-        for n, (policy, metrics) in enumerate(found.items()):
+        for n, (policy, metrics) in enumerate(evaluation_of(workdir).items()):
             start = [f"`{name}`", f"{wall:.0f}"] if n == 0 else ["", ""]
-            cells = percent(metrics) if "accuracy/strict" in metrics else "–"
-            lines.append([start[0], policy, cells, start[1]])
-    return table(["rehearsal", "policy", "right", "seconds"], lines)
+            sampled = "" if "accuracy/strict" in metrics else "sampled/"
+            right = percent(metrics, f"{sampled}accuracy/strict")
+            lines.append([start[0], policy, f"{right}{' (sampled)' * bool(sampled)}", start[1]])
+    return table(["rehearsal", "policy", "right, %", "seconds"], lines)
 
 
 def main() -> None:
