@@ -63,7 +63,7 @@ def curriculum(config):
     stages.promoted = promoted = by_reward(iterations=16, tokens=40)
     promoted.update(prompts=8, group=16)
     promoted.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
-    promoted.curriculum.update(order="promoted", threshold=0.4, window=5)
+    promoted.curriculum.update(order="promoted", threshold=0.45, window=3)
     stages.uniform = promoted.copy_and_resolve_references()
     stages.uniform.curriculum.order = "uniform"
     stages.evaluate = _rehearsal.side_by_side("sft", "promoted", "uniform", tokens=40)
