@@ -18,6 +18,7 @@ from grpo.data.datasets import load_datasets, sections_of
 from grpo.data.examples import Example
 from grpo.data.strips import execute
 from grpo.evaluation.hacks import scored
+from grpo.judges.judging import chance_of_order
 from grpo.reporting.progress import table
 from grpo.rewards.extract import strict
 from grpo.rewards.numbers import same_number
@@ -96,12 +97,6 @@ def greedy_rows(workdir: pathlib.Path) -> Iterator[tuple[dict[str, Any], Example
 def rollouts(workdir: pathlib.Path, stage: str) -> list[dict[str, Any]]:
     """The completions that a stage sampled."""
     return [row for row in read_journal(workdir / "rollouts.jsonl") if row["stage"] == stage]
-
-
-def chance_of_order(better: list[float], worse: list[float]) -> float:
-    """The probability that one of the better has the higher value (AUC); 0.5: nothing is known."""
-    b_N1, w_1M = np.array(better)[:, None], np.array(worse)[None, :]
-    return float(np.mean((b_N1 > w_1M) + 0.5 * (b_N1 == w_1M)))
 
 
 def preferences(runs: Runs) -> str:
@@ -185,7 +180,7 @@ def reference_probability(runs: Runs) -> str:
                 (right if is_right else wrong).append(value)
         evaluated = evaluation_of(workdir)
         lines.append([
-            seed, f"{chance_of_order(right, wrong):.3f}",
+            seed, f"{chance_of_order(np.array(right), np.array(wrong)):.3f}",
             *(f"{statistics.mean(values):.2f}" for values in (right, wrong)),
             *(percent(evaluated[policy]) for policy in ("sft", "rlpr", "shuffled")),
         ])  # fmt: skip

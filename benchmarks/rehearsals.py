@@ -56,9 +56,10 @@ def summary(runs: dict[str, pathlib.Path]) -> str:
     """What each rehearsal's last evaluation says, policy by policy, and how long it took."""
     lines = []
     for name, workdir in runs.items():
-        wall = json.loads((workdir / "wall.json").read_text("utf-8"))["seconds"]
+        timed = workdir / "wall.json"  # not there of a run that was stopped and went on
+        wall = f"{json.loads(timed.read_text())['seconds']:.0f}" if timed.exists() else "–"
         for n, (policy, metrics) in enumerate(evaluation_of(workdir).items()):
-            start = [f"`{name}`", f"{wall:.0f}"] if n == 0 else ["", ""]
+            start = [f"`{name}`", wall] if n == 0 else ["", ""]
             sampled = "" if "accuracy/strict" in metrics else "sampled/"
             right = percent(metrics, f"{sampled}accuracy/strict")
             lines.append([start[0], policy, f"{right}{' (sampled)' * bool(sampled)}", start[1]])

@@ -121,6 +121,14 @@ def right_in_form(rewards):
     rewards.correct_answer = base.reward(1.0, 0.0, 1.0, gate="tag_format", strict=False)
 
 
+def equations(weight: float):
+    """Checkpoints as equations, in the strict form; without the answer three tenths at most."""
+    return base.reward(
+        weight, 0.0, 1.0, gate="strict_format",
+        match="equation", wrong=0.1, cap=0.3, without=0.0, strict=True,
+    )  # fmt: skip
+
+
 def mended_data(config):
     """Golds as numbers, the model's turn as its chat template begins it, a part to validate on."""
     config.data.update(strip_commas=True, template="s1_repo", validation_examples=256)

@@ -64,10 +64,7 @@ def better(config):
     del grpo.rewards.tag_format
     grpo.rewards.strict_format = base.reward(0.1, 0.0, 1.0)
     grpo.rewards.unit_answer = base.reward(1.0, 0.0, 1.0, tolerance=0.0, bare=False, strict=True)
-    grpo.rewards.checkpoints_equations = base.reward(
-        0.3, 0.0, 1.0, gate="strict_format",
-        match="equation", wrong=0.1, cap=0.3, without=0.0, strict=True,
-    )  # fmt: skip
+    grpo.rewards.checkpoints_equations = _common.equations(0.3)
     grpo.dynamic_sampling = "drop"
     config.stages.evaluate.update(baselines=(0,))
 

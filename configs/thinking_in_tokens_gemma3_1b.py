@@ -84,10 +84,7 @@ def better(config):
     del grpo.rewards.checkpoints_substring
     grpo.rewards.strict_format = base.reward(0.2, 0.0, 1.0)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, gate="strict_format", strict=False)
-    grpo.rewards.checkpoints_equations = base.reward(
-        0.5, 0.0, 1.0, gate="strict_format",
-        match="equation", wrong=0.1, cap=0.3, without=0.0, strict=True,
-    )  # fmt: skip
+    grpo.rewards.checkpoints_equations = _common.equations(0.5)
     grpo.dynamic_sampling = "drop"
     config.stages.evaluate.update(baselines=(0,))
 

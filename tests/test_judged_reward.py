@@ -20,6 +20,7 @@ from tests.small_run import (
     rows,
     small,
     small_grpo,
+    small_sft,
     stop_at,
     watched,
     workshop,
@@ -201,6 +202,7 @@ def test_a_judge_that_is_gone_costs_no_updates(straight, tmp_path, monkeypatch):
     ({"model": None, "url": "https://host/v1"}, "judges.grader.name=None"),
     ({"model": None, "url": "https://h/v1", "name": "m", "key": "NO_SUCH"}, "judges.grader.key"),
     ({"rubric": "column"}, "judges.grader.prompt='right'"),
+    ({"replay": "nowhere.jsonl"}, "judges.grader.replay='nowhere.jsonl': no such file"),
     ({"rubric": "best"}, "judges.grader.rubric='best'"),
     ({"scale": "ten"}, "judges.grader.scale='ten'"),
     ({"batch": 0}, "judges.grader.batch=0"),
@@ -209,6 +211,18 @@ def test_configs_that_make_no_sense(fields, wanted):
     found = problems(config_of(**fields).to_dict(), STAGES)
     assert len(found) == 1 and found[0].startswith(wanted), found
     assert "secret" not in "".join(found)
+
+
+@pytest.mark.parametrize("model", ["grpo", "later"])
+def test_a_judge_is_there_before_it_is_asked(model):
+    """The end of a stage is not known before that stage is over."""
+    config = config_of(model=model)
+    config.stages.later = small_sft()
+    config.pipeline = ("grpo", "later")
+    (line,) = problems(config.to_dict(), STAGES)
+    assert line.startswith(f"stages.grpo.rewards.judged.options.judge: '{model}' is neither base")
+    config.pipeline = ("later", "grpo")
+    assert (problems(config.to_dict(), STAGES) == []) == (model == "later")
 
 
 def test_rewards_that_name_no_judge_or_cannot_hold_one():

@@ -313,7 +313,7 @@ def test_what_rewards_would_pay_for_is_found_in_processes(monkeypatch):
     assert hack(changed({**few, f"{G}reward_workers": 1})) == here
 
 
-class Seen(Exception):  # noqa: N818
+class SeenError(Exception):
     """Ends a run where something was seen."""
 
 
@@ -343,13 +343,13 @@ def test_a_stage_asks_its_processes(tmp_path, monkeypatch):
 
     def scored(*words, **named):
         seen["total"] = score(*words, **named).total
-        raise Seen(named["seconds"], named["caller"].__self__)
+        raise SeenError(named["seconds"], named["caller"].__self__)
 
     for name, stand_in in (("caller_of", watched), ("score", scored), ("Sampler", Said),
                            ("texts_of", lambda *words: texts)):  # fmt: skip
         monkeypatch.setattr(f"grpo.stages.grpo.{name}", stand_in)
     before = reward_processes()
-    with workshop(), pytest.raises(Seen) as error:
+    with workshop(), pytest.raises(SeenError) as error:
         launch(config, tmp_path / "run")
     seconds, pool = error.value.args
     assert seconds == 7.0 and isinstance(pool, Pool)

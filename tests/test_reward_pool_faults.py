@@ -180,7 +180,7 @@ def test_what_the_batch_has_no_time_for_has_failed():
         )
 
 
-class Asked(Exception):  # noqa: N818
+class AskedError(Exception):
     """What a run raises that is to stop."""
 
 
@@ -190,14 +190,14 @@ def test_a_run_that_is_to_stop_does_not_wait():
 
     def check():
         if time.monotonic() > until[0]:
-            raise Asked
+            raise AskedError
 
     others = reward_processes()
     with pool_of(table, check=check) as pool:
         had = reward_processes() - others
         began = time.monotonic()
         until[0] = began + 0.3
-        with pytest.raises(Asked):
+        with pytest.raises(AskedError):
             score(table, [{}] * 2, ["a", "bad"], seconds=9.0, caller=pool.values)
         assert time.monotonic() - began < 0.3 + POLITE + SLACK
         until[0] = float("inf")
@@ -208,9 +208,9 @@ def test_a_run_that_is_to_stop_does_not_wait():
 
 def test_an_error_of_the_run_ends_the_processes():
     others, had = reward_processes(), set()
-    with pytest.raises(Asked), pool_of({"rank": TABLE["rank"]}):
+    with pytest.raises(AskedError), pool_of({"rank": TABLE["rank"]}):
         had |= reward_processes() - others
-        raise Asked
+        raise AskedError
     assert len(had) == 2 and left_of(had) == set()
 
 

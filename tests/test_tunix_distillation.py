@@ -28,7 +28,7 @@ from grpo.training.distill_losses import (
     student_of,
 )
 from models.policy import Policy
-from tests.references import tunix_distillation
+from tests.references import tunix_distillation, tunix_models
 from tests.references.tunix_distillation import CASES, TEACHER_SEED, WHOLE
 from tests.references.tunix_layout import config_of
 from tests.references.tunix_losses import NEW
@@ -72,11 +72,9 @@ def ours(name: str):
     return {key: float(x) for key, x in metrics.flat().items()}, grads
 
 
-@functools.cache
 def fixture() -> dict[str, np.ndarray]:
     """Everything that Tunix said."""
-    with np.load(tunix_distillation.HERE / "tunix_distillation.npz") as arrays:
-        return {key: arrays[key] for key in arrays.files}
+    return tunix_models.said("tunix_distillation")
 
 
 def check_metrics(name: str, arrays) -> float:

@@ -83,11 +83,9 @@ def small(model: str, seed: int = 0):
     return Gemma(tunix_layout.config_of(model)), tunix_layout.params_of(model, weights)
 
 
-@functools.cache
 def fixture() -> dict[str, np.ndarray]:
     """Everything that Tunix said."""
-    with np.load(tunix_models.HERE / "tunix_losses.npz") as arrays:
-        return {key: arrays[key] for key in arrays.files}
+    return tunix_models.said("tunix_losses")
 
 
 @functools.cache

@@ -24,7 +24,7 @@ import pytest
 from grpo.algorithms.preference import Pairs, Preference, preference_loss
 from grpo.algorithms.presets import PREFERENCES
 from grpo.training.logprobs import make_preference_loss
-from tests.references import tunix_preferences
+from tests.references import tunix_models, tunix_preferences
 from tests.references.tunix_losses import NEW, PROMPT
 from tests.references.tunix_preferences import CASES, PAIRS, REFERENCE_SEED, WHOLE
 from tests.test_tunix_losses import BOUND, gaps_of, scorer_of, small, stored_gradient
@@ -101,11 +101,9 @@ def ours(name: str):
     return {key: float(x) for key, x in metrics.flat().items()}, grads
 
 
-@functools.cache
 def fixture() -> dict[str, np.ndarray]:
     """Everything that Tunix said."""
-    with np.load(tunix_preferences.HERE / "tunix_preferences.npz") as arrays:
-        return {key: arrays[key] for key in arrays.files}
+    return tunix_models.said("tunix_preferences")
 
 
 def check_metrics(name: str, arrays) -> float:

@@ -19,11 +19,9 @@ GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0)
 UNSTOPPED = (NEVER, NEVER)
 
 
-@functools.cache
 def fixture() -> dict[str, np.ndarray]:
     """Everything that Tunix said."""
-    with np.load(tunix_models.HERE / "tunix_rollout.npz") as arrays:
-        return {key: arrays[key] for key in arrays.files}
+    return tunix_models.said("tunix_rollout")
 
 
 @functools.cache

@@ -282,6 +282,7 @@ def about_pipeline(config: Mapping) -> Lines:
             yield f"stages.{name}.start={start!r}: expected base or a training stage before it"
         ends = [("policies", policy) for policy in stage.get("policies", ())]
         ends += [(field, stage[field]) for field in ("policy", "teacher") if stage.get(field)]
+        ends += judging(stage, config)
         known = (*trained, *config["models"], "base")
         for field, policy in ends:
             if policy not in known:
@@ -296,6 +297,19 @@ def about_pipeline(config: Mapping) -> Lines:
             if made in stages and made not in before:
                 yield f"stages.{name}.{field}={made!r}: the stage must stand before it"
         before.append(name)
+
+
+def judging(stage: Mapping, config: Mapping) -> list[tuple[str, str]]:
+    """The stages whose ends judge a stage's completions, with the fields that name their judges."""
+    named = [
+        (f"rewards.{reward}.options.judge", config["judges"].get(entry["options"].get("judge"), {}))
+        for reward, entry in stage.get("rewards", {}).items()
+    ]
+    return [
+        (field, judge["model"])
+        for field, judge in named
+        if judge.get("model") in config["stages"] and judge["replay"] is None
+    ]
 
 
 def about_devices(config: Mapping) -> Lines:

@@ -1,6 +1,7 @@
 """What the fields of a section may be together, for the checks of stages; a line for each fault."""
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping
 
@@ -220,6 +221,8 @@ def about_judge(name: str, config: Mapping) -> Lines:
     known = ["base", *config["pipeline"], *config["models"]]
     if model is not None and model not in known:
         yield f"model={model!r}: is neither a stage nor one of models{nearest(model, known)}"
+    if section["replay"] is not None and not os.path.isfile(section["replay"]):
+        yield f"replay={section['replay']!r}: no such file; judges/<name>.jsonl of a run is one"
     if url is not None and section["replay"] is None:
         if wrong := about_url(url):
             yield f"url: {wrong}"

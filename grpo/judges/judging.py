@@ -80,8 +80,8 @@ def rated_by(reply: Reply, scale: str) -> tuple[float, str | None]:
 def metrics_of(found: Verdicts, right_B: np.ndarray) -> dict[str, float]:
     """How many failed and why, how sure the judge is, and how often it agrees with the golds.
 
-    Agreement is the chance that a right completion has a higher score than a wrong one (AUC); it
-    is not there where all of them are right, or wrong.
+    Agreement is the chance that a right completion has a higher score than a wrong one; it is not
+    there where all of them are right, or wrong.
     """
     valid_B = ~np.isnan(found.score_B)
     score_N, is_right_N = found.score_B[valid_B], right_B[valid_B].astype(bool)
@@ -92,6 +92,11 @@ def metrics_of(found: Verdicts, right_B: np.ndarray) -> dict[str, float]:
         **{f"failed/{kind}": kinds.count(kind) / len(valid_B) for kind in sorted(set(kinds))},
     }
     if is_right_N.any() and not is_right_N.all():
-        better_N1, worse_1M = score_N[is_right_N][:, None], score_N[~is_right_N][None]
-        report["agreement"] = float(np.mean((better_N1 > worse_1M) + 0.5 * (better_N1 == worse_1M)))
+        report["agreement"] = chance_of_order(score_N[is_right_N], score_N[~is_right_N])
     return report
+
+
+def chance_of_order(better: np.ndarray, worse: np.ndarray) -> float:
+    """The chance that one of the better has the higher score (AUC); 0.5: nothing is known."""
+    better_N1, worse_1M = better[:, None], worse[None]
+    return float(np.mean((better_N1 > worse_1M) + 0.5 * (better_N1 == worse_1M)))

@@ -7,8 +7,9 @@ once more what had failed. A completion without a verdict has no reward, and a r
 have none stops (`max_abstained`).
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -65,24 +66,21 @@ def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program
     return found
 
 
-class Judged(NamedTuple):
-    """A judge of a run."""
-
-    judge: Judge
-
-    def __call__(self, batch: Batch) -> Values:
-        """The verdicts on a batch."""
-        found = verdicts(self.judge, batch.examples, batch.texts)
-        pairs = zip(batch.examples, batch.texts, strict=True)
-        right_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
-        return Values(found.score_B, metrics_of(found, right_B))
+def judged(judge: Judge, batch: Batch) -> Values:
+    """The verdicts on a batch."""
+    found = verdicts(judge, batch.examples, batch.texts)
+    pairs = zip(batch.examples, batch.texts, strict=True)
+    right_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
+    return Values(found.score_B, metrics_of(found, right_B))
 
 
-def judged_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> dict[str, Judged]:
-    """The judges of a stage, by the reward that they give."""
+def judged_of(
+    policies: Policies, name: str, programs: Mapping[str, Program]
+) -> dict[str, Callable[[Batch], Values]]:
+    """What the judges of a stage say, by the reward that they give."""
     config = policies.config
     return {
-        reward: Judged(judge_of(policies, judge, programs.get(reward)))
+        reward: functools.partial(judged, judge_of(policies, judge, programs.get(reward)))
         for reward, judge in judges_of(config["stages"][name]).items()
     }
 

@@ -11,7 +11,7 @@ MISTAKES = [
     Mistake("fewer checkpoints than a row may have", TOKENS,
             "MOST = 9 ", "MOST = 8 ", TEST + "test_thinking_in_tokens"),
     Mistake("the working makes up for the answer", TOKENS,
-            "0.5, 0.0, 1.0", "4.0, 0.0, 1.0", TEST + "test_thinking_in_tokens"),
+            "_common.equations(0.5)", "_common.equations(4.0)", TEST + "test_thinking_in_tokens"),
     Mistake("coins that are no coins", JUDGE,
             "shuffle_labels = True", "shuffle_labels = False", TEST + "test_the_judge"),
     Mistake("the control has the judge that was trained", JUDGE,

@@ -6,6 +6,7 @@ writes tunix_models.npz and .json beside this file; tests/test_tunix.py reads th
 and tests/parity/test_tunix_live.py runs `run_case` again.
 """
 
+import functools
 import json
 import pathlib
 
@@ -100,6 +101,13 @@ class IntTokenizer:
 
     def pad_id(self):
         return 0
+
+
+@functools.cache
+def said(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a file that Tunix's side has written."""
+    with np.load(HERE / f"{name}.npz") as arrays:
+        return {key: arrays[key] for key in arrays.files}
 
 
 def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
