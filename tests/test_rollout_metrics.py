@@ -107,3 +107,10 @@ def test_group_numbers_follow_the_shape(prompts, group):
 
 def test_the_mean_over_rounds():
     assert mean_of([{"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 5.0}]) == {"a": 1.5, "b": 3.5}
+
+
+def test_a_metric_of_some_rounds_is_their_mean():
+    """A judge agrees with no gold where all completions of a round are wrong."""
+    rounds = [{"a": 1.0}, {"a": 3.0, "reward/judged/agreement": 0.7}]
+    for reports in (rounds, rounds[::-1]):
+        assert mean_of(reports) == {"a": 2.0, "reward/judged/agreement": 0.7}

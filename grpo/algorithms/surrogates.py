@@ -70,8 +70,8 @@ def sapo(
     tau_negative: float,
 ) -> Array:
     """A soft gate, steeper where the advantage is negative, in place of the clip."""
-    tau_B1 = jnp.where(advantage_BC > 0, tau_positive, tau_negative)
-    return 4 / tau_B1 * jax.nn.sigmoid(tau_B1 * (ratio_BC - 1)) * advantage_BC
+    tau_BC = jnp.where(advantage_BC > 0, tau_positive, tau_negative)
+    return 4 / tau_BC * jax.nn.sigmoid(tau_BC * (ratio_BC - 1)) * advantage_BC
 
 
 def total_variation(logprob_BC: Array, old_logprob_BC: Array) -> Array:

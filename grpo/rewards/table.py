@@ -201,7 +201,6 @@ def with_values(
     table: Mapping[str, Entry], given: Mapping[str, np.ndarray], examples: Sequence[Mapping]
 ) -> dict[str, Entry]:
     """The table of a batch for whose completions some values are there already: `given.py`."""
-
     there = {}
     for name, value_B in given.items():
         asked = [row for row, example in enumerate(examples) if is_for(table[name], example)]

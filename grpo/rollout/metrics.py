@@ -39,12 +39,16 @@ def rollout_metrics(
 
 
 def mean_of(reports: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Each metric over the rounds of an iteration: maxima are the largest, others the mean."""
+    """Each metric over the rounds of an iteration: maxima are the largest, others the mean.
+
+    A judge's may be of some rounds only.
+    """
 
     def over(name: str) -> float:
-        known = [report[name] for report in reports if not np.isnan(report[name])]
+        values = [report[name] for report in reports if name in report]
+        known = [value for value in values if not np.isnan(value)]
         if not known:
             return float("nan")
         return max(known) if name.endswith(("/max", "/max_abs")) else float(np.mean(known))
 
-    return {name: over(name) for name in reports[0]}
+    return {name: over(name) for report in reports for name in report}

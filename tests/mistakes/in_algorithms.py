@@ -180,7 +180,7 @@ MISTAKES = [
             "weight_BC * advantage_BC",
             "tests/test_losses.py::test_against_the_oracle"),
     Mistake("SAPO without 4/τ", "grpo/algorithms/surrogates.py",
-            "4 / tau_B1 * jax.nn.sigmoid",
+            "4 / tau_BC * jax.nn.sigmoid",
             "jax.nn.sigmoid",
             "tests/test_losses.py::test_against_the_oracle"),
     Mistake("k3 of the inverse ratio", "grpo/algorithms/kl.py",
