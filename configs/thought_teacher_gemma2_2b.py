@@ -30,8 +30,8 @@ damage that is made, and no step was judged by a person or a stronger model.
 Known flaw, kept: nothing but the model's word, and the form, is paid for, so that GRPO finds what
 the model is wrong about. :better pays for right answers first and a fifth for the model's word,
 both in the strict form only, refuses a model that is right about less than 70 % of held-out pairs
-(before it is used; pairs of like lengths and best of N stand in rewards/reward_model.json), has
-and has twice the KL against what the model is wrong about. The checkpoint that was best on held-out
+(before it is used; pairs of like lengths and best of N stand in rewards/reward_model.json), and
+has twice the KL against what the model is wrong about. The checkpoint that was best on held-out
 questions is kept; the evaluation is of the last one.
 
 :tiny (and :better,tiny): three layers, random weights, level 2 of the arithmetic world, in which a
