@@ -91,6 +91,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with server.lock:
                 server.now -= 1
 
+    def end_headers(self):
+        """What closes says so, or a client may send its next request into a closed connection."""
+        if self.close_connection:
+            self.send_header("connection", "close")
+        super().end_headers()
+
     def reply(self, status, body, **headers):
         """A whole reply."""
         self.send_response(status)
