@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     """Runs, or only checks."""
     config = CONFIG.value.to_dict()
     if PREFLIGHT.value:
-        pretend(config["mesh"])  # before anything looks for devices
+        pretend(config)  # before anything looks for devices
     if EVALUATE.value and not problems(config, STAGES):
         config = only_evaluation(config, EVALUATE.value)
     if CHECK.value or PREFLIGHT.value or HACK.value:

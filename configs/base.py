@@ -19,6 +19,9 @@ def base() -> ConfigDict:
         "models": {},  # further ones, such as a teacher: name -> model()
         "judges": {},  # what grades completions: name -> judge()
         "mesh": {"fsdp": 1, "tp": 1},  # devices along each axis; 1 x 1 needs no mesh
+        # Devices of teachers and judges that have some of their own: the name of one of `models`,
+        # or of the stage whose end is asked -> mesh()
+        "meshes": {},
         # What stages read that name no other dataset. The buckets are the prompt lengths, in
         # tokens, that are compiled for all datasets; the last one is the largest max_prompt.
         "data": dataset(buckets=(64,)),
@@ -59,6 +62,11 @@ def model(**fields) -> ConfigDict:
     })  # fmt: skip
     section.update(fields)
     return section
+
+
+def mesh(*, fsdp: int, tp: int, first: int) -> ConfigDict:
+    """Devices along each axis, from that number on: grpo/checks/devices.py."""
+    return ConfigDict({"fsdp": fsdp, "tp": tp, "first": first})
 
 
 def judge(**fields) -> ConfigDict:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from models.config import GemmaConfig
 from models.gemma import Gemma, unembed
 from models.lora import LoraConfig, merge
+from models.sharding import put
 from models.tokenizer import Tokenizer
 
 Array = jax.Array
@@ -106,6 +107,11 @@ class Policy:
     def base(self) -> "Policy":
         """The same parameters without the adapter; nothing is copied."""
         return dataclasses.replace(self, lora=None, adapter=None)
+
+    def on(self, mesh: Mesh | None) -> "Policy":
+        """The policy on other devices."""
+        params, adapter = put((self.params, self.adapter), mesh)
+        return dataclasses.replace(self, params=params, adapter=adapter, mesh=mesh)
 
     def merged(self) -> "Policy":
         """New parameters with the adapter in them, sharded as these, which stay as they are."""

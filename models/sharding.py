@@ -85,6 +85,19 @@ def shardings(tree: Any, mesh: Mesh, axes: tuple[str, ...] = AXES) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def put(tree: Any, mesh: Mesh | None) -> Any:
+    """Params or an adapter there, wherever they are; without a mesh on the first device."""
+    where = jax.devices()[0] if mesh is None else shardings(tree, mesh)
+    return jax.device_put(tree, where)
+
+
+def put_rows(rows: Any, mesh: Mesh | None) -> Any:
+    """Arrays of a batch with their rows where the mesh has them; without a mesh as they are."""
+    if mesh is None:
+        return rows
+    return jax.device_put(rows, row_sharding(len(jax.tree.leaves(rows)[0]), 1, mesh))
+
+
 def row_sharding(batch: int, ndim: int, mesh: Mesh) -> NamedSharding:
     """Rows over fsdp; whole on every device where they do not divide."""
     shape = (batch,) + (1,) * (ndim - 1)

@@ -27,6 +27,7 @@ from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_judges import MISTAKES as IN_JUDGES
 from tests.mistakes.in_judging import MISTAKES as IN_JUDGING
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
+from tests.mistakes.in_meshes import MISTAKES as IN_MESHES
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
@@ -74,6 +75,7 @@ MISTAKES = [
     *IN_PEOPLE,
     *IN_JUDGES,
     *IN_JUDGING,
+    *IN_MESHES,
 ]
 
 

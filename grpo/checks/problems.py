@@ -10,9 +10,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import jax
-
-from grpo.checks.rules import COMMON, DATASET, JUDGE, MODEL, REWARD, TEXT, Rule, one_of, rule_of
+from grpo.checks.devices import about_devices
+from grpo.checks.rules import (
+    COMMON,
+    DATASET,
+    JUDGE,
+    MESH,
+    MODEL,
+    REWARD,
+    TEXT,
+    Rule,
+    one_of,
+    rule_of,
+)
 from grpo.checks.sections import about_judge, about_reading
 from grpo.data.datasets import (
     DEFAULT,
@@ -31,7 +41,6 @@ from grpo.data.sources import READERS
 from grpo.data.worlds import WORLDS
 from grpo.rewards.batch import options_of
 from grpo.rewards.table import REWARDS, about_options
-from models.config import SIZES
 
 Lines = Iterator[str]
 
@@ -48,8 +57,8 @@ class Stage(Protocol):
 
 # Whose fields have names of the experiment's own, or of its reward functions.
 OPEN = (
-    "data.columns", "columns", "datasets", "models", "judges", "stages", "rewards", "options",
-    "heads",
+    "data.columns", "columns", "datasets", "models", "meshes", "judges", "stages", "rewards",
+    "options", "heads",
 )  # fmt: skip
 STAGE_NAME = re.compile(r"\w[\w-]*")  # it is that of a directory too
 
@@ -87,6 +96,8 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
         found.extend(dataset_fields(name, data))
     for name, model in named(config, "models"):
         found.extend(model_fields(name, model, config))
+    for name, mesh in named(config, "meshes"):
+        found.extend(fields(mesh, MESH, f"meshes.{name}."))
     for name, judge in named(config, "judges"):
         found.extend(judge_fields(name, judge))
     wrong = {
@@ -310,14 +321,3 @@ def judging(stage: Mapping, config: Mapping) -> list[tuple[str, str]]:
         for field, judge in named
         if judge.get("model") in config["stages"] and judge["replay"] is None
     ]
-
-
-def about_devices(config: Mapping) -> Lines:
-    """What a mesh can cut."""
-    mesh, model = config["mesh"], config["model"]
-    heads = SIZES[model["size"]].num_heads
-    if model["path"] is None and heads % mesh["tp"]:
-        yield f"mesh.tp={mesh['tp']}: does not divide the {heads} heads of {model['size']}"
-    wanted = mesh["fsdp"] * mesh["tp"]
-    if wanted > 1 and wanted > len(jax.devices()):  # to ask starts the backend, which takes seconds
-        yield f"mesh: fsdp * tp = {wanted} devices, here are {len(jax.devices())}"

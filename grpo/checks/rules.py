@@ -140,6 +140,7 @@ MODEL: dict[str, Rule] = {
     "remat": one_of(*REMAT),
     "unroll": COUNT,
 }
+MESH: dict[str, Rule] = {"fsdp": COUNT, "tp": COUNT, "first": number(int, 0)}
 JUDGE: dict[str, Rule] = {
     **dict.fromkeys(("model", "url", "replay", "name", "key"), optional(TEXT)),
     "prompt": one_of(*PROMPTS),
@@ -156,6 +157,7 @@ COMMON: dict[str, Rule] = {
     "patience": COUNT,
     **{f"model.{field}": rule for field, rule in MODEL.items()},
     "models": NAMED,
+    "meshes": NAMED,
     "judges": NAMED,
     "mesh.fsdp": COUNT,
     "mesh.tp": COUNT,

@@ -17,8 +17,9 @@ from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import objective_of
 from grpo.rollout.sampler import Rollout
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
-from grpo.training.program import Program, Shape
+from grpo.training.program import Program, Shape, rows_shape
 from models.policy import Policy
+from models.sharding import put_rows
 
 Config = Mapping[str, Any]
 
@@ -76,10 +77,14 @@ def frozen_programs(
 ) -> dict[str, Program]:
     """What reads the rows of a rollout, for each shape of them; `logprobs` are the policy's."""
 
+    def case(policy: Policy, x_BT: Shape) -> tuple:
+        rows_BT = rows_shape(policy.mesh, x_BT.dtype, *x_BT.shape)
+        return policy.variables, rows_BT, rows_BT
+
     def program(logprobs: Logprobs, *policies: Policy) -> Program:
         return Program(
             logprobs_of_rows,
-            tuple((one.variables, x_BT, x_BT) for one in policies for x_BT in tokens),
+            tuple(case(one, x_BT) for one in policies for x_BT in tokens),
             {
                 "logprobs": logprobs,
                 "completion": stage["max_new_tokens"],
@@ -114,7 +119,10 @@ def frozen_logprobs(
     """The log-probs of a rollout by `policy`, which has sampled it."""
 
     def by(one: Policy, name: str) -> jax.Array:
-        return programs[name](one.variables, rollout.ids_BT, rollout.mask_BT)
+        rows = rollout.ids_BT, rollout.mask_BT
+        if one.mesh != policy.mesh:
+            rows = put_rows(rows, one.mesh)
+        return programs[name](one.variables, *rows)
 
     return Frozen(
         old_BC=by(policy, "log-probs") if needs.old else None,

@@ -56,11 +56,11 @@ def about(stage: Config, config: Config) -> Iterator[str]:
 
 def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program]:
     """What judges that are models of ours read prompts with."""
-    found = {}
+    found, models = {}, {}
     for reward, name in judges_of(stage).items():
         section = config["judges"][name]
-        if section["model"] is not None and section["replay"] is None:
-            judge = model_shapes(config, section["model"], policy)
+        if (model := section["model"]) is not None and section["replay"] is None:
+            judge = models.setdefault(model, model_shapes(config, model, policy))
             unknown = tuple((place,) for place in range(len(SCALES[section["scale"]])))
             found[reward] = judge_program(section, judge, unknown)  # the tokenizer says which
     return found
@@ -113,7 +113,7 @@ def answering(
             backoff=BACKOFF, longest_wait=LONGEST_WAIT, max_bytes=MAX_BYTES,
         )  # fmt: skip
         return asker(section["url"], key_variable=section["key"], settings=asked, limits=limits)
-    policy = policies.end(section["model"]).merged()
+    policy = policies.asked(section["model"])
     choices = choices_of(policy.own_tokenizer, section["scale"])
     program = program._replace(static={**program.static, "choices": choices})
     return PolicyJudge(policy, program, {**section, "seed": policies.config["seed"]})

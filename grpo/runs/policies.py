@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from grpo.runs.meshes import mesh_of
 from grpo.runs.run import checkpoints_of
 from grpo.storage.snapshot import SnapshotError, restore_part
 from models.lora import LoraConfig, init_adapter
@@ -66,6 +67,11 @@ class Policies:
                 self._loaded[stage] = self._others[stage]()
             return self._loaded[stage]
         return self.base if stage == "base" else self.at(stage, self.final(stage))
+
+    def asked(self, name: str) -> Policy:
+        """What a stage has left, or one of the models, as others ask it: on its own devices."""
+        policy, mesh = self.end(name).merged(), mesh_of(self.config, name)
+        return policy if policy.mesh == mesh else policy.on(mesh)
 
     def at(self, stage: str, checkpoint: pathlib.Path) -> Policy:
         """What a stage had at one of its checkpoints."""

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +23,7 @@ from grpo.judges.prompts import SCALES, values_of
 from grpo.training.choices import choices_of_rows
 from grpo.training.program import Program, rows_shape
 from models.policy import Policy
-from models.sharding import row_sharding
+from models.sharding import put_rows
 from models.tokenizer import Tokenizer
 
 Config = Mapping[str, Any]
@@ -83,9 +82,8 @@ class PolicyJudge(NamedTuple):
     def read(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """logprob_BK of up to `batch` prompts."""
         filled = [*prompts, *[prompts[0]] * (self.section["batch"] - len(prompts))]
-        tokens: Any = pad_prompts(filled, (self.section["max_prompt"],))
-        if self.policy.mesh is not None:
-            tokens = jax.device_put(tokens, row_sharding(len(filled), 2, self.policy.mesh))
+        padded = pad_prompts(filled, (self.section["max_prompt"],))
+        tokens = put_rows(tuple(padded), self.policy.mesh)
         return np.asarray(self.program(self.policy.variables, *tokens))[: len(prompts)]
 
 

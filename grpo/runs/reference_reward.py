@@ -14,7 +14,6 @@ an average deviation is not here; `dynamic_sampling` leaves out groups without a
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,7 +25,7 @@ from grpo.runs.given_rewards import Batch, Values
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
 from grpo.training.program import Program, rows_shape
 from models.policy import Policy
-from models.sharding import row_sharding
+from models.sharding import put_rows
 from models.tokenizer import Tokenizer
 
 Config = Mapping[str, Any]
@@ -93,9 +92,7 @@ class ReferenceProbability(NamedTuple):
         kept = [row if fits else Place(row.prompt, [], row.answer[:1])
                 for row, fits in zip(rows, fits_N, strict=True)]  # fmt: skip
         pairs = [(row.prompt, [*row.before, *row.answer]) for row in kept]
-        tokens: Any = one_each(pairs, self.buckets, width)[:2]
-        if policy.mesh is not None:
-            tokens = jax.device_put(tokens, row_sharding(len(rows), 2, policy.mesh))
+        tokens = put_rows(one_each(pairs, self.buckets, width)[:2], policy.mesh)
         logprob_NC = np.asarray(self.program(policy.variables, *tokens))
         found = [
             np.exp(logprob_C[len(row.before) : len(row.before) + len(row.answer)]).mean()

@@ -13,12 +13,12 @@ from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, reads_
 from grpo.data.examples import DataError
 from grpo.data.templates import prompt_ids, prompt_text, target_text
 from grpo.reporting.progress import Progress
+from grpo.runs.meshes import mesh_of, own_mesh
 from grpo.runs.open_policy import Source, source_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
 from grpo.runs.teachers import require_same_tokens
 from models.checkpoints.files import CheckpointError
-from models.sharding import make_mesh
 from models.tokenizer import Tokenizer
 
 MOST_TEXTS = 2000  # of each dataset, that a tokenizer is trained on
@@ -31,8 +31,6 @@ def set_up(
     sections = sections_of(config)
     loaded = load_datasets(sections, config["seed"])
     require_left(config, loaded)
-    devices = config["mesh"]["fsdp"] * config["mesh"]["tp"]
-    mesh = make_mesh(**config["mesh"]) if devices > 1 else None
 
     def texts() -> Sequence[str]:
         # A mixture has no texts of its own.
@@ -41,11 +39,11 @@ def set_up(
 
     def another(name: str, model: Mapping[str, Any]) -> Source:
         try:
-            return source_of({**config, "model": model}, workdir, mesh, texts)
+            return source_of({**config, "model": model}, workdir, mesh_of(config, name), texts)
         except CheckpointError as error:
             raise CheckpointError(f"models.{name}: {error}") from None
 
-    source = source_of(config, workdir, mesh, texts)
+    source = source_of(config, workdir, own_mesh(config), texts)
     others = {name: another(name, model) for name, model in config["models"].items()}
     for name in config["pipeline"]:
         if (teacher := config["stages"][name].get("teacher")) in others:

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from grpo.runs.meshes import mesh_of, own_mesh
 from grpo.runs.policies import lora_of
 from grpo.training.program import shapes_on
 from models.checkpoints import hf, package
@@ -16,15 +18,14 @@ from models.gemma import param_shapes
 from models.loading import find
 from models.lora import init_adapter
 from models.policy import APPLIED, Policy
-from models.sharding import make_mesh
 
 
 def base_of(config: Mapping[str, Any]) -> Policy:
     """The base of a config."""
-    return shaped(config["model"], config["mesh"])
+    return shaped(config["model"], own_mesh(config))
 
 
-def shaped(model: Mapping[str, Any], mesh: Mapping[str, Any]) -> Policy:
+def shaped(model: Mapping[str, Any], mesh: Mesh | None) -> Policy:
     """A model of a config: of the sizes that its path has, if that is here, or of its size."""
     size = SIZES[model["size"]]
     if model["path"] is None:
@@ -33,20 +34,23 @@ def shaped(model: Mapping[str, Any], mesh: Mapping[str, Any]) -> Policy:
         size = hf.read_config(directory.parent)
     elif package.is_named(model["path"]) or pathlib.Path(model["path"]).is_file():
         size = find(model["path"], model["revision"]).config
-    devices = make_mesh(**mesh) if mesh["fsdp"] * mesh["tp"] > 1 else None
     return Policy(
         config=size,
-        params=shapes_on(devices, param_shapes(size, jnp.dtype(model["param_dtype"]))),
-        mesh=devices,
+        params=shapes_on(mesh, param_shapes(size, jnp.dtype(model["param_dtype"]))),
+        mesh=mesh,
         **{name: model[name] for name in APPLIED},
     )
 
 
 def model_shapes(config: Mapping[str, Any], name: str, policy: Policy) -> Policy:
-    """A model that a stage names: one of `models`, or a policy of the run, without an adapter."""
+    """A model that a stage asks: one of `models`, or a policy of the run, without an adapter."""
+    mesh = mesh_of(config, name)
     if name in config["models"]:
-        return shaped(config["models"][name], config["mesh"])
-    return policy.base()
+        return shaped(config["models"][name], mesh)
+    base = policy.base()
+    if mesh == base.mesh:
+        return base
+    return dataclasses.replace(base, params=shapes_on(mesh, base.params), mesh=mesh)
 
 
 def shapes_at_start(base: Policy, stage: Mapping[str, Any]) -> Policy:

@@ -42,7 +42,7 @@ from grpo.training.distill_losses import (
 from grpo.training.program import Program, rows_shape
 from grpo.training.train_step import update_program
 from models.policy import Policy
-from models.sharding import row_sharding
+from models.sharding import put_rows
 
 Config = Mapping[str, Any]
 FIELDS = {
@@ -71,10 +71,11 @@ def build(
     teacher = teacher or model_shapes(config, stage["teacher"], policy)
     objective, buckets = distillation_of(stage["loss"]), buckets_for(config, stage["data"])
     B, C = stage["batch"], stage["max_completion"]
-    tokens = [rows_shape(policy.mesh, jnp.int32, B, bucket + C) for bucket in buckets]
+    widths = [bucket + C for bucket in buckets]
+    read = [rows_shape(teacher.mesh, jnp.int32, B, width) for width in widths]
     lessons = Program(
         lessons_of_rows,
-        tuple((teacher.variables, x_BT, x_BT) for x_BT in tokens),
+        tuple((teacher.variables, x_BT, x_BT) for x_BT in read),
         {
             "module": teacher.module,
             "vocab": policy.config.vocab_size,
@@ -84,6 +85,7 @@ def build(
             "parts": stage["microbatches"],
         },
     )
+    tokens = [rows_shape(policy.mesh, jnp.int32, B, width) for width in widths]
     weight_BC = rows_shape(policy.mesh, jnp.float32, B, C)
     batches = [
         Taught(x_BT, x_BT, weight_BC, weight_BC, weight_BC, **shapes_of_rows(policy, found))
@@ -132,7 +134,7 @@ class Setting(NamedTuple):
 def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
     stage, start = run.config["stages"][name], policies.start(name)
-    teacher = policies.end(stage["teacher"]).merged()
+    teacher = policies.asked(stage["teacher"])
     objective, examples = distillation_of(stage["loss"]), run.data_of(name).train
     if objective.student_share < 1:  # else nothing is learnt from solutions
         limit = stage["max_completion"]
@@ -148,7 +150,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
         order=run.data_of(name).order(examples, run.seed),
         buckets=buckets_for(run.config, stage["data"]),
     )
-    frozen = student_of(start, teacher, objective).frozen
+    _, frozen, _ = setting.programs["update"].cases[0]
     loop = StageLoop(run, name, start, stage["steps"], updates=1)
     loop.evaluate_at_start()
     while not loop.is_done:
@@ -179,15 +181,10 @@ def lesson(setting: Setting, loop: StageLoop) -> tuple[Taught, bool]:
         targets = [target_ids(tokenizer, example, data.template) for example in examples]
         pairs = list(zip(prompts, targets, strict=True))
         ids_BT, mask_BT, _ = one_each(pairs, setting.buckets, stage["max_completion"])
-    ids_BT, mask_BT = on_mesh((ids_BT, mask_BT), setting.teacher)
-    said = setting.programs["lessons"](setting.teacher.variables, ids_BT, mask_BT)
+    read = put_rows((ids_BT, mask_BT), setting.teacher.mesh)
+    said = setting.programs["lessons"](setting.teacher.variables, *read)
+    if setting.teacher.mesh != loop.policy.mesh:
+        said = jax.device_get(said)  # from its devices to the student's
     counts_BC = jnp.float32(mask_BT[:, -stage["max_completion"] :])
     rows = Taught(ids_BT, mask_BT, counts_BC, counts_BC, counts_BC, **said)
-    return on_mesh(with_weights(rows, is_own), setting.teacher), is_own
-
-
-def on_mesh(rows: Any, policy: Policy) -> Any:
-    """Arrays with their rows where the devices have theirs."""
-    if policy.mesh is None:
-        return rows
-    return jax.device_put(rows, row_sharding(len(rows[0]), 1, policy.mesh))
+    return put_rows(with_weights(rows, is_own), loop.policy.mesh), is_own

@@ -152,7 +152,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
-    teacher = policies.end(stage["teacher"]).merged() if needs.teacher else None
+    teacher = policies.asked(stage["teacher"]) if needs.teacher else None
     programs, data = build(run.config, name, start, teacher), run.data_of(name)
     table = fitted(table, data.train)
     buckets = buckets_of(stage, run.config)

@@ -13,7 +13,6 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,7 +33,7 @@ from grpo.training.logprobs import Logprobs, logprobs_of_rows, make_preference_l
 from grpo.training.program import Program, rows_shape
 from grpo.training.train_step import update_program
 from models.policy import Policy
-from models.sharding import row_sharding
+from models.sharding import put_rows
 from models.tokenizer import Tokenizer
 
 Config = Mapping[str, Any]
@@ -169,10 +168,8 @@ def completion_logprobs(
     sizes = {"buckets": setting.buckets, "max_completion": stage["max_completion"]}
     pairs = pairs_of(tokens, None, **sizes)
     ids_BT, mask_BT = (x.reshape(-1, x.shape[2]) for x in (pairs.ids_P2T, pairs.mask_P2T))
-    if policy.mesh is not None:
-        where = row_sharding(len(ids_BT), 2, policy.mesh)
-        ids_BT, mask_BT = jax.device_put((ids_BT, mask_BT), where)
-    logprob_BC = setting.programs["log-probs"](policy.variables, ids_BT, mask_BT)
+    placed = put_rows((ids_BT, mask_BT), policy.mesh)
+    logprob_BC = setting.programs["log-probs"](policy.variables, *placed)
     logprob_P2C = np.asarray(logprob_BC).reshape(pairs.completion_mask_P2C.shape)
     return np.where(pairs.completion_mask_P2C, logprob_P2C, 0).sum(axis=2)
 

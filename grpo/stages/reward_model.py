@@ -24,7 +24,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,7 +49,7 @@ from grpo.training.reward_losses import make_compared_loss, make_valued_loss, re
 from grpo.training.train_step import update_program
 from models.policy import Policy
 from models.reward_model import RewardModel, Rewards
-from models.sharding import row_sharding
+from models.sharding import put_rows
 
 Config = Mapping[str, Any]
 NOT_OF_A_POLICY = ("start", "data", "evaluate_every")
@@ -216,9 +215,7 @@ def reader(
             part = list(rows[first : first + size])
             filled = [*part, *[part[-1]] * (size - len(part))]  # one shape, compiled once
             arrays = one_each(filled, buckets, stage["max_completion"])
-            tokens = arrays.ids_BT, arrays.mask_BT
-            if model.mesh is not None:
-                tokens = jax.device_put(tokens, row_sharding(size, 2, model.mesh))
+            tokens = put_rows((arrays.ids_BT, arrays.mask_BT), model.mesh)
             reward_BH = program(model.policy.variables, model.head, *tokens)
             found.append(np.asarray(reward_BH)[: len(part)])
         return np.concatenate(found)

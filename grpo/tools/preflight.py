@@ -13,17 +13,21 @@ The first with the most of the others is said last. Not in it: what comes and go
 a compiler's own (benchmarks/tpu_compile.py), and what a run keeps of stages before.
 """
 
+import contextlib
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
+from grpo.checks.devices import count_devices, devices_of
 from grpo.runs.shapes import base_of, shapes_at_start
 from grpo.tools.shapes import (
     amount,
+    by_device,
     count,
     device_bytes,
     leaves_beside,
@@ -51,23 +55,39 @@ def preflight(config: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]
         f"of {mesh['fsdp']} x {mesh['tp']} a device holds {amount(device_bytes(base.params))}"
     ]
     lines += [f"model: {line}" for line in describe(base.params, base.mesh)] if base.mesh else []
-    needed: dict[str, int] = {}
+    needed: dict[str, Counter[int]] = {}
     for name in config["pipeline"]:
         stage = config["stages"][name]
         policy = shapes_at_start(base, stage)
         programs = stages[stage["kind"]].build(config, name, policy)
         said = list(about(programs, policy))
         lines += [f"{name}: {line}" for line, _ in said]
-        needed[name] = lives(programs, policy) + max(adds for _, adds in said)
-    stage = max(needed, key=needed.__getitem__)
-    return [*lines, f"reckoned in all: {amount(needed[stage])} on a device, for {stage}"]
+        adds = max(adds for _, adds in said)
+        own = devices_of(config, None)
+        needed[name] = lives(programs, policy) + Counter(dict.fromkeys(own, adds))
+    return [*lines, *reckoned(needed, own=len(own))]
 
 
-def pretend(mesh: Mapping[str, int]) -> None:
-    """Takes CPU devices for those of the mesh; before JAX has looked for any."""
+def reckoned(needed: Mapping[str, Counter[int]], own: int) -> Iterator[str]:
+    """The stage that takes most of a device, for those of the policy and for any others."""
+    for first in (0, own):
+        most = {
+            name: max((held[d] for d in held if (d >= own) == (first > 0)), default=0)
+            for name, held in needed.items()
+        }
+        stage = max(most, key=most.__getitem__)
+        if most[stage]:
+            where = "on a device" if first == 0 else f"on a device from number {own} on"
+            yield f"reckoned in all: {amount(most[stage])} {where}, for {stage}"
+
+
+def pretend(config: Mapping[str, Any]) -> None:
+    """Takes CPU devices for those of a config; before JAX has looked for any."""
     jax.config.update("jax_platforms", "cpu")
     if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", max(1, mesh["fsdp"] * mesh["tp"]))
+        # What is wrong with a mesh is said when the config is checked.
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            jax.config.update("jax_num_cpu_devices", max(1, count_devices(config)))
 
 
 def about(programs: Mapping[str, Program], policy: Policy) -> Iterator[Said]:
@@ -84,17 +104,17 @@ def about(programs: Mapping[str, Program], policy: Policy) -> Iterator[Said]:
             yield from map(Said, describe({}, policy.mesh, batch=program.cases[0][4].shape[0]))
 
 
-def lives(programs: Mapping[str, Program], policy: Policy) -> int:
-    """The bytes of a device that a stage has from its beginning to its end."""
-    own, others, changing = (policy.params, policy.adapter), [], 0
+def lives(programs: Mapping[str, Program], policy: Policy) -> Counter[int]:
+    """The bytes of each device that a stage has from its beginning to its end."""
+    own, others, changing = (policy.params, policy.adapter), [], []
     for program in programs.values():
         if "loss" in program.facts:
             state, frozen, _ = program.cases[-1]
-            changing = device_bytes((state.trainable, state.opt_state))
+            changing = [state.trainable, state.opt_state]
             others.append(frozen)
         elif "parts" in program.static:
             others.append(program.cases[-1][:-2])
-    return device_bytes((policy.params, leaves_beside(own, others))) + changing
+    return by_device((policy.params, leaves_beside(own, others), changing))
 
 
 def trained(program: Program, policy: Policy) -> str:
@@ -140,10 +160,16 @@ def needed(program: Program, policy: Policy) -> Said:
         rows, T = case[-1].shape
         held = amount(device_bytes(case[:-2]))
         return Said(
-            f"{rows} rows of {T} tokens in {static['parts']} parts; a device holds {held} of "
+            f"{rows} rows of {T} tokens in {static['parts']} parts; {whose(case)} holds {held} of "
             "weights for it"
         )
     return Said("the weights, copied for decoding")
+
+
+def whose(case: Any) -> str:
+    """The devices of a program: the policy's, or others."""
+    first = min(by_device(case))
+    return "a device" if first == 0 else f"a device from number {first} on"
 
 
 def cache_of(policy: Policy, rows: int, capacity: int) -> Cache:

@@ -32,6 +32,15 @@ def device_bytes(tree: Tree) -> int:
     return sum(math.prod(device_shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+def by_device(tree: Tree) -> collections.Counter[int]:
+    """The same of every device that holds something, by its number."""
+    found = collections.Counter()
+    for x in jax.tree.leaves(tree):
+        devices = [0] if x.sharding is None else [device.id for device in x.sharding.device_set]
+        found.update(dict.fromkeys(devices, device_bytes(x)))
+    return found
+
+
 def leaves_beside(known: Tree, *others: Tree) -> list[Any]:
     """The arrays of other trees that are none of the known ones, each once."""
     seen = {id(x) for x in jax.tree.leaves(known)}

@@ -22,10 +22,12 @@ from grpo.algorithms.logprobs import token_logprobs
 from grpo.algorithms.metrics import Metrics
 from grpo.training.logprobs import vocabulary_parts
 from grpo.training.parts import in_parts
+from grpo.training.program import shapes_on
 from grpo.training.train_step import Loss
 from models.config import GemmaConfig
 from models.gemma import Gemma, logits_by
 from models.policy import Policy, variables_of
+from models.sharding import put
 
 Array = jax.Array
 Tree = Any
@@ -44,20 +46,20 @@ def student_of(policy: Policy, teacher: Policy, objective: Distillation) -> Stud
     """A policy beside its teacher, whose table has the student's rows."""
     frozen = {"student": policy.frozen}
     if not objective.top_k:
-        table_VD = teacher.params["embedder"]["table"]
-        frozen["teacher"] = {"embedder": {"table": rows_of_table(table_VD, policy)}}
+        frozen["teacher"] = table_beside(policy, teacher)
     return Student(policy.trainable, frozen, policy.mesh)
 
 
-def rows_of_table(table_VD: Any, policy: Policy) -> Any:
-    """A table's first rows, as many as a policy has tokens; of a shape, the shape."""
-    V = policy.config.vocab_size
-    if table_VD.shape[0] == V:
-        return table_VD
-    if isinstance(table_VD, jax.ShapeDtypeStruct):
-        shape = (V, *table_VD.shape[1:])
-        return jax.ShapeDtypeStruct(shape, table_VD.dtype, sharding=table_VD.sharding)
-    return table_VD[:V]
+def table_beside(policy: Policy, teacher: Policy) -> Tree:
+    """A teacher's table where the policy is, as many rows as that has tokens; of shapes, shapes."""
+    V, table_VD = policy.config.vocab_size, teacher.params["embedder"]["table"]
+    is_shape = isinstance(table_VD, jax.ShapeDtypeStruct)
+    if table_VD.shape[0] != V:
+        table_VD = table_VD.update(shape=(V, *table_VD.shape[1:])) if is_shape else table_VD[:V]
+    table = {"embedder": {"table": table_VD}}
+    if teacher.mesh == policy.mesh:
+        return table
+    return shapes_on(policy.mesh, table) if is_shape else put(table, policy.mesh)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

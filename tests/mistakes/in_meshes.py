@@ -1,0 +1,45 @@
+"""Mistakes about teachers and judges on devices of their own."""
+
+from tests.mistakes import Mistake
+
+DEVICES, MESHES = "grpo/checks/devices.py", "grpo/runs/meshes.py"
+POLICIES, SHAPES = "grpo/runs/policies.py", "grpo/runs/shapes.py"
+TEST = "tests/test_meshes.py::test_"
+SAME, WHERE = f"{TEST}the_same_run_bit_by_bit", f"{TEST}who_is_where[one device each]"
+REFUSED, REACH = f"{TEST}what_a_config_may_not_say", f"{TEST}halves_that_overlap_are_not_apart"
+PREFLIGHT = f"{TEST}a_preflight_says_what_each_half_holds"
+
+MISTAKES = [
+    Mistake("whoever is asked stays where it was trained", POLICIES,
+            "return policy if policy.mesh == mesh else policy.on(mesh)", "return policy", WHERE),
+    Mistake("a mesh of its own begins with the first device", MESHES,
+            'jax.devices()[place["first"] :]', "jax.devices()", WHERE),
+    Mistake("a model of its own is loaded on the policy's devices", "grpo/runs/setup.py",
+            "mesh_of(config, name)", "own_mesh(config)",
+            f"{TEST}a_model_of_its_own_is_never_on_the_policys_devices[one device each]"),
+    Mistake("a teacher reads rows where the policy has them", "grpo/rollout/frozen.py",
+            "rows = put_rows(rows, one.mesh)", "rows = put_rows(rows, policy.mesh)",
+            f"{SAME}[four each]"),
+    Mistake("a student is told where the teacher is", "grpo/stages/distill.py",
+            "said = jax.device_get(said)", "pass", f"{SAME}[one device each]"),
+    Mistake("a teacher's table stays with the teacher", "grpo/training/distill_losses.py",
+            "else put(table, policy.mesh)", "else table", f"{SAME}[four each]"),
+    Mistake("a judge's shapes are on the policy's devices", SHAPES,
+            "return shaped(config[\"models\"][name], mesh)",
+            "return shaped(config[\"models\"][name], own_mesh(config))", PREFLIGHT),
+    Mistake("the end of a stage is reckoned where it was trained", SHAPES,
+            "params=shapes_on(mesh, base.params), mesh=mesh)", "params=base.params)", PREFLIGHT),
+    Mistake("the bytes of all devices on each of them", "grpo/tools/preflight.py",
+            "if (d >= own) == (first > 0)", "if d >= 0", PREFLIGHT),
+    Mistake("a preflight with too few devices", DEVICES,
+            "for name in (None, *config[\"meshes\"]))", "for name in (None,))", REACH),
+    Mistake("nobody asks it, and it has devices", DEVICES,
+            "if name not in asked(config):", "if False:", REFUSED),
+    Mistake("a mesh is checked as if it began with the first device", DEVICES,
+            'wanted = place.get("first", 0) + place', "wanted = place", REFUSED),
+    Mistake("heads of the policy, not of the model that is cut", DEVICES,
+            'config["models"].get(name, config["model"])', 'config["model"]',
+            f"{TEST}the_heads_are_those_of_the_model"),
+    Mistake("halves that overlap are apart", DEVICES,
+            ".start >= devices_of(config, None).stop", ".start > 0", REACH),
+]  # fmt: skip
