@@ -1,4 +1,4 @@
-"""Teachers and judges on devices of their own: the same run, other devices, what a config may say."""
+"""Teachers and judges on devices of their own: the same run, and what a config may say."""
 
 import io
 
@@ -59,7 +59,7 @@ def devices_of(tree) -> set[int]:
     return {device.id for x in jax.tree.leaves(tree) for device in x.sharding.device_set}
 
 
-@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=LAYOUTS)
+@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=[*LAYOUTS])
 def runs(request, tmp_path_factory):
     """The layout, a run with one mesh and one with two, and where the judge was each time."""
     folder, found, read = tmp_path_factory.mktemp("runs"), [], PolicyJudge.read

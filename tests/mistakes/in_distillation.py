@@ -83,6 +83,6 @@ MISTAKES = [
             "if (different := '') is None:",
             f"{OF_STAGE}other_tokenizers_are_refused_with_the_reason"),
     Mistake("the student teaches", STAGE,
-            'teacher = policies.end(stage["teacher"]).merged()', "teacher = start.merged()",
+            'teacher = policies.asked(stage["teacher"])', "teacher = start.merged()",
             f"{OF_STAGE}own_completions_for_a_share_of_the_updates"),
 ]  # fmt: skip

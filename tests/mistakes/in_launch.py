@@ -35,7 +35,7 @@ MISTAKES = [
     Mistake("missing fields of a config pass", PROBLEMS,
             "        if path not in given:\n", "        if path is given:\n",
             "tests/test_problems.py::test_a_bad_field"),
-    Mistake("the backend is started to check one device", PROBLEMS,
+    Mistake("the backend is started to check one device", "grpo/checks/devices.py",
             "if wanted > 1 and wanted >", "if wanted >",
             "tests/test_problems.py::test_one_device_is_not_asked_for"),
     Mistake("a config's wrong stage hides those of the others", PROBLEMS,

@@ -23,7 +23,7 @@ MISTAKES = [
     Mistake("a student is told where the teacher is", "grpo/stages/distill.py",
             "said = jax.device_get(said)", "pass", f"{SAME}[one device each]"),
     Mistake("a teacher's table stays with the teacher", "grpo/training/distill_losses.py",
-            "else put(table, policy.mesh)", "else table", f"{SAME}[four each]"),
+            "else put(table, policy.mesh)", "else table", f"{SAME}[one device each]"),
     Mistake("a judge's shapes are on the policy's devices", SHAPES,
             "return shaped(config[\"models\"][name], mesh)",
             "return shaped(config[\"models\"][name], own_mesh(config))", PREFLIGHT),

@@ -54,7 +54,7 @@ MISTAKES = [
     Mistake("the policy is its own teacher", FROZEN,
             'by(teacher, "teacher log-probs")', 'by(policy, "teacher log-probs")', GOLDEN),
     Mistake("the teacher is what its stage began with", STAGE,
-            'policies.end(stage["teacher"]).merged()', 'policies.start(stage["teacher"]).merged()',
+            'policies.asked(stage["teacher"])', 'policies.start(stage["teacher"]).merged()',
             GOLDEN),
     Mistake("a coefficient without a teacher", SECTIONS,
             'if teacher is None and loss["teacher_coef"]:', "if False:", REFUSED),
