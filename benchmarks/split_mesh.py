@@ -1,4 +1,4 @@
-"""A judge on devices of its own, beside one that takes turns with the policy: seconds, and who works when.
+"""A judge on devices of its own, beside one that takes turns with the policy.
 
     python benchmarks/split_mesh.py                two virtual devices, of one thread each: seconds
     python benchmarks/split_mesh.py --devices=8    four and four: who works when
@@ -11,24 +11,34 @@ half has a core, with eight there is nothing to win, and what is shown is that b
 """
 
 import argparse
+import contextlib
+import itertools
 import os
 import pathlib
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import jax
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from configs import _rehearsal, base
+from grpo.pipeline import run_config
+from grpo.reporting.progress import table
+from grpo.rollout.generate import Sampler
+from grpo.runs.policy_judge import PolicyJudge
+from grpo.storage.journal import read_journal
+
 WAYS = {"in turn": (False, 0), "apart": (True, 0), "one step off": (True, 1)}
 WIDTH = 96  # characters of a timeline
 Span = tuple[float, float]
 
 
-def config_of(devices: int, *, apart: bool, staleness: int, iterations: int):
+def config_of(devices: int, apart: bool, staleness: int, iterations: int):
     """The experiment."""
-    from configs import _rehearsal, base
-
     config = base.base()
     _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=32)
     fsdp, half = max(1, devices // 4), devices // 2
@@ -50,10 +60,9 @@ def config_of(devices: int, *, apart: bool, staleness: int, iterations: int):
     return config
 
 
-def spans(owner: type, name: str, found: list[Span]) -> None:
-    """Has a method note from when to when it ran, what it has computed being there."""
-    import jax
-
+@contextlib.contextmanager
+def spans(owner: type, name: str, found: list[Span]) -> Iterator[None]:
+    """Notes from when to when a method ran, what it has computed being there."""
     method = getattr(owner, name)
 
     def timed(self, *words, **named):
@@ -63,6 +72,10 @@ def spans(owner: type, name: str, found: list[Span]) -> None:
         return result
 
     setattr(owner, name, timed)
+    try:
+        yield
+    finally:
+        setattr(owner, name, method)
 
 
 def timeline(of: dict[str, list[Span]], begin: float, end: float) -> list[str]:
@@ -84,56 +97,45 @@ def overlap(one: list[Span], other: list[Span]) -> float:
     return both / sum(b - a for a, b in one)
 
 
+def measure(name: str, flags: argparse.Namespace) -> tuple[float, float, list[str]]:
+    """A run: its median seconds, the share of judging beside sampling, a timeline of its end."""
+    sampled: list[Span] = []
+    judged: list[Span] = []
+    with spans(Sampler, "sample", sampled), spans(PolicyJudge, "read", judged):
+        config = config_of(flags.devices, *WAYS[name], iterations=flags.iterations)
+        with tempfile.TemporaryDirectory() as folder:
+            assert run_config(config.to_dict(), pathlib.Path(folder)) == 0
+            rows = read_journal(pathlib.Path(folder) / "timing.jsonl")
+    steps = [b - a for a, b in itertools.pairwise(row["seconds"] for row in rows)]
+    warm = [span for span in judged if span[0] > sampled[2][1]]
+    begin, end = sampled[-4][0], max(sampled[-1][1], judged[-1][1])
+    bars = timeline({"sampling": sampled, "judging": judged}, begin, end)
+    return statistics.median(steps[2:]), overlap(warm, sampled), bars
+
+
 def main() -> None:
-    """Prints the seconds of each way, and a timeline of some iterations."""
+    """Prints the seconds of each way, and a timeline of its last iterations."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=14)
     parser.add_argument("--turns", type=int, default=3)
     flags = parser.parse_args()
-    os.environ["XLA_FLAGS"] = (
+    os.environ["XLA_FLAGS"] = (  # which is read when the first device is asked for
         f"--xla_force_host_platform_device_count={flags.devices} "
         "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     )
-    from grpo.pipeline import run_config
-    from grpo.reporting.progress import table
-    from grpo.rollout.generate import Sampler
-    from grpo.runs.policy_judge import PolicyJudge
-    from grpo.storage.journal import read_journal
-
-    sampled: list[Span] = []
-    judged: list[Span] = []
-    spans(Sampler, "sample", sampled)
-    spans(PolicyJudge, "read", judged)
-    took: dict[str, list[float]] = {name: [] for name in WAYS}
-    shares: dict[str, float] = {}
-    shown: dict[str, list[str]] = {}
+    found = {name: [] for name in WAYS}
     for _ in range(flags.turns):
-        for name, (apart, staleness) in WAYS.items():
-            sampled.clear(), judged.clear()
-            config = config_of(
-                flags.devices, apart=apart, staleness=staleness, iterations=flags.iterations
-            )
-            with tempfile.TemporaryDirectory() as workdir:
-                assert run_config(config.to_dict(), pathlib.Path(workdir)) == 0
-                rows = read_journal(pathlib.Path(workdir) / "timing.jsonl")
-            seconds = [row["seconds"] for row in rows]
-            steps = [b - a for a, b in zip(seconds[1:], seconds[2:], strict=False)]
-            took[name].append(statistics.median(steps[1:]))
-            warm = [span for span in judged if span[0] > sampled[2][1]]
-            shares[name] = overlap(warm, sampled)
-            begin = sampled[-5][0]
-            end = max(sampled[-2][1], judged[-1][0])
-            shown[name] = timeline({"sampling": sampled, "judging": judged}, begin, end)
-    base = statistics.median(took["in turn"])
+        for name, runs in found.items():
+            runs.append(measure(name, flags))
+    medians = {name: statistics.median(run[0] for run in runs) for name, runs in found.items()}
     lines = [
-        [name, f"{statistics.median(x):.2f}", f"{statistics.median(x) / base:.2f}",
-         f"{shares[name]:.0%}"]
-        for name, x in took.items()
-    ]  # fmt: skip
+        [name, f"{seconds:.2f}", f"{seconds / medians['in turn']:.2f}", f"{found[name][-1][1]:.0%}"]
+        for name, seconds in medians.items()
+    ]
     print(table(["way", "s per iteration", "beside in turn", "judging while sampling"], lines))
-    for name, bars in shown.items():
-        print(f"\n{name}\n" + "\n".join(bars))
+    for name, runs in found.items():
+        print(f"\n{name}", *runs[-1][2], sep="\n")
 
 
 if __name__ == "__main__":
