@@ -60,7 +60,7 @@ def curriculum(config):
     stages = config.stages
     stages.sft = _rehearsal.warm_up(steps=340, tokens=40)
     stages.sft.data = "first"
-    stages.promoted = promoted = by_reward(iterations=16, tokens=40)
+    stages.promoted = promoted = by_reward(iterations=20, tokens=40)
     promoted.update(prompts=8, group=16)
     promoted.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
     promoted.curriculum.update(order="promoted", threshold=0.45, window=3)
