@@ -6,7 +6,7 @@ SAME = "tests/test_resume.py::test_a_run_that_is_stopped_everywhere_ends_bit_by_
 
 MISTAKES = [
     Mistake("a checkpoint without the batch that is being learnt from", "grpo/runs/stage_loop.py",
-            "pending=dict(self.groups) or None,",
+            "pending=together(self.groups, self.ahead) or None,",
             "pending=None,",
             SAME),
     Mistake("metrics after the checkpoint are kept", "grpo/runs/resume.py",
