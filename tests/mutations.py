@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 from tests.mistakes import Mistake
+from tests.mistakes.in_asynchrony import MISTAKES as IN_ASYNCHRONY
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
 from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
@@ -74,6 +75,7 @@ MISTAKES = [
     *IN_PEOPLE,
     *IN_JUDGES,
     *IN_JUDGING,
+    *IN_ASYNCHRONY,
 ]
 
 
