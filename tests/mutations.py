@@ -14,8 +14,8 @@ import sys
 import tempfile
 
 from tests.mistakes import Mistake
-from tests.mistakes.in_asynchrony import MISTAKES as IN_ASYNCHRONY
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
+from tests.mistakes.in_asynchrony import MISTAKES as IN_ASYNCHRONY
 from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO

@@ -1,7 +1,8 @@
 """Work that waits for others, in a thread beside the one that computes.
 
-A process that ends does not wait for such a thread. Programs of the policy's devices have no place
-in it: two threads would hand them to the devices in an order of their own.
+A process that ends does not wait for such a thread; work that nobody waits for any more goes on
+until then. Programs of the policy's devices have no place in it: two threads would hand them to the
+devices in an order of their own.
 """
 
 import threading
