@@ -55,10 +55,6 @@ def get_config(variant: str = ""):
         config.pipeline = ("sft", "stale_0", "stale_1", "evaluate")
         return config
     del config.stages["evaluate"]
-    config.judges.truth = base.judge(
-        url="http://127.0.0.1:1/v1", name="truth", prompt="right", scale="yes_no",
-        concurrency=fresh.prompts * fresh.group, seconds=60.0,
-    )  # fmt: skip
     config.stages.sft.steps = 60
     config.pipeline = ("sft",)
     fresh.update(start="sft", iterations=ITERATIONS, evaluate_every=0, checkpoint_every=1000)
@@ -68,7 +64,12 @@ def get_config(variant: str = ""):
             stage.staleness = staleness
             if name != "alone":
                 del stage.rewards["correct_answer"]
-                stage.rewards.judged = base.reward(1.0, 0.0, 1.0, judge="truth")
+                # Each has a judge of its own: a recording of another one's would answer at once.
+                stage.rewards.judged = base.reward(1.0, 0.0, 1.0, judge=f"{name}_{turn}")
+                config.judges[f"{name}_{turn}"] = base.judge(
+                    url="http://127.0.0.1:1/v1", name="truth", prompt="right", scale="yes_no",
+                    concurrency=fresh.prompts * fresh.group, seconds=60.0,
+                )  # fmt: skip
             config.pipeline += (f"{name}_{turn}",)
     return config
 
@@ -173,7 +174,8 @@ def main() -> None:
         train = load_datasets(sections_of(config), config["seed"])["data"].train
         golds = {example["question"]: example["answer"] for example in train}
         with judge(golds, arguments.latency) as url:
-            run("time", folder / "time", f"--config.judges.truth.url={url}")
+            urls = [f"--config.judges.{name}.url={url}" for name in config["judges"]]
+            run("time", folder / "time", *urls)
         print(seconds(folder / "time"))
     if arguments.only != "time":
         runs = {int(seed): folder / seed for seed in arguments.seeds.split(",")}
