@@ -15,7 +15,7 @@ from models.policy import Policy
 
 
 class Batch(NamedTuple):
-    """B completions, and the policy that wrote them."""
+    """B completions, and the policy as it stands: it wrote them, perhaps an iteration ago."""
 
     ids_BT: Any
     mask_BT: Any
