@@ -343,6 +343,9 @@ def grpo() -> ConfigDict:
         "microbatches": 1,  # parts in which a minibatch goes through the model
         "dynamic_sampling": "off",  # groups without variance: off, drop, refill
         "max_rounds": 1,  # of sampling in an iteration, under refill
+        # Iterations by which a policy may be older than its batch's updates: 0; or 1, where the
+        # next batch is sampled while judges read this one.
+        "staleness": 0,
         "reference": "start",  # of this stage, or base: the model as loaded
         # The end of a stage before it, base, or a name in models; None: no teacher. With one (and
         # loss.teacher_coef) rewards may be empty.

@@ -15,6 +15,7 @@ import tempfile
 
 from tests.mistakes import Mistake
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
+from tests.mistakes.in_asynchrony import MISTAKES as IN_ASYNCHRONY
 from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO
@@ -76,6 +77,7 @@ MISTAKES = [
     *IN_JUDGES,
     *IN_JUDGING,
     *IN_MESHES,
+    *IN_ASYNCHRONY,
 ]
 
 

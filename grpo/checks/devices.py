@@ -21,9 +21,15 @@ def devices_of(config: Mapping, name: str | None) -> range:
     return range(first, first + place["fsdp"] * place["tp"])
 
 
-def is_apart(config: Mapping, name: str) -> bool:
-    """Whether it can work at the same time as the policy that is trained."""
-    return devices_of(config, name).start >= devices_of(config, None).stop
+def is_apart(config: Mapping, stage: Mapping, name: str) -> bool:
+    """Whether a judge of a stage has devices that neither the policy nor its teacher is on.
+
+    Only then may a second thread hand it work: two threads that hand the same devices programs may
+    do so in different orders, and these then wait for each other for ever.
+    """
+    others = [devices_of(config, None)]
+    others += [devices_of(config, stage["teacher"])] if stage["teacher"] else []
+    return devices_of(config, name) not in others
 
 
 def count_devices(config: Mapping) -> int:
@@ -40,14 +46,9 @@ def asked(config: Mapping) -> list[str]:
 
 def about_devices(config: Mapping) -> Iterator[str]:
     """What a mesh can cut, and devices that are not there."""
-    places = {"mesh": config["model"]}
-    for name in config["meshes"]:
-        places[f"meshes.{name}"] = config["models"].get(name, config["model"])
-        if name not in asked(config):
-            hint = nearest(name, asked(config))
-            yield f"meshes.{name}: is neither the teacher of a stage nor the model of a judge{hint}"
-    for path, model in places.items():
-        place = config["mesh"] if path == "mesh" else config["meshes"][path.partition(".")[2]]
+    models = {f"meshes.{name}": config["models"].get(name) for name in config["meshes"]}
+    for path, model in {"mesh": None, **models}.items():
+        place, model = placed(config, path), model or config["model"]
         heads = SIZES[model["size"]].num_heads
         if model["path"] is None and heads % place["tp"]:
             yield f"{path}.tp={place['tp']}: does not divide the {heads} heads of {model['size']}"
@@ -55,3 +56,24 @@ def about_devices(config: Mapping) -> Iterator[str]:
         if wanted > 1 and wanted > len(jax.devices()):  # to ask starts the backend: seconds
             what = "fsdp * tp" if path == "mesh" else "first + fsdp * tp"
             yield f"{path}: {what} = {wanted} devices, here are {len(jax.devices())}"
+
+
+def placed(config: Mapping, path: str) -> Mapping:
+    """The section of a mesh."""
+    return config["mesh"] if path == "mesh" else config["meshes"][path.partition(".")[2]]
+
+
+def about_meshes(config: Mapping) -> Iterator[str]:
+    """Devices for nobody, and those of two meshes that are neither the same nor apart."""
+    taken: dict[str, range] = {}
+    for name in config["meshes"]:
+        if name not in asked(config):
+            hint = nearest(name, asked(config))
+            yield f"meshes.{name}: is neither the teacher of a stage nor the model of a judge{hint}"
+        own, policy = devices_of(config, name), devices_of(config, None)
+        if own.start < policy.stop:
+            yield f"meshes.{name}.first={own.start}: the policy has devices 0 to {policy.stop - 1}"
+        for other, devices in taken.items():
+            if own != devices and set(own) & set(devices):
+                yield f"meshes.{name}: shares some devices with meshes.{other}: take all or none"
+        taken[name] = own

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from grpo.checks.devices import about_devices
+from grpo.checks.devices import about_devices, about_meshes
 from grpo.checks.rules import (
     COMMON,
     DATASET,
@@ -110,7 +110,7 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
             found.extend(f"{path}.{line}" for line in lines)
         for name in config["judges"]:
             found.extend(f"judges.{name}.{line}" for line in about_judge(name, config))
-        found.extend([*about_buckets(config), *about_devices(config)])
+        found.extend([*about_buckets(config), *about_devices(config), *about_meshes(config)])
         for name in (name for name in wrong if not wrong[name]):
             stage = config["stages"][name]
             check = stages[stage["kind"]].check

@@ -100,6 +100,18 @@ def about_curriculum(stage: Mapping, config: Mapping) -> Lines:
         yield f"curriculum.buckets=None: by={by!r} would make one of every value: name a number"
 
 
+def about_staleness(stage: Mapping) -> Lines:
+    """What samples ahead can do without the metrics before it, and has a ratio to correct by."""
+    if not stage["staleness"]:
+        return
+    if stage["dynamic_sampling"] == "refill":
+        yield "staleness=1: dynamic_sampling='refill' draws by what verdicts say: use drop or off"
+    if stage["curriculum"]["order"] == "promoted":
+        yield "staleness=1: curriculum.order='promoted' goes by what verdicts say: use another"
+    if resolve(stage["loss"])["surrogate"] == "reinforce":
+        yield "staleness=1: loss.surrogate='reinforce' has no ratio to correct by: use cispo"
+
+
 def about_loss(stage: Mapping) -> Lines:
     """The objective, and what it needs of rewards and measurements."""
     loss = resolve(stage["loss"])

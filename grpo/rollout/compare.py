@@ -4,20 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import kl_penalty
 from grpo.rewards.scores import Scores
-from grpo.rollout.frozen import Frozen, Needs
-from grpo.rollout.sampler import Rollout
+from grpo.rollout.ahead import Sampled
+from grpo.rollout.frozen import Needs, learnt
 
 Compiled = Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
 
 
 def compared(
-    advantages: Compiled, needs: Needs, rollout: Rollout, scores: Scores, frozen: Frozen, group: int
-) -> tuple[jax.Array, jax.Array]:
-    """advantage_PG, and spread_P1: whether the rewards of a group differ."""
+    advantages: Compiled, needs: Needs, sampled: Sampled, scores: Scores, group: int
+) -> Groups:
+    """The groups of a batch with their advantages, on the host."""
+    rollout, frozen = sampled.rollout, sampled.frozen
 
     def by_group(x_B: Any) -> np.ndarray:
         return np.asarray(x_B).reshape(-1, group)
@@ -29,4 +32,10 @@ def compared(
         penalty_B = kl_penalty(frozen.old_BC, frozen.ref_BC, mask_BC, objective=needs.objective)
         penalty_PG = by_group(penalty_B)
     length_PG = by_group(np.asarray(rollout.length_B))
-    return advantages(by_group(scores.total), parts, length_PG, penalty_PG)
+    advantage_PG, spread_P1 = advantages(by_group(scores.total), parts, length_PG, penalty_PG)
+    groups = groups_of(
+        rollout._asdict(),
+        {"advantage_B": advantage_PG.reshape(-1), "spread_B": jnp.repeat(spread_P1, group)},
+        learnt(frozen, needs),
+    )
+    return groups.each(np.asarray)

@@ -1,4 +1,4 @@
-"""Log-probs of an iteration's tokens that its updates leave as they are: step (3) of GRPO.
+"""Log-probs of an iteration's tokens that its updates leave as they are: step (2) of GRPO.
 
     log π_old    of the policy that sampled; not needed if there is one update, which begins there
     log π_ref    of the reference, where there is a KL
@@ -29,7 +29,8 @@ class Needs(NamedTuple):
 
     objective: Objective
     updates: int  # of an iteration
-    old: bool  # log-probs of the policy before the updates
+    old: bool  # log-probs of the policy that sampled
+    ratio: bool  # that updates compare theirs with: they do not all begin at that policy
     reference: bool  # log-probs of the reference
     penalty: bool  # of which the KL is taken from the reward
     teacher: bool  # log-probs of the teacher
@@ -40,10 +41,12 @@ def needs_of(stage: Config) -> Needs:
     objective = objective_of(stage["loss"])
     updates, reference = stage["epochs"] * stage["minibatches"], objective.kl_coef > 0
     penalty = reference and objective.kl_in == "reward"
+    ratio = updates > 1 or stage["staleness"] > 0
     return Needs(
         objective=objective,
         updates=updates,
-        old=updates > 1 or penalty,
+        old=ratio or penalty,
+        ratio=ratio,
         reference=reference,
         penalty=penalty,
         teacher=stage["teacher"] is not None,
@@ -61,7 +64,7 @@ class Frozen(NamedTuple):
 def learnt(frozen: Frozen, needs: Needs) -> dict[str, Any]:
     """Those that the updates read, by the fields of Groups."""
     return {
-        "old_logprob_BC": frozen.old_BC if needs.updates > 1 else None,
+        "old_logprob_BC": frozen.old_BC if needs.ratio else None,
         "ref_logprob_BC": frozen.ref_BC,
         "teacher_logprob_BC": frozen.teacher_BC,
     }

@@ -8,11 +8,12 @@ have none stops (`max_abstained`).
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from grpo.checks.devices import is_apart
 from grpo.data.nearest import nearest
 from grpo.judges.asking import Ask
 from grpo.judges.http import asker
@@ -21,7 +22,7 @@ from grpo.judges.prompts import SCALES
 from grpo.judges.replay import recorded, replayed
 from grpo.judges.server import Limits
 from grpo.rewards.correct import CORRECT
-from grpo.runs.given_rewards import Batch, Values
+from grpo.runs.given_rewards import Batch, Reward, Values
 from grpo.runs.policies import Policies
 from grpo.runs.policy_judge import PolicyJudge, choices_of, judge_program
 from grpo.runs.shapes import model_shapes
@@ -74,15 +75,18 @@ def judged(judge: Judge, batch: Batch) -> Values:
     return Values(found.score_B, metrics_of(found, right_B))
 
 
-def judged_of(
-    policies: Policies, name: str, programs: Mapping[str, Program]
-) -> dict[str, Callable[[Batch], Values]]:
-    """What the judges of a stage say, by the reward that they give."""
-    config = policies.config
-    return {
-        reward: functools.partial(judged, judge_of(policies, judge, programs.get(reward)))
-        for reward, judge in judges_of(config["stages"][name]).items()
-    }
+def judged_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> dict[str, Reward]:
+    """What the judges of a stage say, by the reward that they give.
+
+    Servers and recordings are elsewhere, and a model of ours that has devices for itself.
+    """
+    config, found = policies.config, {}
+    for reward, judge in judges_of(config["stages"][name]).items():
+        program, model = programs.get(reward), config["judges"][judge]["model"]
+        read = functools.partial(judged, judge_of(policies, judge, program))
+        elsewhere = program is None or is_apart(config, config["stages"][name], model)
+        found[reward] = Reward(read, elsewhere=elsewhere)
+    return found
 
 
 def judge_of(policies: Policies, name: str, program: Program | None) -> Judge:

@@ -5,7 +5,7 @@ from typing import Any
 
 from grpo.data.templates import Template
 from grpo.runs import judged_reward, learned_reward, reference_reward
-from grpo.runs.given_rewards import Given
+from grpo.runs.given_rewards import Given, Reward
 from grpo.runs.policies import Policies
 from grpo.runs.reference_reward import ReferenceProbability
 from grpo.training.program import Program, Shape
@@ -45,8 +45,10 @@ def model_rewards_of(
     """What gives them."""
     stage, found = policies.config["stages"][name], {}
     if learned_reward.NAME in stage["rewards"]:
-        found[learned_reward.NAME] = learned_reward.learned_of(policies, name, programs)
+        learned = learned_reward.learned_of(policies, name, programs)
+        found[learned_reward.NAME] = Reward(learned, elsewhere=False)
     if reference_reward.NAME in stage["rewards"]:
         program = programs[reference_reward.NAME]
-        found[reference_reward.NAME] = ReferenceProbability(program, stage, template, buckets)
+        likely = ReferenceProbability(program, stage, template, buckets)
+        found[reference_reward.NAME] = Reward(likely, elsewhere=False)
     return found | judged_reward.judged_of(policies, name, programs)

@@ -4,8 +4,9 @@
 
 a is the example's answer in n tokens, put where the completion has its own: behind its first
 <answer>. The policy as it stands reads it, at temperature 1, once after the reasoning that it wrote
-and once after none, as "<reasoning></reasoning><answer>". A completion without <answer> is read as
-none, so it earns 0; one that was tokenised anew and no longer fits has no value.
+and once after none, as "<reasoning></reasoning><answer>"; it may have learnt since (`staleness`). A
+completion without <answer> is read as none, so it earns 0; one that was tokenised anew and no
+longer fits has no value.
 
 The mean of probabilities, not their product, as in the paper. Deviation: its filter of prompts by
 an average deviation is not here; `dynamic_sampling` leaves out groups without any.

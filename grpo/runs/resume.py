@@ -1,7 +1,8 @@
 """Where a stopped stage goes on: at its newest whole checkpoint, with its journals cut back to it.
 
-A checkpoint has everything that the stage remembered (stage_loop.py). What the journals have beyond
-it will be computed again, bit by bit, and must not stand there twice.
+A checkpoint has everything that the stage remembered (stage_loop.py); its host arrays are those of
+the groups and, with AHEAD before their names, of a batch that was sampled ahead. What the journals
+have beyond it will be computed again, bit by bit, and must not stand there twice.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from grpo.storage.checkpoints import Checkpoints
 from grpo.storage.journal import Journal
 
 Tree = Any
+Arrays = Mapping[str, Any]
+AHEAD = "ahead/"
 
 
 class Resumed(NamedTuple):
@@ -19,7 +22,8 @@ class Resumed(NamedTuple):
 
     state: Tree  # TrainState
     cursor: dict[str, Any]
-    groups: Mapping[str, Any]
+    groups: Arrays
+    ahead: Arrays
     seconds: float
     metric: float | None
 
@@ -33,9 +37,22 @@ def resume(
         progress.say(f"passed over a broken checkpoint, now in quarantine: {line}")
     if newest is None:
         return None
-    state, extra, groups = checkpoints.restore(newest, shapes)
+    state, extra, pending = checkpoints.restore(newest, shapes)
     progress.say(f"{stage} goes on from update {newest}")
-    return Resumed(state, extra["cursor"], groups or {}, extra["seconds"], extra["metric"])
+    return Resumed(
+        state, extra["cursor"], *parted(pending or {}), extra["seconds"], extra["metric"]
+    )
+
+
+def together(groups: Arrays, ahead: Arrays) -> dict[str, Any]:
+    """The host arrays of a checkpoint."""
+    return {**groups, **{AHEAD + name: x for name, x in ahead.items()}}
+
+
+def parted(pending: Arrays) -> tuple[Arrays, Arrays]:
+    """The groups and the batch that waits, out of `together`."""
+    ahead = {n.removeprefix(AHEAD): x for n, x in pending.items() if n.startswith(AHEAD)}
+    return {n: x for n, x in pending.items() if not n.startswith(AHEAD)}, ahead
 
 
 def cut_back(

@@ -1,8 +1,9 @@
 """The loop around a training stage's updates: what it remembers, writes down, measures and saves.
 
-A stage's memory is its TrainState, a cursor, and, between the updates of one iteration, the groups
-that these learn from. All of it goes into a checkpoint, so a stage can end at
-any update and go on bit by bit; its journals are cut back to the checkpoint it goes on from.
+A stage's memory is its TrainState, a cursor, between the updates of one iteration the groups that
+these learn from, and perhaps a batch that was sampled ahead (grpo/rollout/ahead.py). All of it goes
+into a checkpoint, so a stage can end at any update and go on bit by bit; its journals are cut back
+to the checkpoint it goes on from.
 
     iteration   of the stage, those done        update      those done of the iteration's updates
     taken       examples taken from the order   evaluated   the last iteration that was evaluated
@@ -25,7 +26,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from grpo.data.datasets import buckets_for
 from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
-from grpo.runs.resume import Resumed, cut_back, resume
+from grpo.runs.resume import Resumed, cut_back, resume, together
 from grpo.runs.run import Run, StoppedError
 from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.program import Program
@@ -87,10 +88,11 @@ class StageLoop:
         if there is None:
             where = jax.tree.map(lambda x: x.sharding, shapes)
             state = jax.jit(make, out_shardings=where)(start.trainable)
-            there = Resumed(state, dict(FRESH), {}, 0.0, None)
+            there = Resumed(state, dict(FRESH), {}, {}, 0.0, None)
         self.state: TrainState = there.state
         self.cursor, self.seconds = there.cursor, there.seconds  # of the stage, over all launches
         self.groups = there.groups  # that the iteration's updates learn from, by name
+        self.ahead = there.ahead  # a batch that waits for its verdicts, by name
         self._metric = there.metric
         self._skipped, self.step = float(self.state.skipped), int(self.state.step)
         cut_back(
@@ -132,9 +134,17 @@ class StageLoop:
     # What a stage tells it.
 
     def keep_groups(
-        self, groups: Arrays, rows: Sequence[dict[str, Any]], taken: int, abstained: float
+        self,
+        groups: Arrays,
+        rows: Sequence[dict[str, Any]],
+        *,
+        ahead: Arrays,
+        taken: int,
+        abstained: float,
     ) -> None:
         """Keeps what the iteration's updates learn from, and writes the rows that show it.
+
+        With it goes what was sampled for the next iteration, in place of what was for this one.
 
         Where it is one too many without rewards, all that was learnt before is saved first: a judge
         that is gone costs a launch, and no updates.
@@ -142,7 +152,7 @@ class StageLoop:
         is_bad = abstained > self.config["max_abstained"]
         if is_bad and self.cursor["bad_rewards"] + 1 >= self.run.config["patience"]:
             self.save()
-        self.groups = groups
+        self.groups, self.ahead = groups, ahead
         self.cursor["taken"] += taken
         for row in rows:
             self._rollouts.write(row)
@@ -252,7 +262,7 @@ class StageLoop:
                 "seconds": round(self._elapsed(), 3),
                 "metric": self._metric,
             },
-            pending=dict(self.groups) or None,
+            pending=together(self.groups, self.ahead) or None,
             metric=self._metric,
             final=final,
         )

@@ -1,8 +1,8 @@
 """Group Relative Policy Optimization (arXiv:2402.03300), one iteration after the other.
 
     (1) sample     o_1 … o_G ~ π_θ(· | q)                        for each of P prompts q
-    (2) score      r_i = Σ_f weight_f · gate_f · reward_f(q, o_i)
-    (3) log-probs  log π_old, log π_ref and log π_T of the tokens as sampled
+    (2) log-probs  log π_old, log π_ref and log π_T of the tokens as sampled
+    (3) score      r_i = Σ_f weight_f · gate_f · reward_f(q, o_i)
     (4) compare    A_i = (r_i - mean r) / (std r + eps)          within the group of o_i
     (5) update     θ <- AdamW(θ, ∇L)                             `epochs` times, in minibatches
 
@@ -12,13 +12,17 @@ iteration is said in grpo/rollout/collect.py.
 
 π_T is a teacher, if there is one: the end of another stage, the base, or one of `models`. What it
 says is in L as an advantage of each token, beside that of the rewards or, without any, alone.
+
+With `staleness` 1 the next iteration's (1) and (2) come in the midst of (3): the policy writes
+while judges read, one step off-policy (arXiv:2410.18252). Every batch but the first is then by the
+policy as it was an iteration before, which is π_old: the ratio corrects for it. When a verdict
+comes changes nothing: equal verdicts, equal runs.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from grpo.algorithms.groups import groups_of
 from grpo.algorithms.rewards_to_advantages import compiled_advantages
@@ -44,23 +48,26 @@ from grpo.checks.sections import (
     about_reward_workers,
     about_rewards,
     about_rows,
+    about_staleness,
     about_teacher,
     about_training,
 )
 from grpo.data.curriculum import Curriculum, curriculum_of
+from grpo.data.examples import Example
 from grpo.data.templates import prompt_ids
 from grpo.rewards.pool import caller_of
 from grpo.rewards.scores import Caller, score, shuffled
 from grpo.rewards.table import Entry, fitted, reward_table, with_values
+from grpo.rollout.ahead import Sampled, sampled_of
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.compare import Compiled, compared
-from grpo.rollout.frozen import Needs, frozen_logprobs, learnt, needs_of
+from grpo.rollout.frozen import Needs, frozen_logprobs, needs_of
 from grpo.rollout.generate import Sampler, texts_of
 from grpo.rollout.metrics import rollout_metrics
 from grpo.rollout.rollouts_jsonl import rollout_rows
 from grpo.rollout.sampler import row_keys
 from grpo.runs.curricula import Order, fixed_order, order_so_far, promote
-from grpo.runs.given_rewards import Batch, Given, given_to
+from grpo.runs.given_rewards import Batch, Given, ask, given_to
 from grpo.runs.iteration_programs import buckets_of, iteration_programs
 from grpo.runs.model_rewards import about_model_rewards, model_rewards_of
 from grpo.runs.policies import Policies
@@ -86,6 +93,7 @@ FIELDS = {
     "minibatches": COUNT,
     "dynamic_sampling": one_of("off", "drop", "refill"),
     "max_rounds": COUNT,
+    "staleness": number(int, 0, 1),
     "reference": one_of("start", "base"),
     "teacher": optional(TEXT),
     "entropy": FLAG,
@@ -115,6 +123,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
         )
     yield from about_groups(stage)
     yield from about_curriculum(stage, config)
+    yield from about_staleness(stage)
     if stage["sampling"]["temperature"] == 0:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
@@ -210,11 +219,12 @@ def iterate(setting: Setting, loop: StageLoop) -> None:
 
 def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
     """Gives the loop the groups of an iteration, in as many rounds as it takes; their metrics."""
-    stage, config = setting.stage, setting.run.config
+    stage, config, ahead = setting.stage, setting.run.config, {}
     sampler = Sampler(loop.policy, buckets_of(stage, config))
 
     def play(number: int) -> Collected:
-        collected = play_round(setting, loop, sampler, number)
+        collected, following = play_round(setting, loop, sampler, number)
+        ahead.update(following.stored() if following else {})
         loop.save_and_stop_if_asked()
         return collected
 
@@ -225,54 +235,78 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
     loop.keep_groups(
         collected.groups.stored(),
         collected.rows,
+        ahead=ahead,
         taken=rounds * stage["prompts"],
         abstained=collected.metrics["reward/abstained"],
     )
     return collected.metrics | promote(setting.curriculum, setting.table, loop, collected.metrics)
 
 
-def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int) -> Collected:
-    """Completions by the policy as it stands, and what they are worth: (1) to (4)."""
-    run, stage, P, G = setting.run, setting.stage, setting.stage["prompts"], setting.stage["group"]
+def play_round(
+    setting: Setting, loop: StageLoop, sampler: Sampler, number: int
+) -> tuple[Collected, Sampled | None]:
+    """Completions and what they are worth, (1) to (4); and the following ones, if already there."""
+    run, stage, needs, G = setting.run, setting.stage, setting.needs, setting.stage["group"]
 
-    # (1) Sample G completions per prompt.
-    data, tokenizer = run.data_of(setting.name), loop.policy.own_tokenizer
-    place_of = order_so_far(setting.order, setting.curriculum, loop)
-    examples = examples_from(data.train, place_of, loop.taken + number * P, P)
-    prompts = [prompt_ids(tokenizer, example, data.template) for example in examples]
-    rows_B = number * P * G + jnp.arange(P * G)
-    rollout = sampler.sample(
-        prompts, row_keys(run.seed, "train", loop.iteration, rows_B),
-        sampling=stage["sampling"], group=G, max_new_tokens=stage["max_new_tokens"],
-    )  # fmt: skip
+    # (1), (2) Sample, unless it was done an iteration ago.
+    if loop.ahead:
+        sampled = sampled_of(loop.ahead, loop.policy.mesh)
+    else:
+        sampled = sample(setting, loop, sampler, loop.iteration, number)
+    rollout = sampled.rollout
 
-    # (2) Score them on the host, and by models where rewards are theirs.
-    texts, table = texts_of(rollout, tokenizer), setting.table
+    # (3) Score on the host, and by models where rewards are theirs; the policy may go on meanwhile.
+    data, table = run.data_of(setting.name), setting.table
+    texts = texts_of(rollout, loop.policy.own_tokenizer)
+    examples = examples_of(setting, loop, loop.iteration, number)
     repeated = [example for example in examples for _ in range(G)]
     batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy)
-    given, of_models = given_to(batch, setting.given)
+    asked, following = ask(batch, setting.given), None
+    if stage["staleness"] and loop.iteration + 1 < loop.total:
+        following = sample(setting, loop, sampler, loop.iteration + 1, 0)
+    given, of_models = given_to(asked, loop.save_and_stop_if_asked)
     table = with_values(table, given, repeated)
     how = {"seconds": stage["reward_seconds"], "caller": setting.caller}
     scores = score(table, repeated, texts, **how)
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 
-    # (3) The log-probs of the old policy, which is the one that samples, reference and teacher.
-    needs, others = setting.needs, (setting.reference, setting.teacher)
-    frozen = frozen_logprobs(setting.programs, needs, loop.policy, *others, rollout)
-
     # (4) Compare each with its group.
-    advantage_PG, spread_P1 = compared(setting.advantages, needs, rollout, scores, frozen, group=G)
-    groups = groups_of(
-        rollout._asdict(),
-        {"advantage_B": advantage_PG.reshape(-1), "spread_B": jnp.repeat(spread_P1, G)},
-        learnt(frozen, needs),
-    )
+    groups = compared(setting.advantages, needs, sampled, scores, group=G)
     where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
     where["round"] = number  # groups are numbered within it
-    shown = repeated, texts, rollout, scores, np.asarray(advantage_PG)
-    return Collected(
-        groups.each(np.asarray),
-        rollout_metrics(*shown) | of_models,
-        rollout_rows(where, *shown, data.template),
-    )
+    shown = repeated, texts, rollout, scores, groups.advantage_B.reshape(-1, G)
+    metrics = rollout_metrics(*shown) | of_models
+    if stage["staleness"]:
+        metrics["staleness"] = float(loop.iteration - sampled.iteration)
+    return Collected(groups, metrics, rollout_rows(where, *shown, data.template)), following
+
+
+def sample(
+    setting: Setting, loop: StageLoop, sampler: Sampler, iteration: int, number: int
+) -> Sampled:
+    """Completions by the policy as it stands for a round of an iteration, and their log-probs."""
+    run, stage, G = setting.run, setting.stage, setting.stage["group"]
+
+    # (1) Sample G completions per prompt.
+    tokenizer, template = loop.policy.own_tokenizer, run.data_of(setting.name).template
+    examples = examples_of(setting, loop, iteration, number)
+    prompts = [prompt_ids(tokenizer, example, template) for example in examples]
+    rows_B = number * len(prompts) * G + jnp.arange(len(prompts) * G)
+    rollout = sampler.sample(
+        prompts, row_keys(run.seed, "train", iteration, rows_B),
+        sampling=stage["sampling"], group=G, max_new_tokens=stage["max_new_tokens"],
+    )  # fmt: skip
+
+    # (2) The log-probs of the old policy, which is the one that samples, reference and teacher.
+    policies = loop.policy, setting.reference, setting.teacher
+    frozen = frozen_logprobs(setting.programs, setting.needs, *policies, rollout)
+    return Sampled(rollout, frozen, loop.iteration)
+
+
+def examples_of(setting: Setting, loop: StageLoop, iteration: int, number: int) -> list[Example]:
+    """What a round of this iteration asks, or of a coming one: those before that have one round."""
+    P, train = setting.stage["prompts"], setting.run.data_of(setting.name).train
+    place_of = order_so_far(setting.order, setting.curriculum, loop)
+    first = loop.taken + (iteration - loop.iteration + number) * P
+    return examples_from(train, place_of, first, P)

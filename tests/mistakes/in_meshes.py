@@ -6,7 +6,7 @@ DEVICES, MESHES = "grpo/checks/devices.py", "grpo/runs/meshes.py"
 POLICIES, SHAPES = "grpo/runs/policies.py", "grpo/runs/shapes.py"
 TEST = "tests/test_meshes.py::test_"
 SAME, WHERE = f"{TEST}the_same_run_bit_by_bit", f"{TEST}who_is_where[one device each]"
-REFUSED, REACH = f"{TEST}what_a_config_may_not_say", f"{TEST}halves_that_overlap_are_not_apart"
+REFUSED, MEANWHILE = f"{TEST}what_a_config_may_not_say", f"{TEST}who_may_work_meanwhile"
 PREFLIGHT = f"{TEST}a_preflight_says_what_each_half_holds"
 
 MISTAKES = [
@@ -32,14 +32,26 @@ MISTAKES = [
     Mistake("the bytes of all devices on each of them", "grpo/tools/preflight.py",
             "if (d >= own) == (first > 0)", "if d >= 0", PREFLIGHT),
     Mistake("a preflight with too few devices", DEVICES,
-            "for name in (None, *config[\"meshes\"]))", "for name in (None,))", REACH),
+            "for name in (None, *config[\"meshes\"]))", "for name in (None,))", MEANWHILE),
     Mistake("nobody asks it, and it has devices", DEVICES,
             "if name not in asked(config):", "if False:", REFUSED),
     Mistake("a mesh is checked as if it began with the first device", DEVICES,
             'wanted = place.get("first", 0) + place', "wanted = place", REFUSED),
     Mistake("heads of the policy, not of the model that is cut", DEVICES,
-            'config["models"].get(name, config["model"])', 'config["model"]',
+            'place, model = placed(config, path), model or config["model"]',
+            'place, model = placed(config, path), config["model"]',
             f"{TEST}the_heads_are_those_of_the_model"),
-    Mistake("halves that overlap are apart", DEVICES,
-            ".start >= devices_of(config, None).stop", ".start > 0", REACH),
+    Mistake("a judge works beside the teacher on the same devices", DEVICES,
+            'others += [devices_of(config, stage["teacher"])] if stage["teacher"] else []',
+            "others += []", MEANWHILE),
+    Mistake("a judge on the policy's devices is asked in a thread", "grpo/runs/judged_reward.py",
+            'program is None or is_apart(config, config["stages"][name], model)', "True",
+            "tests/test_ahead.py::test_a_judge_that_is_a_model_of_ours_is_not_elsewhere"),
+    Mistake("a judge on devices of its own keeps the policy waiting", "grpo/runs/judged_reward.py",
+            'program is None or is_apart(config, config["stages"][name], model)', "program is None",
+            f"{TEST}a_judge_that_is_apart_is_asked_in_a_thread[one device each]"),
+    Mistake("a mesh may begin within the policy's", DEVICES,
+            "if own.start < policy.stop:", "if False:", REFUSED),
+    Mistake("two meshes may have some devices in common", DEVICES,
+            "if own != devices and set(own) & set(devices):", "if False:", REFUSED),
 ]  # fmt: skip
