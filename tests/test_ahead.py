@@ -22,6 +22,7 @@ from grpo.runs.in_thread import begin, result_of
 from grpo.runs.resume import parted, together
 from models.sharding import row_sharding
 from tests.refusals import changed
+from tests.small_run import small, small_grpo
 
 B, T, C = 4, 5, 2
 G = "stages.grpo."

@@ -151,7 +151,7 @@ def wrong(**meshes) -> list[str]:
     ({"stranger": {"fsdp": 1, "tp": 1, "first": 0}},
      "meshes.stranger.first=0: the policy has devices 0 to 0"),
     ({"stranger": {"fsdp": 2, "tp": 2, "first": 1}, "sft": {"fsdp": 2, "tp": 2, "first": 4}},
-     "meshes.sft: shares some devices with meshes.stranger: take all or none"),
+     "meshes.stranger: shares some devices with meshes.sft: take all or none"),
     ({"strange": {"fsdp": 1, "tp": 1, "first": 1}},
      "meshes.strange: is neither the teacher of a stage nor the model of a judge; "
      "did you mean stranger?"),
