@@ -3,7 +3,7 @@
     python benchmarks/split_mesh.py                two virtual devices, of one thread each: seconds
     python benchmarks/split_mesh.py --devices=8    four and four: who works when
 
-A policy and a judge of the same size, GRPO by the judge alone. `in turn` has both on the same
+GRPO by a judge alone, which is smaller and reads more: sampling and judging take about as long. `in turn` has both on the same
 devices; `apart` gives the judge the other half; `one step off` samples the next batch meanwhile
 (staleness 1). The ways take turns, a run of each; an iteration's seconds are the median of those of
 a run, the first two left out, which compile. Virtual devices share two cores: with two of them each
@@ -33,27 +33,28 @@ from grpo.runs.policy_judge import PolicyJudge
 from grpo.storage.journal import read_journal
 
 WAYS = {"in turn": (False, 0), "apart": (True, 0), "one step off": (True, 1)}
-WIDTH = 96  # characters of a timeline
+TOKENS, WIDTH = 96, 96  # of a completion; characters of a timeline
 Span = tuple[float, float]
 
 
 def config_of(devices: int, apart: bool, staleness: int, iterations: int):
     """The experiment."""
     config = base.base()
-    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=32)
+    _rehearsal.on_a_cpu(config, levels=(2,), worked=0.35, max_prompt=38, tokens=TOKENS)
     fsdp, half = max(1, devices // 4), devices // 2
     tp = half // fsdp
     config.mesh.update(fsdp=fsdp, tp=tp)
     config.model.whole = (*_rehearsal.TAGS, "yes", "no")
     config.models.judge = config.model.copy_and_resolve_references()
+    config.model.update(size="gemma3_tiny", unroll=1)
     config.judges.grader = base.judge(
-        model="judge", prompt="overall", rubric="generic", scale="yes_no", least_mass=0.0,
-        max_prompt=512, batch=32,
+        model="judge", prompt="right", rubric="right", scale="yes_no", least_mass=0.0,
+        max_prompt=288, batch=32,
     )  # fmt: skip
     if apart:
         config.meshes.judge = base.mesh(fsdp=fsdp, tp=tp, first=half)
     config.stages.grpo = grpo = base.grpo()
-    _rehearsal.shorten(grpo, iterations=iterations, tokens=32)
+    _rehearsal.shorten(grpo, iterations=iterations, tokens=TOKENS)
     grpo.update(evaluate_every=0, staleness=staleness)
     grpo.rewards.judged = base.reward(1.0, 0.0, 1.0, judge="grader")
     config.pipeline = ("grpo",)
@@ -98,7 +99,7 @@ def overlap(one: list[Span], other: list[Span]) -> float:
 
 
 def measure(name: str, flags: argparse.Namespace) -> tuple[float, float, list[str]]:
-    """A run: its median seconds, the share of judging beside sampling, a timeline of its end."""
+    """A run: its median seconds, the share of sampling beside judging, a timeline of its end."""
     sampled: list[Span] = []
     judged: list[Span] = []
     with spans(Sampler, "sample", sampled), spans(PolicyJudge, "read", judged):
@@ -107,10 +108,9 @@ def measure(name: str, flags: argparse.Namespace) -> tuple[float, float, list[st
             assert run_config(config.to_dict(), pathlib.Path(folder)) == 0
             rows = read_journal(pathlib.Path(folder) / "timing.jsonl")
     steps = [b - a for a, b in itertools.pairwise(row["seconds"] for row in rows)]
-    warm = [span for span in judged if span[0] > sampled[2][1]]
     begin, end = sampled[-4][0], max(sampled[-1][1], judged[-1][1])
     bars = timeline({"sampling": sampled, "judging": judged}, begin, end)
-    return statistics.median(steps[2:]), overlap(warm, sampled), bars
+    return statistics.median(steps[2:]), overlap(sampled[2:], judged), bars
 
 
 def main() -> None:
@@ -133,7 +133,7 @@ def main() -> None:
         [name, f"{seconds:.2f}", f"{seconds / medians['in turn']:.2f}", f"{found[name][-1][1]:.0%}"]
         for name, seconds in medians.items()
     ]
-    print(table(["way", "s per iteration", "beside in turn", "judging while sampling"], lines))
+    print(table(["way", "s per iteration", "beside in turn", "sampling while judging"], lines))
     for name, runs in found.items():
         print(f"\n{name}", *runs[-1][2], sep="\n")
 
