@@ -21,6 +21,7 @@ from grpo.judges.prompts import SCALES
 from grpo.judges.replay import recorded, replayed
 from grpo.judges.server import Limits
 from grpo.rewards.correct import CORRECT
+from grpo.rewards.given import JUDGED
 from grpo.runs.given_rewards import Batch, Values
 from grpo.runs.policies import Policies
 from grpo.runs.policy_judge import PolicyJudge, choices_of, judge_program
@@ -29,7 +30,6 @@ from grpo.training.program import Program
 from models.policy import Policy
 
 Config = Mapping[str, Any]
-NAMES = ("judged", "held_out_judged")  # in a reward table
 OF_MODEL = ("scores", "least_mass", "max_prompt", "temperature", "scale")
 BACKOFF, LONGEST_WAIT, MAX_BYTES = 1.0, 30.0, 2**20
 
@@ -37,7 +37,7 @@ BACKOFF, LONGEST_WAIT, MAX_BYTES = 1.0, 30.0, 2**20
 def judges_of(stage: Config) -> dict[str, str]:
     """The judges of a stage, by the reward that they give."""
     rewards = stage["rewards"]
-    return {name: rewards[name]["options"]["judge"] for name in NAMES if name in rewards}
+    return {name: rewards[name]["options"]["judge"] for name in JUDGED if name in rewards}
 
 
 def about(stage: Config, config: Config) -> Iterator[str]:
@@ -66,12 +66,17 @@ def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program
     return found
 
 
-def judged(judge: Judge, batch: Batch) -> Values:
-    """The verdicts on a batch."""
-    found = verdicts(judge, batch.examples, batch.texts)
-    pairs = zip(batch.examples, batch.texts, strict=True)
+def judged(judge: Judge, reward: str, batch: Batch) -> Values:
+    """The verdicts on the completions of a batch that a reward's judge is asked about."""
+    rows, value_B = np.flatnonzero(batch.asked[reward]).tolist(), np.full(len(batch.texts), np.nan)
+    if not rows:
+        return Values(value_B, {})
+    examples, texts = [batch.examples[row] for row in rows], [batch.texts[row] for row in rows]
+    found = verdicts(judge, examples, texts)
+    value_B[rows] = found.score_B
+    pairs = zip(examples, texts, strict=True)
     right_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
-    return Values(found.score_B, metrics_of(found, right_B))
+    return Values(value_B, metrics_of(found, right_B))
 
 
 def judged_of(
@@ -80,7 +85,7 @@ def judged_of(
     """What the judges of a stage say, by the reward that they give."""
     config = policies.config
     return {
-        reward: functools.partial(judged, judge_of(policies, judge, programs.get(reward)))
+        reward: functools.partial(judged, judge_of(policies, judge, programs.get(reward)), reward)
         for reward, judge in judges_of(config["stages"][name]).items()
     }
 

@@ -50,7 +50,7 @@ from grpo.checks.sections import (
 from grpo.data.curriculum import Curriculum, curriculum_of
 from grpo.data.templates import prompt_ids
 from grpo.rewards.pool import caller_of
-from grpo.rewards.scores import Caller, score, shuffled
+from grpo.rewards.scores import Caller, asked_about, score, shuffled
 from grpo.rewards.table import Entry, fitted, reward_table, with_values
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
 from grpo.rollout.compare import Compiled, compared
@@ -249,10 +249,11 @@ def play_round(setting: Setting, loop: StageLoop, sampler: Sampler, number: int)
     # (2) Score them on the host, and by models where rewards are theirs.
     texts, table = texts_of(rollout, tokenizer), setting.table
     repeated = [example for example in examples for _ in range(G)]
-    batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy)
+    how = {"seconds": stage["reward_seconds"], "caller": setting.caller}
+    asked = asked_about(table, repeated, texts, **how)
+    batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy, asked)
     given, of_models = given_to(batch, setting.given)
     table = with_values(table, given, repeated)
-    how = {"seconds": stage["reward_seconds"], "caller": setting.caller}
     scores = score(table, repeated, texts, **how)
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])
