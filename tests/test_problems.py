@@ -359,6 +359,7 @@ def defaults() -> dict[str, dict[str, object]]:
         "sft": base.sft(),
         "grpo": base.grpo(),
         "evaluate": base.evaluate(),
+        "grade": base.grade(),
     }
     return {name: dict(leaves(section.to_dict())) for name, section in sections.items()}
 

@@ -58,12 +58,21 @@ def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program
     """What judges that are models of ours read prompts with."""
     found = {}
     for reward, name in judges_of(stage).items():
-        section = config["judges"][name]
-        if section["model"] is not None and section["replay"] is None:
-            judge = model_shapes(config, section["model"], policy)
-            unknown = tuple((place,) for place in range(len(SCALES[section["scale"]])))
-            found[reward] = judge_program(section, judge, unknown)  # the tokenizer says which
+        if is_ours(section := config["judges"][name]):
+            found[reward] = program_of(config, section, policy)
     return found
+
+
+def is_ours(judge: Config) -> bool:
+    """Whether a model of ours answers."""
+    return judge["model"] is not None and judge["replay"] is None
+
+
+def program_of(config: Config, judge: Config, policy: Policy) -> Program:
+    """What a judge that is a model of ours reads prompts with."""
+    unknown = tuple((place,) for place in range(len(SCALES[judge["scale"]])))
+    shapes = model_shapes(config, judge["model"], policy)
+    return judge_program(judge, shapes, unknown)  # the tokenizer says which
 
 
 def judged(judge: Judge, reward: str, batch: Batch) -> Values:
