@@ -121,21 +121,25 @@ def score(
     rewards = {name: np.full(len(examples), np.nan) for name in table}
     for name in told:
         rewards[name][asked[name]] = told[name][0]
-    failed = {
-        name: int(np.isnan(rewards[name][asked[name] & counts(name, table, rewards)]).sum())
-        for name in table
-    }
+    failed = failures(rewards, asked, table)
     reasons = {name: why for name in calls if (why := told[name][1]) is not None}
     parts = gated(rewards, asked, table)
     return Scores(rewards, parts, failed, reasons, total(parts, table, len(completions)))
 
 
-def counts(
-    name: str, table: Mapping[str, Entry], rewards: Mapping[str, np.ndarray]
-) -> np.ndarray | bool:
-    """Where a value that is missing has failed: of a judge, not behind a gate that is closed."""
-    gate = table[name].gate
-    return True if gate is None or name not in JUDGED else rewards[gate] > 0
+def failures(
+    rewards: Mapping[str, np.ndarray],
+    asked: Mapping[str, np.ndarray],
+    table: Mapping[str, Entry],
+) -> dict[str, int]:
+    """How many values are missing by name: of judges, of those behind a gate above 0."""
+    failed = {}
+    for name, entry in table.items():
+        asked_B = asked[name]
+        if name in JUDGED and entry.gate is not None:
+            asked_B = asked_B & (rewards[entry.gate] > 0)
+        failed[name] = int(np.isnan(rewards[name][asked_B]).sum())
+    return failed
 
 
 def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:
