@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import statistics
 import zlib
 
@@ -214,6 +215,18 @@ def test_a_stopped_run_goes_on(straight, server, tmp_path):
     for judge in ("server", "ours"):
         kept = [w / "judges" / f"{judge}.jsonl" for w in (straight[0], workdir)]
         assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
+def test_a_run_that_is_killed_at_its_end(straight, server, tmp_path):
+    """Between its rows and its results: all is said again, and nothing asked."""
+    server.forget()
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    for file in ("DONE", "evaluations/grade.json"):
+        (workdir / file).unlink()
+    assert launch(with_ours(server), workdir) == 0
+    assert_same_run(straight[0], workdir)
+    assert not server.asked
 
 
 def test_a_failure_is_no_grade(straight, server, tmp_path):
