@@ -45,8 +45,8 @@ def verdicts_of(scores, reasons=None) -> Verdicts:
     return Verdicts(np.array(scores, float), reasons or [None] * len(scores), keys, replies)
 
 
-def grades(words, *, max_failed=1.0, batch=2, check=lambda: None):
-    asked = []
+def grades(words, *, max_failed=1.0, batch=2, check=lambda: None, asked=None):
+    asked = [] if asked is None else asked
     found = graded(
         judged(words, asked), EXAMPLES, ["a", "b", "c", "d", "e"], batch=batch,
         max_failed=max_failed, check=check,
@@ -67,9 +67,10 @@ def test_a_batch_at_a_time():
 
 def test_too_many_failures_end_it_at_once():
     """Two of five are more than 0.2: the third batch is not asked; one of five is not."""
-    words = ["1", "x: 1", "x: 1", "5", "9"]
+    words, asked = ["1", "x: 1", "x: 1", "5", "9"], []
     with pytest.raises(GradeError) as error:
-        grades(words, max_failed=0.2)
+        grades(words, max_failed=0.2, asked=asked)
+    assert [len(part) for part in asked] == [2, 2]
     assert str(error.value) == "2 of 5 completions have no verdict, max_failed=0.2: x: 1"
     found, _ = grades(["1", "x: 1", "1", "5", "9"], max_failed=0.2)
     assert np.isnan(found.score_B).sum() == 1
