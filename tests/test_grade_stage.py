@@ -218,15 +218,21 @@ def test_a_stopped_run_goes_on(straight, server, tmp_path):
 
 
 def test_a_run_that_is_killed_at_its_end(straight, server, tmp_path):
-    """Between its rows and its results: all is said again, and nothing asked."""
+    """Between its rows and its results, where a row was lost: what it is of is sampled again.
+
+    All is said again, and nothing asked.
+    """
     server.forget()
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
     for file in ("DONE", "evaluations/grade.json"):
         (workdir / file).unlink()
-    assert launch(with_ours(server), workdir) == 0
+    completions = workdir / "evaluations" / "grade.jsonl"
+    completions.write_bytes(b"".join(completions.read_bytes().splitlines(keepends=True)[:-1]))
+    with watched(lambda run, event: None) as events:
+        assert launch(with_ours(server), workdir) == 0
+    assert events == ["evaluate 2"] * 2 and not server.asked
     assert_same_run(straight[0], workdir)
-    assert not server.asked
 
 
 def test_a_failure_is_no_grade(straight, server, tmp_path):
@@ -303,6 +309,9 @@ def test_a_preflight_sees_rollouts_and_judges(server):
     assert [line for line in lines if line.startswith("grade: ours: 8 rows of 1024 tokens")]
     assert [line for line in lines if line.startswith("grade: rollout: 2 prompts of 64 tokens")]
     assert not [line for line in lines if line.startswith("grade: server")]
+    config.judges.ours.replay = "judges/ours.jsonl"
+    lines = preflight(config.to_dict(), STAGES)
+    assert not [line for line in lines if line.startswith("grade: ours")]
 
 
 def test_a_policy_is_graded_with_its_own_completions(straight, server):
