@@ -164,13 +164,13 @@ def sampling(temperature: float = 1.0) -> ConfigDict:
     })  # fmt: skip
 
 
-def decoding() -> ConfigDict:
+def decoding(preset: str = "policy") -> ConfigDict:
     """What an evaluation draws from: a preset, and the fields in which it is to differ.
 
     None is what the preset has: grpo/algorithms/decoding.py.
     """
     return ConfigDict({
-        "preset": "policy",  # or greedy, standard, liberal, judge
+        "preset": preset,  # policy, greedy, standard, liberal, judge
         "temperature": optional(float),
         "top_k": optional(int),
         "top_p": optional(float),
@@ -461,5 +461,23 @@ def evaluate() -> ConfigDict:
         "samples": 0,  # per problem, for mean@n, pass@k and maj@k
         "sampling": decoding(),
         "ks": (1,),
+        "shown": 3,  # completions in the report
+    })  # fmt: skip
+
+
+def grade() -> ConfigDict:
+    """What judges say of completions: grpo/stages/grade.py."""
+    return ConfigDict({
+        "kind": "grade",
+        "data": optional(str),
+        "split": "test",  # or validation, train
+        "policies": ("base",),  # the ends of stages to compare; base: the model as loaded
+        "examples": optional(int),  # how many of the split; None: all
+        "batch": 100,  # completions at a time, to be sampled and to be graded
+        "max_new_tokens": 48,
+        "sampling": decoding("judge"),
+        "judges": ("grader",),  # names in judges, by prompts that ask by a rubric
+        "rubrics": ("trace", "answer"),  # in place of the judges' own, a grade for each
+        "max_failed": 0.1,  # share of the completions of a policy that may be without a grade
         "shown": 3,  # completions in the report
     })  # fmt: skip

@@ -28,7 +28,7 @@ from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
-from grpo.stages import distill, evaluate, grpo, pairs, preference, reward_model, sft
+from grpo.stages import distill, evaluate, grade, grpo, pairs, preference, reward_model, sft
 from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
 
@@ -41,6 +41,7 @@ STAGES: dict[str, Any] = {
     "distill": distill,
     "grpo": grpo,
     "evaluate": evaluate,
+    "grade": grade,
 }
 FINISHED, FAILED, WRONG, SAVED = 0, 1, 2, 75
 # What may differ between two launches of a run: it changes nothing that was computed.

@@ -25,6 +25,7 @@ from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
+from tests.mistakes.in_judge_evaluation import MISTAKES as IN_JUDGE_EVALUATION
 from tests.mistakes.in_judges import MISTAKES as IN_JUDGES
 from tests.mistakes.in_judging import MISTAKES as IN_JUDGING
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
@@ -78,6 +79,7 @@ MISTAKES = [
     *IN_JUDGING,
     *IN_MESHES,
     *IN_ASYNCHRONY,
+    *IN_JUDGE_EVALUATION,
 ]
 
 

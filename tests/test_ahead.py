@@ -137,7 +137,7 @@ def rewards_of(threads: dict) -> dict[str, Reward]:
 def test_only_what_is_elsewhere_is_asked_in_a_thread():
     """Programs of the policy's devices come from one thread; names stay in their order."""
     threads: dict = {}
-    batch = Batch(None, None, [], ["a", "b"], None)  # pyright: ignore[reportArgumentType]
+    batch = Batch(None, None, [], ["a", "b"], None, {})  # pyright: ignore[reportArgumentType]
     asked = ask(batch, rewards_of(threads))
     assert threads["learned"] is threading.main_thread()  # before anything else is sampled
     values, metrics = given_to(asked, nothing)

@@ -137,6 +137,7 @@ def test_verdicts_are_logged_and_kept(straight):
     assert {round(value, 9) for value in values} <= {round(row["score"], 9) for row in kept}
     (first, *_) = [row for row in rows(straight, "metrics") if "reward/judged/failed" in row]
     assert first["reward/judged/failed"] == 0.0 and "reward/judged/cached" in first
+    assert 0 < first["reward/judged/entropy"] <= math.log(2)
 
 
 def test_a_run_goes_on_bit_by_bit(straight, tmp_path):

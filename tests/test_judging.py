@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from grpo.judges.asking import Reply, question
-from grpo.judges.judging import Judge, metrics_of, verdicts
+from grpo.judges.judging import Judge, entropy_of, metrics_of, verdicts
 from grpo.judges.prompts import PROMPTS, SCALES, fenced, rating_in, values_of
 from grpo.judges.rubrics import RUBRICS, Criterion, criteria_of, together
 
@@ -196,3 +196,38 @@ def test_agreement_with_golds():
 
 def test_scales_begin_with_the_worst():
     assert all(values_of(scale)[words[0]] == 0 for scale, words in SCALES.items())
+
+
+@pytest.mark.parametrize(("p", "entropy"), [
+    ({"no": 0.5, "yes": 0.5}, math.log(2)), ({"no": 0.1, "yes": 0.1}, math.log(2)),
+    ({"no": 0.0, "yes": 0.3}, 0.0),
+    ({"no": 0.2, "yes": 0.6}, 0.75 * math.log(4 / 3) + 0.25 * math.log(4)),
+    (dict.fromkeys("123456789", 0.1), math.log(9)),
+])  # fmt: skip
+def test_entropy_over_the_words_of_a_scale(p, entropy):
+    """-Σ q ln q of q = p / Σ p."""
+    found = entropy_of(Reply(text=json.dumps(p), score=0.5, attempts=0))
+    assert found == pytest.approx(entropy, abs=1e-12)
+
+
+@pytest.mark.parametrize("text", [
+    "7", "[0.5, 0.5]", "{}", '{"no": 0.0}', '{"no": NaN}', '{"no": -1}', '{"no": 1e999}', "{",
+    '{"no": [1, 0]}', '{"no": null}', '{"no": "x"}', "9" * 5000, "[" * 200_000, '{"no": 2}',
+    '{"a": 1e308, "b": 1e308}', '{"a": [0.5], "b": [0.5]}', "null", None,
+])  # fmt: skip
+def test_no_entropy_of_what_is_none(text):
+    assert entropy_of(Reply(text=text, score=0.5, attempts=0)) is None
+
+
+def test_entropy_of_a_batch():
+    """The mean over a model's replies; a server's are words, whatever these are."""
+    said = Reply(text='{"yes": 0.5}', attempts=1)
+    ours = [
+        Reply(text=json.dumps(p), score=0.5, attempts=0)
+        for p in ({"no": 0.5, "yes": 0.5}, {"yes": 1.0})
+    ]
+    found = verdicts(judge(saying("9"), rubric="right"), [EXAMPLE], ["a"])
+    report = metrics_of(found._replace(replies=[said, *ours]), np.ones(1))
+    assert report["entropy"] == pytest.approx(math.log(2) / 2)
+    assert entropy_of(said) is None
+    assert "entropy" not in metrics_of(found, np.ones(1))

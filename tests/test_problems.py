@@ -94,7 +94,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     (
         f"{S}kind",
         "stf",
-        "reward_model, distill, grpo, evaluate; did you mean sft?",
+        "grpo, evaluate, grade; did you mean sft?",
     ),
     ("stages.a/b", base.sft().to_dict(), ": expected another name, of letters, digits, _ and -"),
     ("stages.base", base.sft().to_dict(), ": expected another name"),
@@ -359,6 +359,7 @@ def defaults() -> dict[str, dict[str, object]]:
         "sft": base.sft(),
         "grpo": base.grpo(),
         "evaluate": base.evaluate(),
+        "grade": base.grade(),
     }
     return {name: dict(leaves(section.to_dict())) for name, section in sections.items()}
 

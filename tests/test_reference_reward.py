@@ -51,12 +51,12 @@ def test_it_is_the_probability_after_the_reasoning_less_that_after_none():
     reward = ReferenceProbability(
         programs(stage, policy, BUCKETS)["reference_probability"], stage, TEMPLATE, BUCKETS
     )
-    found = reward(Batch(None, None, examples, TEXTS, policy)).value_B
+    found = reward(Batch(None, None, examples, TEXTS, policy, {})).value_B
     assert found[2] == 0.0 and np.isnan(found[3])
     # Answers of one and of two tokens, whose probabilities differ from each other's.
     before = ["<reasoning>1 and 1</reasoning><answer>", "<answer>"]
     texts = [f"{text}5</answer>" for text in [*before, *before]]
-    found = reward(Batch(None, None, examples, texts, policy)).value_B
+    found = reward(Batch(None, None, examples, texts, policy, {})).value_B
     none = [probability(policy, example, NONE) for example in examples]
     p_B = np.array([probability(policy, *pair)
                     for pair in zip(examples, [*before, *before], strict=True)])  # fmt: skip

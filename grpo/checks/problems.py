@@ -316,6 +316,7 @@ def judging(stage: Mapping, config: Mapping) -> list[tuple[str, str]]:
         (f"rewards.{reward}.options.judge", config["judges"].get(entry["options"].get("judge"), {}))
         for reward, entry in stage.get("rewards", {}).items()
     ]
+    named += [("judges", config["judges"].get(name, {})) for name in stage.get("judges", ())]
     return [
         (field, judge["model"])
         for field, judge in named

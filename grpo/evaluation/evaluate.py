@@ -20,7 +20,7 @@ from grpo.training.program import Program
 from models.policy import Policy
 
 Rows = list[dict[str, Any]]
-GREEDY_STEP, SAMPLED_STEP = 0, 1  # of the keys
+GREEDY_STEP, SAMPLED_STEP, GRADED_STEP = 0, 1, 2  # of the keys
 
 
 class Setting(NamedTuple):
@@ -51,14 +51,40 @@ def evaluate_greedy(
     max_new_tokens: int,
 ) -> tuple[dict[str, float], Rows]:
     """The metrics of the likeliest completion of every example, and a row for each."""
-    answers = sample_all(
-        policy, examples, setting, batch=batch, group=1, step=GREEDY_STEP, sampling=GREEDY,
+    rows = completions_of(
+        policy, examples, setting, batch=batch, step=GREEDY_STEP, sampling=GREEDY,
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
-    correct_E = correct(examples, answers.texts)
-    looks = answers.texts, answers.length_E, answers.truncated_E
-    metrics = accuracy_metrics(correct_E, *looks, samples=1)
-    return metrics, rows_of(examples, answers, correct_E, setting.template)
+    return looks_of(rows), rows
+
+
+def completions_of(
+    policy: Policy,
+    examples: Sequence[Example],
+    setting: Setting,
+    *,
+    batch: int,
+    step: int,
+    sampling: Mapping[str, Any],
+    max_new_tokens: int,
+) -> Rows:
+    """A row for one completion of every example."""
+    answers = sample_all(
+        policy, examples, setting, batch=batch, group=1, step=step, sampling=sampling,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    return rows_of(examples, answers, correct(examples, answers.texts), setting.template)
+
+
+def looks_of(rows: Rows) -> dict[str, float]:
+    """The metrics of rows that are of one completion of each example."""
+    return accuracy_metrics(
+        {name: np.array([row["right"][name] for row in rows]) for name in rows[0]["right"]},
+        [row["completion"] for row in rows],
+        np.array([row["tokens"] for row in rows]),
+        np.array([row["finish"] == "length" for row in rows]),
+        samples=1,
+    )
 
 
 def evaluate_samples(

@@ -12,6 +12,9 @@ grpo/data/rubrics.py, the column `rubric`).
     pinocchio    accuracy, logic, form, and hallucinations, which count against all three (λ = 1):
                  (a + l + f) / 3 - h, which is held within [0, 1]
     right        whether the answer is right, and nothing else
+    trace        the reasoning, whatever it ends with, and
+    answer       the answer, whatever leads to it: what Kaggle's Tunix hackathon graded apart; which
+                 words its judges were asked in is not known
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,6 +47,20 @@ RUBRICS: dict[str, tuple[Criterion, ...]] = {
         Criterion("Hallucination", "It claims what is neither given nor follows.", -3.0),
     ),
     "right": (Criterion("Right", "The final answer is right.", 1.0),),
+    "trace": (
+        Criterion(
+            "Sound", "Each step of the reasoning is true, and follows from those before.", 1.0
+        ),
+        Criterion(
+            "Whole", "The reasoning leads from the question to the answer, no gap in it.", 0.7
+        ),
+        Criterion("Readable", "The reasoning is well ordered, to the point, nothing twice.", 0.3),
+    ),
+    "answer": (
+        Criterion("Right", "The final answer is right.", 1.0),
+        Criterion("To the question", "The final answer is what is asked for, and all of it.", 0.7),
+        Criterion("Stated", "The final answer stands apart from the reasoning, and alone.", 0.3),
+    ),
 }
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from grpo.reporting.curve import Series, curve_svg
 from grpo.reporting.evaluations import (
+    Results,
     accuracy_table,
     domain_table,
     form_table,
     samples_table,
 )
+from grpo.reporting.grades import said_of, tables
 from grpo.reporting.reward_models import reward_models
 from grpo.reporting.text import printable
 from grpo.storage.journal import read_journal
@@ -36,9 +38,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
                 f"## {name}",
                 measured_on(config, name),
                 accuracy_table(results, seconds),
-                form_table(results),
-                samples_table(results),
-                domain_table(results),
+                *tables_of(config["stages"][name], results),
                 samples(config, workdir, name),
             ]
     parts.append(reward_models(config, workdir))
@@ -59,6 +59,13 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
     lines = [f"- `{workdir / file}`: {what}" for file, what in places
              if (workdir / file).exists()]  # fmt: skip
     return "\n\n".join([*(part for part in parts if part), "\n".join(lines)]) + "\n"
+
+
+def tables_of(stage: Config, results: Results) -> list[str]:
+    """What there is to say beside how many answers are right."""
+    if stage["kind"] == "grade":
+        return tables(results, stage)
+    return [form_table(results), samples_table(results), domain_table(results)]
 
 
 def measured_on(config: Config, name: str) -> str:
@@ -83,7 +90,7 @@ def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
     shown = config["stages"][name]["shown"]
     rows = read_journal(workdir / "evaluations" / f"{name}.jsonl")
     ids = list(dict.fromkeys(row["id"] for row in rows))[:shown]
-    blocks = []
+    blocks, said = [], said_of(workdir, name)
     for problem in ids:
         answers = [row for row in rows if row["id"] == problem and row["sample"] == 0]
         first: dict[str, Any] = {}
@@ -93,7 +100,8 @@ def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
         for policy, row in first.items():
             verdict = "right" if row["right"]["strict"] else "wrong"
             text = printable(row["completion"][:LONGEST])
-            lines.append(f"    {policy}, {verdict}: {text}")
+            grades = said.get((policy, problem), "")
+            lines.append(f"    {policy}, {verdict}{grades}: {text}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

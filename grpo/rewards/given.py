@@ -9,6 +9,9 @@ They are functions like the others, and return what they are given: as the keywo
 values of a batch (`with_values` of table.py). Their options are the stage's to read; the formulas
 stand in grpo/runs/learned_reward.py, reference_reward.py and judged_reward.py. Without a stage they
 have no value.
+
+Judges cost time or money, and are asked only where their verdict counts (`asked_about` of
+scores.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,9 +51,9 @@ def judged(
     return given
 
 
+JUDGED = ("judged", "held_out_judged")
 GIVEN = {
     "learned": learned,
     "reference_probability": reference_probability,
-    "judged": judged,
-    "held_out_judged": judged,
+    **dict.fromkeys(JUDGED, judged),
 }

@@ -7,7 +7,9 @@ A function that abstains or fails (`batch`) has the value NaN, counted, with the
 the other values are as if nothing had happened. A total that needs a NaN is NaN: the completion
 abstains (`advantages`), it is never given a 0. Not needed is what has weight 0, what stands behind
 a gate that is 0, and what is for other domains: a function is not called on their examples, where
-it has no value, and neither fails nor counts in its mean.
+it has no value, and neither fails nor counts in its mean. So it is with judges behind a gate that
+is not above 0: their gates are called first, and again with the others. A gate that a model gives
+is not there yet when judges are asked: they are then asked about all completions.
 
 Functions are called here (`in_process`), or in processes that may be ended (`pool`).
 """
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from grpo.rewards.batch import values
+from grpo.rewards.given import GIVEN, JUDGED
 from grpo.rewards.table import Entry, is_for
 
 
@@ -76,6 +79,27 @@ def total(
     return np.sum([np.zeros(completions), *weighed], axis=0)
 
 
+def asked_about(
+    table: Mapping[str, Entry],
+    examples: Sequence[Mapping],
+    completions: Sequence[str],
+    *,
+    seconds: float,
+    caller: Caller,
+) -> dict[str, np.ndarray]:
+    """By judged reward, the completions that count: of its domains, behind a gate above 0."""
+    judged = {name: table[name] for name in JUDGED if name in table}
+    gates = {entry.gate: table[entry.gate] for entry in judged.values() if entry.gate}
+    first = {gate: entry for gate, entry in gates.items() if gate not in GIVEN}
+    found = score(first, examples, completions, seconds=seconds, caller=caller).rewards
+    asked = {}
+    for name, entry in judged.items():
+        asked[name] = np.array([is_for(entry, example) for example in examples], bool)
+        if entry.gate in found:
+            asked[name] &= found[entry.gate] > 0
+    return asked
+
+
 def score(
     table: Mapping[str, Entry],
     examples: Sequence[Mapping],
@@ -97,10 +121,25 @@ def score(
     rewards = {name: np.full(len(examples), np.nan) for name in table}
     for name in told:
         rewards[name][asked[name]] = told[name][0]
-    failed = {name: int(np.isnan(rewards[name][asked[name]]).sum()) for name in table}
+    failed = failures(rewards, asked, table)
     reasons = {name: why for name in calls if (why := told[name][1]) is not None}
     parts = gated(rewards, asked, table)
     return Scores(rewards, parts, failed, reasons, total(parts, table, len(completions)))
+
+
+def failures(
+    rewards: Mapping[str, np.ndarray],
+    asked: Mapping[str, np.ndarray],
+    table: Mapping[str, Entry],
+) -> dict[str, int]:
+    """How many values are missing by name: of judges, of those behind a gate above 0."""
+    failed = {}
+    for name, entry in table.items():
+        asked_B = asked[name]
+        if name in JUDGED and entry.gate is not None:
+            asked_B = asked_B & (rewards[entry.gate] > 0)
+        failed[name] = int(np.isnan(rewards[name][asked_B]).sum())
+    return failed
 
 
 def shuffled(scores: Scores, seed: Sequence[int]) -> Scores:

@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     examples: Sequence[Example]  # of each row
     texts: Sequence[str]
     policy: Policy
+    asked: Mapping[str, np.ndarray]  # by judged reward, whether it is asked about each
 
 
 class Values(NamedTuple):

@@ -22,6 +22,7 @@ from grpo.judges.prompts import SCALES
 from grpo.judges.replay import recorded, replayed
 from grpo.judges.server import Limits
 from grpo.rewards.correct import CORRECT
+from grpo.rewards.given import JUDGED
 from grpo.runs.given_rewards import Batch, Reward, Values
 from grpo.runs.policies import Policies
 from grpo.runs.policy_judge import PolicyJudge, choices_of, judge_program
@@ -30,7 +31,6 @@ from grpo.training.program import Program
 from models.policy import Policy
 
 Config = Mapping[str, Any]
-NAMES = ("judged", "held_out_judged")  # in a reward table
 OF_MODEL = ("scores", "least_mass", "max_prompt", "temperature", "scale")
 BACKOFF, LONGEST_WAIT, MAX_BYTES = 1.0, 30.0, 2**20
 
@@ -38,7 +38,7 @@ BACKOFF, LONGEST_WAIT, MAX_BYTES = 1.0, 30.0, 2**20
 def judges_of(stage: Config) -> dict[str, str]:
     """The judges of a stage, by the reward that they give."""
     rewards = stage["rewards"]
-    return {name: rewards[name]["options"]["judge"] for name in NAMES if name in rewards}
+    return {name: rewards[name]["options"]["judge"] for name in JUDGED if name in rewards}
 
 
 def about(stage: Config, config: Config) -> Iterator[str]:
@@ -56,23 +56,35 @@ def about(stage: Config, config: Config) -> Iterator[str]:
 
 
 def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program]:
-    """What judges that are models of ours read prompts with."""
+    """What the judges of a stage that are models of ours read prompts with."""
+    return judge_programs(config, judges_of(stage), policy)
+
+
+def judge_programs(config: Config, judges: Mapping[str, str], policy: Policy) -> dict[str, Program]:
+    """The same of any judges, by whatever they are wanted for."""
     found, models = {}, {}
-    for reward, name in judges_of(stage).items():
+    for purpose, name in judges.items():
         section = config["judges"][name]
-        if (model := section["model"]) is not None and section["replay"] is None:
-            judge = models.setdefault(model, model_shapes(config, model, policy))
-            unknown = tuple((place,) for place in range(len(SCALES[section["scale"]])))
-            found[reward] = judge_program(section, judge, unknown)  # the tokenizer says which
+        if (model := section["model"]) is None or section["replay"] is not None:
+            continue
+        if model not in models:
+            models[model] = model_shapes(config, model, policy)
+        unknown = tuple((place,) for place in range(len(SCALES[section["scale"]])))
+        found[purpose] = judge_program(section, models[model], unknown)  # the tokenizer says which
     return found
 
 
-def judged(judge: Judge, batch: Batch) -> Values:
-    """The verdicts on a batch."""
-    found = verdicts(judge, batch.examples, batch.texts)
-    pairs = zip(batch.examples, batch.texts, strict=True)
+def judged(judge: Judge, reward: str, batch: Batch) -> Values:
+    """The verdicts on the completions of a batch that a reward's judge is asked about."""
+    rows, value_B = np.flatnonzero(batch.asked[reward]).tolist(), np.full(len(batch.texts), np.nan)
+    if not rows:
+        return Values(value_B, {})
+    examples, texts = [batch.examples[row] for row in rows], [batch.texts[row] for row in rows]
+    found = verdicts(judge, examples, texts)
+    value_B[rows] = found.score_B
+    pairs = zip(examples, texts, strict=True)
     right_B = np.array([CORRECT["strict"](*pair) for pair in pairs])
-    return Values(found.score_B, metrics_of(found, right_B))
+    return Values(value_B, metrics_of(found, right_B))
 
 
 def judged_of(policies: Policies, name: str, programs: Mapping[str, Program]) -> dict[str, Reward]:
@@ -83,7 +95,7 @@ def judged_of(policies: Policies, name: str, programs: Mapping[str, Program]) ->
     config, found = policies.config, {}
     for reward, judge in judges_of(config["stages"][name]).items():
         program, model = programs.get(reward), config["judges"][judge]["model"]
-        read = functools.partial(judged, judge_of(policies, judge, program))
+        read = functools.partial(judged, judge_of(policies, judge, program), reward)
         elsewhere = program is None or is_apart(config, config["stages"][name], model)
         found[reward] = Reward(read, elsewhere=elsewhere)
     return found

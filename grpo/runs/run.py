@@ -7,6 +7,7 @@
           timing.jsonl        seconds, which differ between equal runs
           checkpoints/<stage>/<step>/
           evaluations/<stage>.json and .jsonl
+          judges/<judge>.jsonl    replies, which a replay answers with
           preferences/<stage>.jsonl
           rewards/<stage>.json
 """

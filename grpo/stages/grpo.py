@@ -56,7 +56,7 @@ from grpo.data.curriculum import Curriculum, curriculum_of
 from grpo.data.examples import Example
 from grpo.data.templates import prompt_ids
 from grpo.rewards.pool import caller_of
-from grpo.rewards.scores import Caller, score, shuffled
+from grpo.rewards.scores import Caller, asked_about, score, shuffled
 from grpo.rewards.table import Entry, fitted, reward_table, with_values
 from grpo.rollout.ahead import Sampled, sampled_of
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
@@ -260,13 +260,14 @@ def play_round(
     texts = texts_of(rollout, loop.policy.own_tokenizer)
     examples = examples_of(setting, loop, loop.iteration, number)
     repeated = [example for example in examples for _ in range(G)]
-    batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy)
-    asked, following = ask(batch, setting.given), None
+    how = {"seconds": stage["reward_seconds"], "caller": setting.caller}
+    asked = asked_about(table, repeated, texts, **how)
+    batch = Batch(rollout.ids_BT, rollout.mask_BT, repeated, texts, loop.policy, asked)
+    reading, following = ask(batch, setting.given), None
     if stage["staleness"] and loop.iteration + 1 < loop.total:
         following = sample(setting, loop, sampler, loop.iteration + 1, 0)
-    given, of_models = given_to(asked, loop.save_and_stop_if_asked)
+    given, of_models = given_to(reading, loop.save_and_stop_if_asked)
     table = with_values(table, given, repeated)
-    how = {"seconds": stage["reward_seconds"], "caller": setting.caller}
     scores = score(table, repeated, texts, **how)
     if stage["shuffle_rewards"]:
         scores = shuffled(scores, [run.seed, loop.iteration, number])

@@ -24,7 +24,7 @@ MISTAKES = [
             '    "log.every_s": number(float, 0),\n', "",
             "tests/test_problems.py::test_every_field_has_a_rule_and_every_rule_a_field"),
     Mistake("a field of a config that nobody reads", BASE,
-            '"shown": 3,', '"shown": 3, "displayed": 3,',
+            '"ks": (1,),', '"ks": (1,), "displayed": 3,',
             "tests/test_problems.py::test_every_field_is_read"),
     Mistake("another default loss in the config", BASE,
             '"preset": "grpo",', '"preset": "dr_grpo",',

@@ -318,7 +318,7 @@ MISTAKES = [
             'behind_gate_B',
             f"{TABLE}::test_an_entry_for_some_domains"),
     Mistake("elsewhere is a failure", "grpo/rewards/scores.py",
-            'int(np.isnan(rewards[name][asked[name]]).sum())',
+            'int(np.isnan(rewards[name][asked_B]).sum())',
             'int(np.isnan(rewards[name]).sum())',
             f"{TABLE}::test_an_entry_for_some_domains"),
     Mistake("a gate of other domains", "grpo/rewards/table.py",
