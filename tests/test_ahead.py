@@ -100,9 +100,13 @@ def test_an_error_is_raised_where_it_is_waited_for():
     def fail():
         raise KeyboardInterrupt("there")
 
-    future = begin(fail)
+    ends = time.monotonic() + 10
+
+    def look():
+        assert time.monotonic() < ends
+
     with pytest.raises(KeyboardInterrupt, match="there"):
-        result_of(future, nothing)
+        result_of(begin(fail), look)
 
 
 def test_who_waits_looks_around_and_may_go():

@@ -23,6 +23,7 @@ import pytest
 import grpo.stages.grpo
 from configs import base
 from grpo.data.order import example_at
+from grpo.data.templates import prompt_ids
 from grpo.rollout.generate import Sampler
 from grpo.rollout.sampler import row_keys
 from grpo.runs import judged_reward
@@ -114,6 +115,7 @@ def noted(note: SimpleNamespace):
     def sampled(self, prompts, key_B, **named):
         got = sample(self, prompts, key_B, **named)
         keys = np.asarray(jax.random.key_data(key_B))
+        note.prompts += prompts
         note.sampled.append((note.policies[-1], keys, np.asarray(got.ids_BT)))
         return got
 
@@ -137,7 +139,7 @@ def noted(note: SimpleNamespace):
 def straight(url, tmp_path_factory):
     """A run that nothing interrupts and no judge holds up, and what was seen of it."""
     workdir = tmp_path_factory.mktemp("stale") / "straight"
-    note = SimpleNamespace(policies=[], sampled=[], learnt=[], after=[])
+    note = SimpleNamespace(policies=[], prompts=[], sampled=[], learnt=[], after=[])
     with watched(lambda run, event: None) as events, noted(note):
         assert launch(config_of(url), workdir) == 0
     return workdir, note, events
@@ -178,8 +180,11 @@ def test_who_samples_which_batch(straight):
         assert all(np.array_equal(*pair) for pair in pairs)
         wanted = jax.random.key_data(row_keys(0, "train", batch, np.arange(P * G)))
         assert np.array_equal(keys, wanted)
-    train = opened(config_of(""), workdir, io.StringIO())[0].datasets["data"].train
-    wanted = [train[example_at(0, n // G, len(train))]["id"] for n in range(3 * P * G)]
+    run, policies = opened(config_of(""), workdir, io.StringIO())
+    data, tokenizer = run.data_of("grpo"), policies.base.own_tokenizer
+    asked = [data.train[example_at(0, n, len(data.train))] for n in range(3 * P)]
+    assert note.prompts == [prompt_ids(tokenizer, example, data.template) for example in asked]
+    wanted = [example["id"] for example in asked for _ in range(G)]
     assert [row["id"] for row in rows(workdir, "rollouts")] == wanted
     steps = [(row["iteration"], row["step"]) for row in rows(workdir, "rollouts")]
     assert steps == [(n // (P * G), 2 * (n // (P * G))) for n in range(3 * P * G)]
