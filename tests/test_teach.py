@@ -13,9 +13,9 @@ import pytest
 
 from grpo.data.domains import KEYWORDS, domain_of
 from grpo.data.forms import FILES
+from grpo.judges import teacher
 from grpo.judges.asking import Reply
 from grpo.judges.collecting import IN_A_ROW, Sample, TeacherError, collect, normalised
-from grpo.judges import teacher
 from grpo.judges.teacher import COLUMNS, MOST, PROMPT, checkpoints_of, prompt_of
 from grpo.tools import teach
 from models.tokenizer import Tokenizer
