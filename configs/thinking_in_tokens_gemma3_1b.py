@@ -154,13 +154,14 @@ def rehearsal(config):
 
 
 def star_in_small(config):
-    """Own solutions to a third of the questions, and a shorter GRPO after them and without."""
+    """Own solutions to a sixth of the questions, and a shorter GRPO after them and without."""
     stages = config.stages
-    stages.own.update(examples=2000, batch=128, max_new_tokens=32, max_target=32)
+    stages.own.update(examples=1000, batch=128, max_new_tokens=32, max_target=32)
     stages.own.sampling.update(temperature=1.0, top_k=0)
-    stages.star = _rehearsal.more_sft(steps=60, tokens=32, start="sft")
+    stages.star = _rehearsal.more_sft(steps=stages.more_sft.steps, tokens=32, start="sft")
     stages.star.solutions = "own"
-    stages.grpo.update(iterations=20, start="star")
+    stages.grpo.update(iterations=16, start="star")
+    stages.grpo.evaluate_every = 8
     stages.alone = stages.grpo.copy_and_resolve_references()
     stages.alone.start = "more_sft"
     policies = ("sft", "star", "grpo", "more_sft", "alone")

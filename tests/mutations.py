@@ -42,6 +42,7 @@ from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
 from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
 from tests.mistakes.in_worlds import MISTAKES as IN_WORLDS
+from tests.mistakes.teach_local import MISTAKES as TEACH_LOCAL
 
 ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
@@ -74,6 +75,7 @@ MISTAKES = [
     *IN_PEOPLE,
     *IN_JUDGES,
     *IN_JUDGING,
+    *TEACH_LOCAL,
 ]
 
 

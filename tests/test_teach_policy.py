@@ -16,7 +16,7 @@ from grpo.judges.teacher import MOST, PROMPT, equations_of, own_trace_of
 from grpo.rewards.checkpoints import checkpoints_equations, checkpoints_substring
 from grpo.rollout.generate import Sampler
 from grpo.runs import policy_teacher
-from grpo.runs.policy_teacher import answered, digest, policy_samples
+from grpo.runs.policy_teacher import answered, asked_by, digest, policy_samples
 from grpo.tools import teach
 from models.chat import encode_chat
 from models.loading import save_hf
@@ -338,6 +338,11 @@ def test_it_is_told_how_to_answer(folder, monkeypatch, model):
     assert dropped == {"form": 6, "prompt too long": 1}
     command(monkeypatch, folder, model, code=2, max_prompt=1, out=folder / "none")
     assert [*files_of(folder / "none")] == ["dropped.jsonl"]
+
+
+def test_the_template_it_is_asked_in():
+    assert asked_by("as_trained", TEMPLATES["s3"]) is TEMPLATES["s3"]
+    assert asked_by("instructed", TEMPLATES["s3"]) is TEMPLATES["plain"]
 
 
 def test_a_policy_without_a_tokenizer(folder, monkeypatch, capsys, tmp_path):

@@ -163,6 +163,12 @@ def test_solutions_are_a_dataset_for_a_later_run(folder, straight):
     assert first == second and len(first) == 3
 
 
+def test_a_stage_that_is_done_is_not_gone_through(straight, monkeypatch):
+    run, policies = opened(config_of(), straight[0], io.StringIO())
+    monkeypatch.setattr(policies, "end", lambda stage: pytest.fail(f"{stage} is read"))
+    STAGES["traces"].run(run, "traces", policies)
+
+
 def test_too_few_solutions(folder):
     config = config_of(policy="base", min_kept=1.0)
     config.pipeline = ("traces",)
