@@ -70,9 +70,7 @@ def get_config(variant: str = ""):
     """The experiment; `variant` has some of star, traces, better, tiny, or is ""."""
     words = _common.words_of(variant, "thinking_in_tokens_gemma3_1b", "star", "traces")
     if {"traces", "tiny"} <= set(words):
-        raise ValueError(
-            f"variant {variant!r}: traces are a file of yours: rehearse with star,tiny"
-        )
+        raise ValueError(f"variant {variant!r}: a teacher's file has no rehearsal: take star,tiny")
     config = system()
     for word, change in {"traces": traces, "star": star, "better": better}.items():
         if word in words:
