@@ -199,6 +199,7 @@ def sft() -> ConfigDict:
         "start": optional(str),
         "lora": lora(),
         "steps": 200,  # optimizer updates
+        "solutions": optional(str),  # a stage of kind traces before it; None: those of data
         "examples": optional(int),  # how many of the training examples; None: all
         "batch": 64,  # examples per update; with packing, rows
         "microbatches": 1,  # parts in which a batch goes through the model
@@ -207,6 +208,26 @@ def sft() -> ConfigDict:
         "optimizer": optimizer(),
         "evaluate_every": 0,  # updates; 0: never
         "checkpoint_every": 100,  # updates; the end of a stage is always kept
+    })  # fmt: skip
+
+
+def traces() -> ConfigDict:
+    """Worked solutions that a policy writes: grpo/stages/traces.py."""
+    return ConfigDict({
+        "kind": "traces",
+        "data": optional(str),
+        "policy": "base",  # who writes them: the end of a stage, base, or a name in models
+        # as_trained: the question in the template of the data; instructed: told how to answer
+        "ask": "as_trained",
+        "examples": optional(int),  # how many of the training examples are asked; None: all
+        "batch": 64,  # questions at a time
+        "samples": 4,  # how often a question is asked at most, until it has a solution
+        "max_prompt": optional(int),  # tokens of the longest that is asked; None: that of data
+        "max_new_tokens": 48,
+        "max_target": 48,  # tokens; longer solutions are dropped, never cut
+        "checkpoints": 1,  # of a solution, at least
+        "min_kept": 0.1,  # smallest share of the questions that have a solution
+        "sampling": sampling(),
     })  # fmt: skip
 
 

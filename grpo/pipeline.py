@@ -28,13 +28,14 @@ from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
 from grpo.runs.run import Run, Stop, StoppedError
 from grpo.runs.setup import set_up
-from grpo.stages import distill, evaluate, grade, grpo, pairs, preference, reward_model, sft
+from grpo.stages import distill, evaluate, grade, grpo, pairs, preference, reward_model, sft, traces
 from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
 
 # By kind: FIELDS, check, build, run (grpo/stages/__init__.py).
 STAGES: dict[str, Any] = {
     "sft": sft,
+    "traces": traces,
     "pairs": pairs,
     "preference": preference,
     "reward_model": reward_model,

@@ -40,6 +40,7 @@ from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_system_configs import MISTAKES as IN_SYSTEM_CONFIGS
 from tests.mistakes.in_system_rewards import MISTAKES as IN_SYSTEM_REWARDS
 from tests.mistakes.in_teacher import MISTAKES as IN_TEACHER
+from tests.mistakes.in_traces import MISTAKES as IN_TRACES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
@@ -80,6 +81,7 @@ MISTAKES = [
     *IN_MESHES,
     *IN_ASYNCHRONY,
     *IN_JUDGE_EVALUATION,
+    *IN_TRACES,
 ]
 
 

@@ -128,7 +128,8 @@ def watched(see: Callable[[Run, str], None]) -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grpo.pipeline.set_up", watched_set_up)
-        for module in ("grpo.stages.grpo", "grpo.stages.pairs", "grpo.evaluation.evaluate"):
+        modules = ("stages.grpo", "stages.pairs", "runs.policy_teacher", "evaluation.evaluate")
+        for module in (f"grpo.{name}" for name in modules):
             patch.setattr(f"{module}.row_keys", watched_keys)
         patch.setattr(Sampler, "sample", watched_sample)
         patch.setattr(StageLoop, "keep_update", watched_update)
@@ -204,7 +205,8 @@ def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
 
 def left_by_stages(workdir: pathlib.Path) -> list[str]:
     """The files that stages have left beside checkpoints."""
-    found = [*workdir.glob("evaluations/*.json*"), *workdir.glob("preferences/*.jsonl")]
+    patterns = ("evaluations/*.json*", "preferences/*.jsonl", "traces/*/*.jsonl")
+    found = [path for pattern in patterns for path in workdir.glob(pattern)]
     return [path.relative_to(workdir).as_posix() for path in found]
 
 

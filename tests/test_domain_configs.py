@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from grpo.checks.problems import leaves, problems
+from grpo.judges import teacher
 from grpo.pipeline import STAGES, with_presets
 from grpo.tools.preflight import preflight
 
@@ -202,6 +203,40 @@ def test_thinking_in_tokens():
     }
     cap = better["rewards"]["checkpoints_equations"]["options"]["cap"]
     assert 0.5 * cap < 1.0  # all of the working does not make up for the answer
+
+
+def test_thinking_in_tokens_with_traces():
+    """The columns, and the most checkpoints, are those of what writes the solutions."""
+    config = config_of("thinking_in_tokens_gemma3_1b", "traces")
+    assert problems(config, STAGES) == []
+    assert config["datasets"]["traces"]["columns"] == teacher.COLUMNS
+    stages = config["stages"]
+    assert stages["sft"]["data"] == stages["grpo"]["data"] == "traces"
+    assert stages["evaluate"]["data"] is None and config["data"]["source"] == "gsm8k"
+    high = stages["grpo"]["rewards"]["checkpoints_substring"]["high"]
+    assert high == pytest.approx(0.2 * teacher.MOST)
+    star = config_of("thinking_in_tokens_gemma3_1b", "traces,star")
+    assert problems(star, STAGES) == []
+    assert star["pipeline"] == ("sft", "own", "star", "grpo", "evaluate")
+    own, after = star["stages"]["own"], star["stages"]["star"]
+    assert values(own, "policy", "ask", "data") == ["sft", "as_trained", None]
+    assert own["sampling"] == stages["grpo"]["sampling"]
+    assert values(after, "start", "solutions", "data") == ["sft", "own", None]
+    assert {**after, "start": None, "solutions": None, "data": "traces"} == stages["sft"]
+    assert star["stages"]["grpo"]["start"] is None  # the stage before it
+    with pytest.raises(ValueError, match="a teacher's file has no rehearsal: take star,tiny"):
+        config_of("thinking_in_tokens_gemma3_1b", "traces,tiny")
+
+
+@pytest.mark.parametrize("variant", ["star,tiny", "better,star,tiny"])
+def test_thinking_in_tokens_in_small(variant):
+    """The two ways have as many updates, and the same GRPO."""
+    config = config_of("thinking_in_tokens_gemma3_1b", variant)
+    assert problems(config, STAGES) == []
+    stages = config["stages"]
+    assert {**stages["star"], "solutions": None} == stages["more_sft"]
+    assert {**stages["grpo"], "start": "more_sft"} == stages["alone"]
+    assert stages["grpo"]["start"] == "star" and stages["own"]["policy"] == "sft"
 
 
 def test_medical():

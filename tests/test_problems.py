@@ -105,7 +105,7 @@ BAD_FIELDS = [  # field, value, what is said after the field
     ("data.shots", -1, "=-1: expected an integer, at least 0"),
     ("data.validation_examples", -1, "=-1: expected an integer, at least 0"),
     ("evaluation.split", "valid", "='valid': expected one of train, validation, test; did you me"),
-    ("stages.more", 3, ".kind=None: expected one of sft, pairs, preference, reward_model, distill"),
+    ("stages.more", 3, ".kind=None: expected one of sft, traces, pairs, preference, reward_model"),
 ]
 
 NO_VALIDATION = {"data.validation_examples": 0, "evaluation.split": "test"}

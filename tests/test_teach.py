@@ -1,5 +1,6 @@
 """A teacher's solutions: what is kept, why the rest is not, stopped and started again."""
 
+import functools
 import json
 import os
 import pathlib
@@ -12,9 +13,10 @@ import pytest
 
 from grpo.data.domains import KEYWORDS, domain_of
 from grpo.data.forms import FILES
+from grpo.judges import teacher
 from grpo.judges.asking import Reply
 from grpo.judges.collecting import IN_A_ROW, Sample, TeacherError, collect, normalised
-from grpo.judges.teacher import COLUMNS, MOST, PROMPT, checkpoints_of, prompt_of, trace_of
+from grpo.judges.teacher import COLUMNS, MOST, PROMPT, checkpoints_of, prompt_of
 from grpo.tools import teach
 from models.tokenizer import Tokenizer
 from tests.misbehaving import serving
@@ -22,6 +24,7 @@ from tests.tiny_run import tokenizer
 
 ROOT = pathlib.Path(__file__).parent.parent
 CANARY = "sk-canaryCanary0123456789"
+trace_of = functools.partial(teacher.trace_of, least=1)
 EXAMPLE = {"id": "a:1", "question": "What is 4 times 2, less 3?", "answer": "5"}
 
 
@@ -336,7 +339,7 @@ def test_how_many_in_a_row(answered, asked):
         return [Reply(reason="html: x", attempts=1)]
 
     with pytest.raises(TeacherError, match="does not answer: html: x"):
-        list(collect(examples, [Sample(ask, {})], read=trace_of, batch=1))
+        list(collect(examples, [Sample(ask, {})], prompt_of=prompt_of, read=trace_of, batch=1))
     assert len(seen) == asked
 
 
@@ -414,7 +417,24 @@ def test_columns_and_forms(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "wrong"),
     [
-        ({"url": None}, "the following arguments are required: --url"),
+        ({"url": None}, "--url, --policy: name one of them, a server's address or where a policy"),
+        ({"policy": "p"}, "--url, --policy: name one of them"),
+        ({"model": None}, "--model: its name at the server is needed"),
+        ({"url": None, "policy": "p"}, "--model: is of --url, and has no meaning for --policy"),
+        ({"ask": "as_trained"}, "--ask: is of --policy, and has no meaning for --url"),
+        ({"top_k": 3}, "--top_k: is of --policy, and has no meaning for --url"),
+        ({"ask": "nicely"}, "argument --ask: invalid choice: 'nicely'"),
+        ({"top_p": 0}, "argument --top_p: invalid part value: '0'"),
+        ({"checkpoints": -1}, "argument --checkpoints: invalid from_0 value: '-1'"),
+        ({"seed": -1}, "argument --seed: invalid seed value: '-1'"),
+        (
+            {"url": None, "policy": "p", "model": None, "key": None, "temperature": 0},
+            "--temperature=0: the 3 samples would be the same: --samples=1",
+        ),
+        (
+            {"url": None, "policy": "none", "model": None, "key": None},
+            "--policy=none: none: no such directory, and not a Hub repository `owner/name`",
+        ),
         ({"batch": 0}, "argument --batch: invalid count value: '0'"),
         ({"min_kept": "nan"}, "argument --min_kept: invalid share value: 'nan'"),
         ({"backoff": "inf"}, "argument --backoff: invalid amount value: 'inf'"),

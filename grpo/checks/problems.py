@@ -302,7 +302,7 @@ def about_pipeline(config: Mapping) -> Lines:
                     f"before it{nearest(policy, known)}"
                 )
         learned = stage.get("rewards", {}).get("learned", {}).get("options", {})
-        used = {"preferences": stage.get("preferences"),
+        used = {"preferences": stage.get("preferences"), "solutions": stage.get("solutions"),
                 "rewards.learned.options.model": learned.get("model")}  # fmt: skip
         for field, made in used.items():
             if made in stages and made not in before:

@@ -35,6 +35,10 @@ def about_reading(stage: Mapping, config: Mapping) -> Lines:
             yield f"{section}data={name!r}: its rows are {rows}, this stage reads examples"
         elif split not in required_splits(name) and not offers(name, split, datasets):
             yield f"{section}split={split!r}: {name} has no {split} examples"
+    made = stage.get("solutions")
+    if made is not None and config["stages"].get(made, {}).get("kind") != "traces":
+        known = [n for n, s in config["stages"].items() if s.get("kind") == "traces"]
+        yield f"solutions={made!r}: is no stage of kind 'traces'{nearest(made, known)}"
     name = stage.get("preferences")
     if name in datasets:
         if (rows := rows_of(datasets[name])) != "preferences":

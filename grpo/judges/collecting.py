@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from grpo.data.examples import Example
 from grpo.judges.asking import Ask, Reply, kind_of, metrics_of, question
 from grpo.judges.http import ENDS
-from grpo.judges.teacher import Row, prompt_of
+from grpo.judges.teacher import Row
 
 IN_A_ROW = 20
 
@@ -45,6 +45,7 @@ def collect(
     examples: Sequence[Example],
     samples: Sequence[Sample],
     *,
+    prompt_of: Callable[[Example], str],
     read: Callable[[Example, str], Row | str],
     batch: int,
 ) -> Iterator[Collected]:

@@ -1,26 +1,36 @@
 """Worked solutions of a teacher: how it is asked for one, and which of its replies are kept.
 
-A teacher writes reasoning, answer and checkpoints in tags. A reply becomes a row as
-grpo/data/traces.py reads it (S11, "Thinking in Tokens"), or the reason why it is none:
+    instructed    it is told to write reasoning, answer and checkpoints in tags
+    as_trained    it is asked the question alone, in the template of its training, and writes
+                  reasoning and answer in tags: a policy as its own teacher (STaR, arXiv:2203.14465)
 
-    form          it is not <reasoning>..</reasoning> <answer>..</answer> and then
-                  <checkpoints>..</checkpoints>, each once and nothing else beside them
+A reply becomes a row as grpo/data/traces.py reads it (S11, "Thinking in Tokens"), or the reason why
+it is none:
+
+    form          it is not <reasoning>..</reasoning> <answer>..</answer>, and where it was told so
+                  then <checkpoints>..</checkpoints>, each once and nothing else beside them
     wrong         its answer is not the example's, exactly (grpo/rewards/correct.py, strict)
-    checkpoints   none of those it lists stands in its reasoning, or it lists more than MOST
+    checkpoints   it has less of them than are needed, or more than MOST
 
-Of the checkpoints those are kept that are in the reasoning, character by character, in the order
-in which they first stand there: whoever is paid for them can earn them all. The source does not say
-how its teacher was asked, nor what was done about checkpoints that the solution does not pass.
+Checkpoints are the lines that a teacher lists and that are in its reasoning, character by
+character; or the equations of the reasoning that hold, as it writes them. Either way each is there
+once, in the order of the reasoning: whoever is paid for them can earn them all. The source does not
+say how its teacher was asked, nor what was done about checkpoints that the solution does not pass.
+
+Deviation from STaR: a question that has no right solution is not asked again with its answer as a
+hint.
 """
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from grpo.data.domains import domain_of
 from grpo.data.examples import Example
 from grpo.data.traces import reasoning_of
 from grpo.rewards.correct import CORRECT
+from grpo.rewards.equations import written_in
 from grpo.rewards.extract import strict
 
 Row = dict[str, Any]
@@ -50,8 +60,13 @@ Problem:
 
 
 def prompt_of(example: Example) -> str:
-    """What the teacher is asked."""
+    """What a teacher is told."""
     return PROMPT + example["question"]
+
+
+def question_of(example: Example) -> str:
+    """What a policy is asked, to be put into its template."""
+    return example["question"]
 
 
 def checkpoints_of(listed: str, reasoning: str) -> list[str]:
@@ -63,16 +78,33 @@ def checkpoints_of(listed: str, reasoning: str) -> list[str]:
     return sorted((line for line in lines if line in reasoning), key=reasoning.find)
 
 
-def trace_of(example: Example, reply: str) -> Row | str:
-    """The row of a reply; or why it is not kept."""
+def equations_of(reasoning: str) -> list[str]:
+    """The equations that hold, as they are written, once each and in order."""
+    found = [*dict.fromkeys(text for equation, text in written_in(reasoning) if equation.holds)]
+    return found if len(found) <= MOST else []
+
+
+def trace_of(example: Example, reply: str, *, least: int) -> Row | str:
+    """The row of a teacher's reply with `least` checkpoints or more; or why it is not kept."""
     completion, opened, rest = reply.partition(OPEN)
     listed, closed, after = rest.partition(CLOSE)
     if not (opened and closed) or after.strip() or strict(completion) is None:
         return "form"
+    return row_of(example, completion, checkpoints_of(listed, reasoning_of(completion)), least)
+
+
+def own_trace_of(example: Example, completion: str, *, least: int) -> Row | str:
+    """The same of a completion that is a solution as it stands."""
+    if strict(completion) is None:
+        return "form"
+    return row_of(example, completion, equations_of(reasoning_of(completion)), least)
+
+
+def row_of(example: Example, completion: str, checkpoints: Sequence[str], least: int) -> Row | str:
+    """The row of a solution; or why it is not kept."""
     if not CORRECT["strict"](example, completion):
         return "wrong"
-    checkpoints = checkpoints_of(listed, reasoning_of(completion))
-    if not checkpoints:
+    if len(checkpoints) < least:
         return "checkpoints"
     metadata = {"checkpoints": checkpoints, "final_answer": example["answer"]}
     return {
@@ -81,3 +113,16 @@ def trace_of(example: Example, reply: str) -> Row | str:
         "chosen": completion.strip(),
         "metadata_json": json.dumps(metadata),
     }
+
+
+class Way(NamedTuple):
+    """A way to ask: what is said, and what makes a row of the reply."""
+
+    prompt_of: Callable[[Example], str]
+    trace_of: Callable[..., Row | str]
+
+
+WAYS = {
+    "instructed": Way(prompt_of, trace_of),
+    "as_trained": Way(question_of, own_trace_of),
+}

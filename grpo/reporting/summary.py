@@ -53,6 +53,7 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
         ("metrics.jsonl", "every update and evaluation"),
         ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
         ("evaluations/", "every completion that was evaluated, and what exactly was asked"),
+        ("traces/", "solutions that were written for training, and why others are not used"),
         ("rewards/", "what reward models know of prompts they have not learnt"),
         ("checkpoints/", "where each stage can be taken up"),
     ]

@@ -17,7 +17,6 @@ equations are found, and 75 of them do not hold: slips of their authors, and alg
 value of an equation before it that is. 1 + 1 = 2 is true and says nothing of most problems.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -161,9 +160,14 @@ def holds(left: Expression, right: Expression, tokens: Sequence[Token]) -> bool:
 
 def equations_in(text: str) -> Iterator[Equation]:
     """The equations of a text, in order, as often as they are stated."""
+    return (equation for equation, _ in written_in(text))
+
+
+def written_in(text: str) -> Iterator[tuple[Equation, str]]:
+    """The same, each with the characters that state it."""
     # No equation goes over a line break.
-    lines = (line for line in text[:LIMIT].split("\n") if "=" in line)
-    for run in itertools.chain.from_iterable(map(runs, lines)):
+    lines = [line for line in text[:LIMIT].split("\n") if "=" in line]
+    for line, run in ((each, run) for each in lines for run in runs(each)):
         sides = sides_of(run.tokens)
         if len(sides) == 1:
             continue
@@ -178,7 +182,8 @@ def equations_in(text: str) -> Iterator[Equation]:
             piece = (run.begun_before and place == 0) or (run.goes_on and place + 1 == last)
             if left and right and left.signs and not piece:
                 is_true = holds(left, right, parts[place + 1])
-                yield Equation(left.key, left.operands, right.value, is_true)
+                written = line[parts[place][0].start : parts[place + 1][-1].end]
+                yield Equation(left.key, left.operands, right.value, is_true), written
 
 
 def about(question: str, equations: Iterable[Equation]) -> list[Equation]:

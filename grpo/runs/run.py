@@ -9,6 +9,7 @@
           evaluations/<stage>.json and .jsonl
           judges/<judge>.jsonl    replies, which a replay answers with
           preferences/<stage>.jsonl
+          traces/<stage>/traces.jsonl and others
           rewards/<stage>.json
 """
 
@@ -71,6 +72,10 @@ class Run:
     def preferences(self, stage: str) -> pathlib.Path:
         """The pairs that a stage made, or with `.reference` what a reference said of its pairs."""
         return self.workdir / "preferences" / f"{stage}.jsonl"
+
+    def traces(self, stage: str) -> pathlib.Path:
+        """The folder of the solutions that a stage has had written."""
+        return self.workdir / "traces" / stage
 
     def rewards(self, stage: str) -> pathlib.Path:
         """What a reward model knows of prompts that it has not learnt."""

@@ -138,7 +138,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     objective, examples = distillation_of(stage["loss"]), run.data_of(name).train
     if objective.student_share < 1:  # else nothing is learnt from solutions
         limit = stage["max_completion"]
-        examples = solutions(run, name, start.own_tokenizer, limit=limit, most=None)
+        examples = solutions(run, name, start.own_tokenizer, source=None, limit=limit, most=None)
     setting = Setting(
         run=run,
         name=name,

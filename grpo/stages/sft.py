@@ -3,8 +3,9 @@
     θ <- AdamW(θ, ∇ -(1/n) Σ_t log π(target_t | prompt, target_<t))
 
 over the n target tokens of an update, the end of the turn among them: prompts are read, never
-learnt. Examples come in the order of (seed, index). With `packing` a row holds several of them,
-which do not see each other.
+learnt. Examples come in the order of (seed, index); they are a dataset's, or those for which a
+stage `traces` has solutions. With `packing` a row holds several of them, which do not see each
+other.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from grpo.checks.rules import COUNT, TRAINED, optional
+from grpo.checks.rules import COUNT, TEXT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
 from grpo.data.datasets import buckets_for, section_of
 from grpo.data.examples import Example
@@ -33,6 +34,7 @@ Config = Mapping[str, Any]
 FIELDS = {
     **TRAINED,
     "steps": COUNT,
+    "solutions": optional(TEXT),
     "examples": optional(COUNT),
     "batch": COUNT,
     "max_target": COUNT,
@@ -83,8 +85,9 @@ def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
     stage, start = run.config["stages"][name], policies.start(name)
     examples = solutions(
-        run, name, start.own_tokenizer, limit=stage["max_target"], most=stage["examples"]
-    )
+        run, name, start.own_tokenizer,
+        source=stage["solutions"], limit=stage["max_target"], most=stage["examples"],
+    )  # fmt: skip
     place_of = run.data_of(name).order(examples, run.seed)
     update_policy = build(run.config, name, start)["update"]
     loop = StageLoop(run, name, start, stage["steps"], updates=1)

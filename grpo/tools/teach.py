@@ -1,4 +1,4 @@
-"""Worked solutions from a teacher that answers over HTTP: python -m grpo.tools.teach --help
+"""Worked solutions from a teacher, a server or a policy: python -m grpo.tools.teach --help
 
     export TEACHER_KEY=...
     python -m grpo.tools.teach --questions=data/gsm8k/train.jsonl --source=gsm8k \\
@@ -6,7 +6,18 @@
         --tokenizer=tokenizer.model
 
 Any OpenAI-compatible server will do, one of your own (vLLM, llama.cpp) or a service's; its terms
-say whether its output may be trained on. In the folder --out are then
+say whether its output may be trained on. Or a policy here, which is told the same:
+
+    python -m grpo.tools.teach --questions=data/gsm8k/train.jsonl --source=gsm8k \\
+        --policy=google/gemma-3-4b-it --out=data/traces
+
+Or a policy as its own teacher, asked as it is trained (STaR):
+
+    python -m grpo.tools.teach --questions=data/gsm8k/train.jsonl --source=gsm8k \\
+        --policy=runs/NAME/checkpoints/sft/00000500 --ask=as_trained --template=reasoning_tags \\
+        --samples=4 --temperature=1.0 --max_tokens=512 --out=data/own_traces
+
+In the folder --out are then
 
     replies.jsonl   everything the teacher has said; what has been answered is not asked again
     traces.jsonl    the solutions that are kept, for config.data.source=traces
@@ -19,86 +30,28 @@ again. Solutions with a wrong answer, without the exact form or without checkpoi
 """
 
 import argparse
-import pathlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from grpo.checks.arguments import end
-from grpo.data import gsm8k, traces
+from grpo.data import gsm8k
 from grpo.data.examples import DataError, Example
-from grpo.data.filters import keep_short, require_kept
 from grpo.data.sources import load_examples
-from grpo.data.templates import TEMPLATES, prompt_ids, target_ids
-from grpo.judges.collecting import Collected, Sample, TeacherError, collect
+from grpo.data.templates import TEMPLATES, prompt_ids
+from grpo.judges.collecting import Collected, Sample, TeacherError
 from grpo.judges.http import asker
 from grpo.judges.replay import recorded
 from grpo.judges.server import Limits, ServerError
-from grpo.judges.teacher import COLUMNS, Row, trace_of
-from grpo.storage.journal import JournalError, encode, replace
+from grpo.judges.teacher import WAYS
+from grpo.runs.open_policy import open_policy
+from grpo.runs.policy_teacher import asked_by, policy_samples
+from grpo.runs.traces import REPLIES, Wanted, about, gather, keep
+from grpo.storage.journal import JournalError
+from grpo.tools.teach_flags import parser, wrong_in
+from models.policy import Policy
 from models.tokenizer import Tokenizer, TokenizerError
 
-Read = Callable[[Example, str], Row | str]
-
-
-def count(text: str) -> int:
-    """A flag from 1 on."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
-
-
-def share(text: str) -> float:
-    """A flag from 0 to 1."""
-    if not 0 <= (value := float(text)) <= 1:
-        raise ValueError
-    return value
-
-
-def amount(text: str) -> float:
-    """A flag from 0 on, not endless."""
-    if not 0 <= (value := float(text)) < 1e9:
-        raise ValueError
-    return value
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags, and their defaults."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.teach", allow_abbrev=False,
-        description="Worked solutions from a teacher that answers over HTTP.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    flags.error = lambda message: end(message)  # as any other command line: one line, code 2
-    add = flags.add_argument
-    add("--questions", required=True, help="a file of examples: .jsonl, .csv, .parquet")
-    add("--source", choices=("rows", "gsm8k"), default="rows", help="the form of its rows")
-    add(
-        "--columns",
-        default="question=question,answer=answer",
-        help="of rows: ours=the file's; also domain=...; domains are else told by keywords",
-    )
-    add("--max_bad", type=share, default=0.0, help="share of bad rows that is passed over")
-    add("--examples", type=count, help="only the first so many")
-    add("--out", required=True, type=pathlib.Path, help="the folder for all that is written")
-    add("--url", required=True, help="of the API, such as https://host/v1")
-    add("--model", required=True, help="its name there")
-    add("--key", help="the environment variable that holds the key")
-    add("--temperature", type=amount, default=0.7, help="of the teacher's tokens")
-    add("--max_tokens", type=count, default=1024, help="of a reply, its checkpoints among them")
-    add("--seed", type=int, default=0, help="of the first sample; the next ones count on")
-    add("--samples", type=count, default=2, help="how often a question is asked at most")
-    add("--concurrency", type=count, default=8, help="questions on their way at a time")
-    add("--batch", type=count, default=64, help="questions whose replies are kept at a time")
-    add("--item_seconds", type=amount, default=120.0, help="for a question and all its attempts")
-    add("--attempts", type=count, default=5, help="how often a request is sent at most")
-    add("--backoff", type=amount, default=1.0, help="seconds: the largest first wait")
-    add("--longest_wait", type=amount, default=30.0, help="seconds that waits grow to")
-    add("--tokenizer", help="a tokenizer.model, or its directory; without it nothing is too long")
-    add("--template", choices=TEMPLATES, default="reasoning_tags", help="of what is counted")
-    add("--max_prompt", type=count, default=256, help="tokens; longer ones are not asked")
-    add("--max_target", type=count, default=512, help="tokens; longer solutions are dropped")
-    add("--min_kept", type=share, default=0.5, help="smallest share of questions with a solution")
-    return flags  # fmt: skip
+WIDTH = 32  # tokens that the prompts of a policy are padded to a multiple of
 
 
 def questions_of(flags: argparse.Namespace) -> list[Example]:
@@ -111,8 +64,8 @@ def questions_of(flags: argparse.Namespace) -> list[Example]:
     return found[: flags.examples]
 
 
-def samples_of(flags: argparse.Namespace) -> list[Sample]:
-    """The teacher with a seed for each sample, every one out of the same recording."""
+def server_samples(flags: argparse.Namespace) -> list[Sample]:
+    """The server with a seed for each sample, every one out of the same recording."""
     limits = Limits(
         concurrency=flags.concurrency, item_seconds=flags.item_seconds,
         # Every question of a batch may take all of its time.
@@ -127,72 +80,66 @@ def samples_of(flags: argparse.Namespace) -> list[Sample]:
     asks = [
         asker(flags.url, key_variable=flags.key, settings=each, limits=limits) for each in seeds
     ]
-    path = flags.out / "replies.jsonl"
+    path = flags.out / REPLIES
     return [
         Sample(recorded(ask, path, again=True), each) for ask, each in zip(asks, seeds, strict=True)
     ]
 
 
-def reader(flags: argparse.Namespace, tokenizer: Tokenizer | None) -> Read:
-    """What makes a row of a reply, if its solution is not too long."""
-    template = TEMPLATES[flags.template]
-
-    def read(example: Example, reply: str) -> Row | str:
-        row = trace_of(example, reply)
-        if isinstance(row, str) or tokenizer is None:
-            return row
-        trace = traces.from_row(row, COLUMNS)
-        is_long = len(target_ids(tokenizer, trace, template)) > flags.max_target
-        return "too long" if is_long else row
-
-    return read
+def opened(path: str, dtype: str | None) -> tuple[Policy, Tokenizer]:
+    """The policy at a path, and its tokenizer; whatever is wrong with it in one line."""
+    try:
+        policy = open_policy(path, dtype=dtype)
+        return policy, policy.own_tokenizer
+    except (ValueError, OSError) as error:
+        raise TeacherError(f"--policy={path}: {' '.join(str(error).split())}") from None
 
 
-def write(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """A file of rows, whole or as it was."""
-    replace(path, b"".join(encode(row) for row in rows))
-
-
-def about(found: Collected, total: int, long: int) -> list[str]:
-    """What there is to say at the end."""
-    kept = len(found.kept)
-    lines = [f"kept {kept} of {total} questions ({kept / total:.1%})"]
-    domains = Counter(row["domain"] for row in found.kept.values())
-    reasons = Counter(": ".join(r.split(": ")[:2]) if r.startswith("failed: ") else r
-                      for r in found.dropped.values())  # fmt: skip
-    reasons.update({"prompt too long": long} if long else {})
-    for head, counts in (("kept", domains), ("dropped", reasons), ("teacher", found.metrics)):
-        lines += [f"{head}: {name} {count:g}" for name, count in sorted(counts.items())]
-    return lines
+def own_samples(
+    flags: argparse.Namespace, policy: Policy, examples: Sequence[Example]
+) -> list[Sample]:
+    """The policy with a seed for each sample, and prompts as long as the longest of these."""
+    template, prompt_of = asked_by(flags.ask, TEMPLATES[flags.template]), WAYS[flags.ask].prompt_of
+    longest = max(
+        len(prompt_ids(policy.own_tokenizer, {"question": prompt_of(example)}, template))
+        for example in examples
+    )
+    sampling = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+    return policy_samples(
+        policy, flags.out / REPLIES, template=template, sampling=sampling,
+        max_new_tokens=flags.max_tokens, seed=flags.seed, samples=flags.samples,
+        bucket=-(-longest // WIDTH) * WIDTH, batch=flags.batch,
+    )  # fmt: skip
 
 
 def teach(flags: argparse.Namespace) -> None:
     """Asks, filters and writes."""
-    examples = questions_of(flags)
-    total, template, asked = len(examples), TEMPLATES[flags.template], examples
+    examples, template = questions_of(flags), TEMPLATES[flags.template]
     tokenizer = Tokenizer.load(flags.tokenizer) if flags.tokenizer else None
-    if tokenizer:
-        asked, _ = keep_short(
-            examples, lambda e: len(prompt_ids(tokenizer, e, template)), flags.max_prompt
-        )
+    policy, own_tokenizer = opened(flags.policy, flags.dtype) if flags.policy else (None, None)
+    tokenizer = tokenizer or own_tokenizer
+
+    def fits(example: Example) -> bool:
+        return not tokenizer or len(prompt_ids(tokenizer, example, template)) <= flags.max_prompt
+
+    wanted = Wanted(flags.ask, fits, flags.checkpoints, tokenizer, template, flags.max_target)
+    if policy is None:
+        samples = server_samples(flags)
+    else:
+        asked = [example for example in examples if fits(example)]
+        samples = own_samples(flags, policy, asked) if asked else []
     found = Collected({}, {}, Counter())
-    read = reader(flags, tokenizer)
-    for found in collect(asked, samples_of(flags), read=read, batch=flags.batch):
-        print(f"{len(found.kept)} of {total} questions have a solution", flush=True)
-    dropped = {e["id"]: found.dropped.get(e["id"], "prompt too long") for e in examples}
-    write(
-        flags.out / "dropped.jsonl",
-        [{"id": n, "reason": why} for n, why in dropped.items() if n not in found.kept],
-    )
-    print("\n".join(about(found, total, total - len(asked))))
-    require_kept(len(found.kept) / total, flags.min_kept, str(flags.questions))
-    kept = [found.kept[e["id"]] for e in asked if e["id"] in found.kept]
-    write(flags.out / "traces.jsonl", kept)
+    for found in gather(examples, samples, wanted, batch=flags.batch):
+        print(f"{len(found.kept)} of {len(examples)} questions have a solution", flush=True)
+    print("\n".join(about(found, len(examples))))
+    keep(flags.out, examples, found, flags.min_kept, str(flags.questions))
 
 
 def main() -> None:
     """From the command line."""
     flags = parser().parse_args()
+    if wrong := wrong_in(flags):
+        end(wrong)
     try:
         teach(flags)
     except (DataError, JournalError, ServerError, TeacherError, TokenizerError) as error:
