@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 COLUMN = "column"  # the rubric of each example
+STEPS = "steps"  # what the solution of each example passes through
 
 
 class Criterion(NamedTuple):
@@ -49,6 +50,9 @@ RUBRICS: dict[str, tuple[Criterion, ...]] = {
 
 def criteria_of(example: Mapping, rubric: str) -> tuple[Criterion, ...]:
     """The criteria for an example: a predefined rubric, or its own."""
+    if rubric == STEPS:
+        steps = example["checkpoints"]
+        return tuple(Criterion(step, f"It works out that {step}.", 1.0) for step in steps)
     if rubric != COLUMN:
         return RUBRICS[rubric]
     return tuple(Criterion(**item) for item in example["rubric"])
