@@ -25,14 +25,17 @@ Deviations: one mesh in turn, not two halves at once; the judge's ratings end wi
 no token for 10.
 
 Known flaw, kept: the rating is paid without the form as well. :better gates it by the form, halves
-its weight, takes groups of eight that differ, and has a second judge beside it by another prompt,
-one criterion at a time, that is not trained by: where the first one rises and the second does not,
-the policy has learnt to please.
+its weight, takes groups of eight that differ, and gives each question a rubric of its own: the
+steps that its worked solution passes through, GSM8K's calculator annotations. A second judge, by
+the four general criteria one at a time, is not trained by: where the first one rises and the second
+does not, the policy has learnt to please.
 
 :tiny (and :better,tiny): three layers, random weights, the arithmetic world. The judge is trained
-first, from the end of the policy's supervised training, to tell right solutions from wrong ones
-(grpo/data/grading.py); it knows no gold, and is the only reward. The control is the same GRPO with
-rewards shuffled over the completions.
+first, from the end of the policy's supervised training, to find the steps of the worked solution
+one by one (grpo/data/finding.py): the rubric is the solution's equations, which is the explicit
+mode, and of which the last one has the answer in it. It sees no question. It and the form are the
+only rewards: nothing compares answers. `shuffled`, the control, is the same GRPO with the rewards
+shuffled over the completions. Both models are small Gemma 3, so that one can begin with the other.
 """
 
 from configs import _common, _rehearsal, base
@@ -71,10 +74,11 @@ def system():
 
 
 def better(config):
-    """The rating behind the form and below the answer, and a second judge to look on."""
+    """A rubric of each question behind the form, below the answer; a second judge looks on."""
     config.judges.look_on = base.judge(
         model="judge", prompt="criterion", scale="yes_no", max_prompt=1280, batch=16
     )
+    config.judges.rubric.rubric = "steps"
     grpo = config.stages.grpo
     grpo.update(group=8, dynamic_sampling="drop")
     grpo.rewards.strict_format = base.reward(0.2, 0.0, 1.0)
@@ -85,22 +89,9 @@ def better(config):
 
 def rehearsal(config):
     """The same in small, with a judge that is trained here, beside shuffled rewards."""
-    _rehearsal.in_small(config, max_prompt=56)
-    config.model.update(size="gemma3_micro", whole=(*_rehearsal.TAGS, "yes", "no"))
-    config.datasets.finding = base.dataset(
-        source="finding", train_examples=19_200, template="verdict", max_prompt=56
-    )
-    for judge in config.judges.values():
-        judge.update(model="judge", prompt="found", rubric="steps", scale="yes_no")
-        judge.update(max_prompt=56, batch=128)
-    stages = config.stages
-    _rehearsal.small_sft(stages.sft)
-    stages.judge = _rehearsal.warm_up(steps=600, tokens=3, start="sft")
-    stages.judge.update(data="finding", batch=32, microbatches=1)
-    _rehearsal.small_grpo(stages.grpo, iterations=30)
-    stages.grpo.start = "sft"
-    del stages.grpo.rewards.correct_answer  # nothing compares answers
-    stages.shuffled = stages.grpo.copy_and_resolve_references()
-    stages.shuffled.shuffle_rewards = True
-    _rehearsal.small_evaluation(stages.greedy, "sft", "grpo", "shuffled")
+    _rehearsal.in_small(config, max_prompt=56, worked=0.45)
+    _rehearsal.judge_of_steps(config)
+    _rehearsal.small_sft(config.stages.sft)
+    _rehearsal.judged_in_small(config, start="sft")
+    _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo", "shuffled")
     config.pipeline = ("sft", "judge", "grpo", "shuffled", "greedy")

@@ -32,9 +32,7 @@ def asked(completion: str, step: str) -> str:
     return f"{completion}\n{step}?"
 
 
-def wrong(
-    random: np.random.RandomState, left: int, sign: str, n: int
-) -> tuple[int, str, int, int]:
+def wrong(random: np.random.RandomState, left: int, sign: str, n: int) -> tuple[int, str, int, int]:
     """The parts of an equation that is not left, sign and n with their result."""
     kind, slip = below(random, 4), one_of(random, SLIPS)
     if kind == 1:
