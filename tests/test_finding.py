@@ -46,7 +46,9 @@ def test_solutions_end_with_their_answer_and_a_step_is_a_true_equation(level):
     for problem in drawn(100, level):
         reasoning, answer, step = parts(problem.question)
         assert reasoning.endswith((f"={answer}", f"so {answer}"))
-        left, sign, n, result = re.fullmatch(r"(-?\d+)([+*-])(\d+)=(-?\d+)", step).groups()
+        found = re.fullmatch(r"(-?\d+)([+*-])(\d+)=(-?\d+)", step)
+        assert found
+        left, sign, n, result = found.groups()
         value = {"+": int(left) + int(n), "-": int(left) - int(n), "*": int(left) * int(n)}[sign]
         assert value == int(result)
 

@@ -120,8 +120,7 @@ def test_the_control_differs_by_whose_reward_it_is(name):
 def test_the_data_of_a_rehearsal():
     """What the judge learns from, and what the policy is asked, can be made."""
     config = config_of("rar_gemma2_2b", "tiny")
-    sections = sections_of(config)
-    sections["finding"]["train_examples"] = 400
-    loaded = load_datasets(sections, 0)
+    config["datasets"]["finding"]["train_examples"] = 400
+    loaded = load_datasets(sections_of(config), 0)
     assert {e["answer"] for e in loaded["finding"].train} == {"yes", "no"}
     assert all(e["checkpoints"] for e in loaded["data"].train)
