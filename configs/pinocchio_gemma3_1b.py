@@ -39,7 +39,8 @@ has the chosen ones' likelihood in its loss, which is to keep answers and form.
 :tiny (and :better,tiny): three layers, random weights, the arithmetic world. The judge is trained
 first, from the end of supervised training, to find the steps of the worked solution one by one
 (grpo/data/finding.py): in the place of four criteria it has those steps, an equation each, and
-sees nothing of the question. It and the form are the only rewards; `shuffled` is the control.
+sees nothing of the question; its known flaw stands there. SimPO is of all parameters at 4e-5. The
+judge and the form are the only rewards; `shuffled` is the control.
 """
 
 from configs import _common, _rehearsal, base

@@ -36,6 +36,7 @@ one by one (grpo/data/finding.py): the rubric is the solution's equations, which
 mode, and of which the last one has the answer in it. It sees no question. It and the form are the
 only rewards: nothing compares answers. `shuffled`, the control, is the same GRPO with the rewards
 shuffled over the completions. Both models are small Gemma 3, so that one can begin with the other.
+What the policy learns by it is above all to show its working: the known flaw of finding.py.
 """
 
 from configs import _common, _rehearsal, base

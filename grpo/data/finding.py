@@ -12,6 +12,12 @@ seen: the same equations stand in many problems.
 One solution of seven states a result only. In the others each equation may be wrong as those of a
 small policy are: a result that is up to three off, another number of the question's size, the other
 operation, or a result before it that was read wrongly. Later equations carry it on.
+
+Known flaw: in 500 updates a model of three layers learns which solutions show their working, and
+little of which equations are there. In the first ten iterations of configs/rar_gemma2_2b.py:tiny
+(three seeds) a right completion has a higher score than a wrong one with a chance of 0.73 to 0.80;
+among those that show their working, of 0.63. A policy that is paid by it learns to show working,
+and not to make fewer slips in it.
 """
 
 import numpy as np
