@@ -124,15 +124,16 @@ def small_evaluation(stage, *policies: str):
         stage.update(samples=8, ks=tuple(sorted({min(k, 8) for k in stage.ks})))
 
 
-def judge_of_steps(config):
+def judge_of_steps(config, *, examples: int):
     """A judge that this run trains, from the end of `sft`, in the place of the system's judges.
 
-    It looks for the steps of the worked solution: grpo/data/finding.py. It is a small Gemma 3, and
+    It looks for the steps of the worked solution, as so many made examples teach it:
+    grpo/data/finding.py. It is a small Gemma 3, and
     so is the policy whose end it begins with.
     """
     config.model.update(size="gemma3_micro", whole=(*TAGS, "yes", "no"))
     config.datasets.finding = base.dataset(
-        source="finding", train_examples=16_000, template="verdict", max_prompt=56
+        source="finding", train_examples=examples, template="verdict", max_prompt=56
     )
     for judge in config.judges.values():
         judge.update(model="judge", url=None, name=None, prompt="found", rubric="steps")

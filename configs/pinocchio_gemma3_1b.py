@@ -114,7 +114,7 @@ def rehearsal(config):
     """The same in small, with a judge that is trained here, beside shuffled rewards."""
     _rehearsal.in_small(config, max_prompt=56, worked=0.45)
     config.data.update(validation_share=0.0, test_share=0.0)
-    _rehearsal.judge_of_steps(config)
+    _rehearsal.judge_of_steps(config, examples=16_000)
     stages = config.stages
     _rehearsal.small_sft(stages.sft)
     stages.pairs.update(prompts=96, batch=32, max_new_tokens=32, least=16)
