@@ -31,7 +31,7 @@ SYSTEMS = (
     "trajectory_gemma2_2b", "ideae_gemma2_2b", "distill_gemma3_1b", "thought_teacher_gemma2_2b",
     "thinking_in_tokens_gemma3_1b", "medical_gemma3_1b", "legal_gemma3_1b", "chemistry_gemma3_1b",
     "robotics_gemma3_1b", "hybrid_gemma3_1b", "sft_dpo_grpo_gemma2_2b", "rlpr_gemma2_2b",
-    "relay_gemma2_2b", "svamp_gemma3_1b",
+    "relay_gemma2_2b", "svamp_gemma3_1b", "rar_gemma2_2b", "pinocchio_gemma3_1b",
 )  # fmt: skip
 
 

@@ -122,3 +122,35 @@ def small_evaluation(stage, *policies: str):
     stage.update(policies=policies, examples=200, batch=200, max_new_tokens=32, baselines=())
     if stage.samples > 8:
         stage.update(samples=8, ks=tuple(sorted({min(k, 8) for k in stage.ks})))
+
+
+def judge_of_steps(config, *, examples: int):
+    """A judge that this run trains, from the end of `sft`, in the place of the system's judges.
+
+    It looks for the steps of the worked solution, as so many made examples teach it:
+    grpo/data/finding.py. It is a small Gemma 3, and
+    so is the policy whose end it begins with.
+    """
+    config.model.update(size="gemma3_micro", whole=(*TAGS, "yes", "no"))
+    config.datasets.finding = base.dataset(
+        source="finding", train_examples=examples, template="verdict", max_prompt=56
+    )
+    for judge in config.judges.values():
+        judge.update(model="judge", url=None, name=None, prompt="found", rubric="steps")
+        judge.update(scale="yes_no", max_prompt=56, batch=128)
+    config.stages.judge = judge = warm_up(steps=500, tokens=3, start="sft")
+    judge.update(data="finding", batch=32, microbatches=1)
+
+
+def judged_in_small(config, *, start: str):
+    """GRPO by such a judge and the form alone, and the control: the same with rewards shuffled."""
+    stages = config.stages
+    small_grpo(stages.grpo, iterations=30, rate=3e-4)
+    stages.grpo.start = start
+    rewards = stages.grpo.rewards
+    if "correct_answer" in rewards:
+        del rewards.correct_answer  # nothing compares answers
+    if "strict_format" not in rewards:
+        rewards.strict_format = base.reward(1.0, 0.0, 1.0)
+    stages.shuffled = stages.grpo.copy_and_resolve_references()
+    stages.shuffled.shuffle_rewards = True

@@ -76,8 +76,8 @@ def judge(**fields) -> ConfigDict:
         "model": optional(str),  # the end of a stage, base, or a name in models
         "url": optional(str),  # an OpenAI-compatible server, such as https://host/v1
         "replay": optional(str),  # a recording: judges/<name>.jsonl of an earlier run
-        "prompt": "overall",  # criterion, overall, right: grpo/judges/prompts.py
-        "rubric": "generic",  # a name in grpo/judges/rubrics.py, or column: each example's own
+        "prompt": "overall",  # criterion, overall, right, found: grpo/judges/prompts.py
+        "rubric": "generic",  # a name in grpo/judges/rubrics.py; each example's own: column, steps
         "scale": "nine",  # the words of a verdict: yes_no, five, nine
         # Of a model of ours
         "scores": "soft",  # by its probabilities of the scale's words; or hard: by one word

@@ -24,6 +24,7 @@ from tests.mistakes.in_distillation import MISTAKES as IN_DISTILLATION
 from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
+from tests.mistakes.in_finding import MISTAKES as IN_FINDING
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_judge_evaluation import MISTAKES as IN_JUDGE_EVALUATION
 from tests.mistakes.in_judges import MISTAKES as IN_JUDGES
@@ -82,6 +83,7 @@ MISTAKES = [
     *IN_ASYNCHRONY,
     *IN_JUDGE_EVALUATION,
     *IN_TRACES,
+    *IN_FINDING,
 ]
 
 

@@ -203,6 +203,8 @@ def test_a_judge_that_is_gone_costs_no_updates(straight, tmp_path, monkeypatch):
     ({"model": None, "url": "https://host/v1"}, "judges.grader.name=None"),
     ({"model": None, "url": "https://h/v1", "name": "m", "key": "NO_SUCH"}, "judges.grader.key"),
     ({"rubric": "column"}, "judges.grader.prompt='right'"),
+    ({"rubric": "steps"}, "judges.grader.prompt='right'"),
+    ({"prompt": "found"}, "judges.grader.prompt='found'"),
     ({"replay": "nowhere.jsonl"}, "judges.grader.replay='nowhere.jsonl': no such file"),
     ({"rubric": "best"}, "judges.grader.rubric='best'"),
     ({"scale": "ten"}, "judges.grader.scale='ten'"),

@@ -28,7 +28,7 @@ from grpo.data.nearest import nearest
 from grpo.data.templates import TEMPLATES
 from grpo.data.worlds import WORLDS
 from grpo.judges.prompts import PROMPTS, SCALES
-from grpo.judges.rubrics import COLUMN, RUBRICS
+from grpo.judges.rubrics import COLUMN, RUBRICS, STEPS
 from grpo.rewards.batch import Count, Share
 from models.attention import ATTENTION
 from models.config import SIZES
@@ -144,7 +144,7 @@ MESH: dict[str, Rule] = {"fsdp": COUNT, "tp": COUNT, "first": number(int, 0)}
 JUDGE: dict[str, Rule] = {
     **dict.fromkeys(("model", "url", "replay", "name", "key"), optional(TEXT)),
     "prompt": one_of(*PROMPTS),
-    "rubric": one_of(*RUBRICS, COLUMN),
+    "rubric": one_of(*RUBRICS, COLUMN, STEPS),
     "scale": one_of(*SCALES),
     "scores": one_of("soft", "hard"),
     "least_mass": SHARE,

@@ -17,7 +17,7 @@ from grpo.data.datasets import (
     sections_of,
 )
 from grpo.data.nearest import nearest
-from grpo.judges.rubrics import COLUMN
+from grpo.judges.rubrics import COLUMN, STEPS
 from grpo.judges.server import about_key, about_url
 from grpo.rewards.table import PACKAGES, checked, faults, pays
 from models.lora import TARGETS
@@ -246,5 +246,8 @@ def about_judge(name: str, config: Mapping) -> Lines:
             yield f"key: {wrong}"
         if section["name"] is None:
             yield "name=None: the name of the model at the url is needed"
-    if section["rubric"] == COLUMN and section["prompt"] == "right":
-        yield "prompt='right': asks by no rubric: use criterion or overall with rubric='column'"
+    rubric, prompt = section["rubric"], section["prompt"]
+    if rubric in (COLUMN, STEPS) and prompt == "right":
+        yield f"prompt='right': asks by no rubric: use criterion or overall with rubric={rubric!r}"
+    if prompt == "found" and rubric != STEPS:
+        yield f"prompt='found': looks for steps, and rubric={rubric!r} has none: set it to 'steps'"

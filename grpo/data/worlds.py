@@ -1,6 +1,6 @@
 """The worlds made here, by the name of their source in a config."""
 
-from grpo.data import arithmetic, grading, legal, planning, stoichiometry
+from grpo.data import arithmetic, finding, grading, legal, planning, stoichiometry
 from grpo.data.making import World
 
 WORLDS = {
@@ -9,4 +9,5 @@ WORLDS = {
     "stoichiometry": World(stoichiometry.LEVELS, stoichiometry.draw),
     "legal": World(legal.LEVELS, legal.draw),
     "grading": World(arithmetic.LEVELS, grading.draw),
+    "finding": World(arithmetic.LEVELS, finding.draw),
 }

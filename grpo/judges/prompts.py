@@ -6,6 +6,7 @@ as a whole stand in an order drawn by (seed, question), as judges prefer what is
 
     criterion    one criterion                          explicit
     overall      all criteria of a rubric, one rating   implicit
+    found        completion, "3+4=7?", for each criterion's title: data/finding.py
     right        question, completion, "Right?"         of a small judge made here: data/grading.py
 
 Scales are words of one token each. Gemma writes numbers digit by digit, so that "10" is no such
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo.data import grading
+from grpo.data import finding, grading
 from grpo.judges.rubrics import Criterion
 
 SCALES: dict[str, tuple[str, ...]] = {  # from 0 to 1 in equal steps
@@ -87,7 +88,16 @@ def right(
     return [grading.asked(example["question"], completion)]
 
 
-PROMPTS: dict[str, Prompt] = {"criterion": criterion, "overall": overall, "right": right}
+def found(
+    example: Mapping, completion: str, criteria: Sequence[Criterion], scale: str, seed: int
+) -> list[str]:
+    """A prompt for each criterion: whether what its title states is in there."""
+    return [finding.asked(completion, c.title) for c in criteria]
+
+
+PROMPTS: dict[str, Prompt] = {
+    "criterion": criterion, "overall": overall, "right": right, "found": found,
+}  # fmt: skip
 
 
 def values_of(scale: str) -> dict[str, float]:

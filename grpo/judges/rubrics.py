@@ -6,7 +6,8 @@ A weight below 0 is that of a pitfall, which costs where it is met. So is Rubric
 (arXiv:2507.17746), explicit mode, where pitfalls are phrased as what is to be avoided; in its
 implicit mode a judge sees all criteria with their weights and gives one rating. RUBRICS are
 predefined ones, in this project's words; those of a dataset are per question (rubrics of
-grpo/data/rubrics.py, the column `rubric`).
+grpo/data/rubrics.py, the column `rubric`). `steps` are per question too, and need no one to write
+them: a criterion for each checkpoint of the worked solution, or where there is none its answer.
 
     generic      of any answer, after the paper's four general criteria
     pinocchio    accuracy, logic, form, and hallucinations, which count against all three (λ = 1):
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 COLUMN = "column"  # the rubric of each example
+STEPS = "steps"  # what the solution of each example passes through
 
 
 class Criterion(NamedTuple):
@@ -66,6 +68,9 @@ RUBRICS: dict[str, tuple[Criterion, ...]] = {
 
 def criteria_of(example: Mapping, rubric: str) -> tuple[Criterion, ...]:
     """The criteria for an example: a predefined rubric, or its own."""
+    if rubric == STEPS:
+        steps = example["checkpoints"] or [example["answer"]]
+        return tuple(Criterion(step, f"It comes to {step}.", 1.0) for step in steps)
     if rubric != COLUMN:
         return RUBRICS[rubric]
     return tuple(Criterion(**item) for item in example["rubric"])
