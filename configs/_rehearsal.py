@@ -11,7 +11,7 @@ TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 def micro(config, family: str):
     """Random weights of a family's smallest model, on one device."""
     config.model = base.model(size=f"{family}_micro", unroll=3, whole=TAGS)
-    config.models = {}
+    config.models, config.meshes = {}, {}
     config.mesh.update(fsdp=1, tp=1)
 
 
@@ -127,9 +127,8 @@ def small_evaluation(stage, *policies: str):
 def judge_of_steps(config, *, examples: int):
     """A judge that this run trains, from the end of `sft`, in the place of the system's judges.
 
-    It looks for the steps of the worked solution, as so many made examples teach it:
-    grpo/data/finding.py. It is a small Gemma 3, and
-    so is the policy whose end it begins with.
+    It looks for the steps of the worked solution, as so many made examples teach it
+    (grpo/data/finding.py). It is a small Gemma 3, and so is the policy whose end it begins with.
     """
     config.model.update(size="gemma3_micro", whole=(*TAGS, "yes", "no"))
     config.datasets.finding = base.dataset(

@@ -28,8 +28,10 @@ The judge is an OpenAI-compatible server of your own; a hosted one by --config.j
 --config.judges.grades.replay= makes the run again without it. Weights: google/gemma-3-1b-it of the
 Hub (accept its licence). Devices: 1 x 4.
 
-Deviations: questions are asked and updates made in turn, where theirs was asynchronous. Ratings end
-with 9, not 10. A question that no reply comes to has no reward.
+The judge is asynchronous, as theirs was: it reads a batch while the policy samples the next one,
+which is one update off (`staleness`); the ratio corrects for it.
+
+Deviations: ratings end with 9, not 10. A question that no reply comes to has no reward.
 
 Known flaws, kept: nothing is verified, though the traces have answers, and no judge looks on.
 :better pays for a right answer first, for the judge's word a half and in strict form only, in
@@ -84,6 +86,7 @@ def system():
     stages.grpo = grpo = _common.tunix_grpo(
         iterations=1000, prompts=4, group=4, max_new_tokens=512, microbatches=2
     )
+    grpo.staleness = 1
     _common.demo_optimizer(grpo.optimizer)
     grpo.rewards.judged = base.reward(1.0, 0.0, 1.0, judge="grades")
     stages.evaluate = _common.evaluation("base", "sft", "simpo", "grpo")

@@ -18,11 +18,11 @@ Here: 500 supervised updates on GSM8K's solutions, then GRPO by three rewards of
 [0, 1]: strict form, exact answer, and the judge's rating from 1 to 9, as its probabilities expect
 it. The rubric is of four general criteria (grpo/judges/rubrics.py). The judge reads text: its
 tokenizer is another one than the policy's. Weights: google/gemma-2-2b-it and google/gemma-3-12b-it
-of the Hub; data: GSM8K (MIT), as configs/_common.py says. Devices: the mesh of the policy, 2 x 4,
-is the judge's too, and they work in turn.
+of the Hub; data: GSM8K (MIT), as configs/_common.py says. Devices: policy and reference on four,
+2 x 2, the judge on the other four; it reads a batch while the policy samples the next one, which is
+one update off (`staleness`).
 
-Deviations: one mesh in turn, not two halves at once; the judge's ratings end with 9, as Gemma has
-no token for 10.
+Deviation: the judge's ratings end with 9, as Gemma has no token for 10.
 
 Known flaw, kept: the rating is paid without the form as well. :better gates it by the form, halves
 its weight, takes groups of eight that differ, and gives each question a rubric of its own: the
@@ -50,7 +50,8 @@ def get_config(variant: str = ""):
 def system():
     """Supervised training, then GRPO by form, answer and a judge."""
     config = _common.on_gsm8k("gemma2_2b", template="reasoning_tags")
-    config.mesh.update(fsdp=2, tp=4)
+    config.mesh.update(fsdp=2, tp=2)
+    config.meshes.judge = base.mesh(fsdp=2, tp=2, first=4)
     config.models.judge = base.model(
         path="google/gemma-3-12b-it", size="gemma3_12b", **_common.IN_BFLOAT16
     )
@@ -64,6 +65,7 @@ def system():
     config.stages.grpo = grpo = _common.tunix_grpo(
         iterations=1000, prompts=4, group=4, max_new_tokens=512, microbatches=2
     )
+    grpo.staleness = 1
     _common.demo_optimizer(grpo.optimizer)
     grpo.rewards.strict_format = base.reward(1.0, 0.0, 1.0)
     grpo.rewards.correct_answer = base.reward(1.0, 0.0, 1.0, strict=True)
