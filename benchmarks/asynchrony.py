@@ -154,7 +154,8 @@ def seconds(workdir: pathlib.Path) -> str:
             stage = f"{name}_{turn}"
             at = [r["seconds"] for r in read_journal(workdir / "timing.jsonl")
                   if r["stage"] == stage]  # fmt: skip
-            took += [b - a for a, b in itertools.pairwise(at)][WARM_UP:]
+            # A row is written with the next one, but for the last: at the end of the stage.
+            took += [b - a for a, b in itertools.pairwise(at[:-1])][WARM_UP:]
         cells = (statistics.median(took), min(took), max(took))
         lines.append([label, *(f"{x:.2f}" for x in cells), str(len(took))])
     return table(["iterations", "median s", "least", "most", "measured"], lines)

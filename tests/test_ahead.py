@@ -118,7 +118,7 @@ def test_who_waits_looks_around_and_may_go():
             raise TimeoutError("enough")
 
     with pytest.raises(TimeoutError, match="enough"):
-        result_of(begin(gate.wait), look)
+        result_of(begin(lambda: gate.wait(10)), look)
     assert looked[-1] - looked[0] < 5
     gate.set()
 
