@@ -167,25 +167,64 @@ def curriculum(runs: Runs) -> str:
     return table(["seed", "policy", *(f"level {n}" for n in range(2, 6)), "bucket"], lines)
 
 
+def right_and_wrong(
+    workdir: pathlib.Path, stage: str, reward: str, within: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """A reward's values for the first right completions of a stage, and for wrong ones.
+
+    Of those only that have `within` in them.
+    """
+    right, wrong = [], []
+    for row in rollouts(workdir, stage):
+        value = row["reward"][reward]
+        if row["iteration"] < WINDOW and value is not None and within in row["completion"]:
+            answer = strict(row["completion"])
+            is_right = answer is not None and same_number(answer, row["gold"])
+            (right if is_right else wrong).append(value)
+    return np.array(right), np.array(wrong)
+
+
 def reference_probability(runs: Runs) -> str:
     """How well the reward tells right answers, and what follows it."""
     lines = []
     for seed, workdir in runs["rlpr"].items():
-        right, wrong = [], []
-        for row in rollouts(workdir, "rlpr"):
-            value = row["reward"]["reference_probability"]
-            if row["iteration"] < WINDOW and value is not None:
-                answer = strict(row["completion"])
-                is_right = answer is not None and same_number(answer, row["gold"])
-                (right if is_right else wrong).append(value)
+        right, wrong = right_and_wrong(workdir, "rlpr", "reference_probability")
         evaluated = evaluation_of(workdir)
         lines.append([
-            seed, f"{chance_of_order(np.array(right), np.array(wrong)):.3f}",
+            seed, f"{chance_of_order(right, wrong):.3f}",
             *(f"{statistics.mean(values):.2f}" for values in (right, wrong)),
             *(percent(evaluated[policy]) for policy in ("sft", "rlpr", "shuffled")),
         ])  # fmt: skip
     return table(["seed", "AUC", "reward where right", "where wrong", "before", "RLPR",
                   "shuffled"], lines)  # fmt: skip
+
+
+def judges(runs: Runs) -> str:
+    """How well a judge tells right answers, and what follows its verdicts and shuffled ones."""
+    lines = []
+    for name, start in (("rar_gemma2_2b", "sft"), ("pinocchio_gemma3_1b", "simpo")):
+        for n, (seed, workdir) in enumerate(runs[name].items()):
+            evaluated = evaluation_of(workdir)
+            told = (right_and_wrong(workdir, "grpo", "judged", within) for within in ("", "="))
+            lines.append([
+                f"`{name}`" if n == 0 else "", seed,
+                *(f"{chance_of_order(right, wrong):.2f}" for right, wrong in told),
+                *(percent(evaluated[policy]) for policy in (start, "grpo", "shuffled")),
+            ])  # fmt: skip
+    return table(["rehearsal", "seed", "AUC", "of those with equations", "before", "judged",
+                  "shuffled"], lines)  # fmt: skip
+
+
+def own_solutions(runs: Runs) -> str:
+    """What a policy makes of its own right solutions, and GRPO after these or the world's."""
+    lines = []
+    for seed, workdir in runs["star"].items():
+        evaluated = evaluation_of(workdir)
+        _, kept = ends(workdir, "own", "traces/kept")
+        policies = ("sft", "star", "grpo", "more_sft", "alone")
+        lines.append([seed, share(kept), *(percent(evaluated[policy]) for policy in policies)])
+    return table(["seed", "kept, %", "sft", "own", "own, GRPO", "world's", "world's, GRPO"],
+                 lines)  # fmt: skip
 
 
 def plans(runs: Runs) -> str:
@@ -247,6 +286,10 @@ MECHANISMS = {
     "reward models": Mechanism(rehearsed("thought_teacher_gemma2_2b"), reward_models),
     "curriculum": Mechanism(alone("curriculum"), curriculum),
     "reference probability": Mechanism(alone("rlpr"), reference_probability),
+    "judges": Mechanism(rehearsed("rar_gemma2_2b") | rehearsed("pinocchio_gemma3_1b"), judges),
+    "own solutions": Mechanism(
+        {"star": "configs/thinking_in_tokens_gemma3_1b.py:star,tiny"}, own_solutions
+    ),
     "plans": Mechanism(rehearsed("robotics_gemma3_1b"), plans),
     "checkpoints": Mechanism({}, checkpoints),  # no run: of completions that are made
 }

@@ -117,9 +117,9 @@ def rehearsal(config):
     """The same in small, with a judge that is trained here, beside shuffled rewards."""
     _rehearsal.in_small(config, max_prompt=56, worked=0.45)
     config.data.update(validation_share=0.0, test_share=0.0)
-    _rehearsal.judge_of_steps(config, examples=16_000)
+    _rehearsal.judge_of_steps(config)
     stages = config.stages
-    _rehearsal.small_sft(stages.sft)
+    _rehearsal.small_sft(stages.sft, steps=300)
     stages.pairs.update(prompts=96, batch=32, max_new_tokens=32, least=16)
     stages.simpo.update(steps=20, batch=16, microbatches=1, max_completion=32 + 8)
     stages.simpo.lora.rank = None

@@ -93,7 +93,7 @@ def better(config):
 def rehearsal(config):
     """The same in small, with a judge that is trained here, beside shuffled rewards."""
     _rehearsal.in_small(config, max_prompt=56, worked=0.45)
-    _rehearsal.judge_of_steps(config, examples=19_200)
+    _rehearsal.judge_of_steps(config)
     _rehearsal.small_sft(config.stages.sft)
     _rehearsal.judged_in_small(config, start="sft")
     _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo", "shuffled")
