@@ -28,7 +28,8 @@ Known flaw, kept: the rating is paid without the form as well. :better gates it 
 its weight, takes groups of eight that differ, and gives each question a rubric of its own: the
 steps that its worked solution passes through, GSM8K's calculator annotations. A second judge, by
 the four general criteria one at a time, is not trained by: where the first one rises and the second
-does not, the policy has learnt to please.
+does not, the policy has learnt to please. It also grades trace and answer of both policies at the
+end, out of 10, as the hackathon's entries were graded.
 
 :tiny (and :better,tiny): three layers, random weights, the arithmetic world. The judge is trained
 first, from the end of the policy's supervised training, to find the steps of the worked solution
@@ -88,6 +89,9 @@ def better(config):
     grpo.rewards.judged = base.reward(0.5, 0.0, 1.0, gate="strict_format", judge="rubric")
     grpo.rewards.held_out_judged = base.reward(0.0, 0.0, 1.0, judge="look_on")
     config.stages.greedy.baselines = (0,)
+    config.stages.grades = grades = base.grade()
+    grades.update(policies=("sft", "grpo"), judges=("look_on",), batch=32, max_new_tokens=512)
+    config.pipeline = ("sft", "grpo", "greedy", "grades")
 
 
 def rehearsal(config):
@@ -96,5 +100,7 @@ def rehearsal(config):
     _rehearsal.judge_of_steps(config)
     _rehearsal.small_sft(config.stages.sft)
     _rehearsal.judged_in_small(config, start="sft")
+    if "grades" in config.stages:
+        del config.stages["grades"]  # the small judge knows no rubric
     _rehearsal.small_evaluation(config.stages.greedy, "sft", "grpo", "shuffled")
     config.pipeline = ("sft", "judge", "grpo", "shuffled", "greedy")

@@ -47,6 +47,7 @@ from grpo.training.program import Program
 from models.policy import Policy
 
 Config = Mapping[str, Any]
+BY_RUBRIC = ("criterion", "overall")  # prompts in which a rubric has a place
 FIELDS = {
     **DECODING,
     "data": optional(TEXT),
@@ -71,10 +72,10 @@ def check(stage: Config, config: Config) -> Iterator[str]:
         if name not in config["judges"]:
             hint = nearest(name, config["judges"])
             yield f"judges={stage['judges']}: {name!r} is none of judges{hint}"
-        elif config["judges"][name]["prompt"] == "right":
+        elif (prompt := config["judges"][name]["prompt"]) not in BY_RUBRIC:
             yield (
-                f"judges={stage['judges']}: judges.{name}.prompt='right' asks by no rubric: use "
-                "criterion or overall"
+                f"judges={stage['judges']}: judges.{name}.prompt={prompt!r} asks by no rubric: use "
+                f"{' or '.join(BY_RUBRIC)}"
             )
 
 
