@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Which backends a machine does not have is no news; warnings and errors are.
-    logging.getLogger("jax").setLevel(logging.WARNING)
+    # Which backends a machine does not have is no news, nor is every request to a judge.
+    for name in ("jax", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     keep_programs()
     app.run(lambda _: sys.exit(main(sys.argv)), flags_parser=parse)

@@ -346,6 +346,7 @@ def test_a_stage_asks_its_processes(tmp_path, monkeypatch):
         raise SeenError(named["seconds"], named["caller"].__self__)
 
     for name, stand_in in (("caller_of", watched), ("score", scored), ("Sampler", Said),
+                           ("frozen_logprobs", lambda *words: None),
                            ("texts_of", lambda *words: texts)):  # fmt: skip
         monkeypatch.setattr(f"grpo.stages.grpo.{name}", stand_in)
     before = reward_processes()

@@ -17,7 +17,6 @@ those of the environment, as for any other client.
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -63,7 +62,6 @@ def asker(
     those that are None are left out.
     """
     server = server_of(url, key_variable, limits)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line for each request
     fields = {name: value for name, value in settings.items() if value is not None}
 
     def ask(questions: Sequence[Question]) -> list[Reply]:

@@ -54,4 +54,9 @@ MISTAKES = [
             "if own.start < policy.stop:", "if False:", REFUSED),
     Mistake("two meshes may have some devices in common", DEVICES,
             "if own != devices and set(own) & set(devices):", "if False:", REFUSED),
+    Mistake("S6 has policy and judge on the same chips", "configs/rar_gemma2_2b.py",
+            "base.mesh(fsdp=2, tp=2, first=4)", "base.mesh(fsdp=2, tp=2, first=0)",
+            "tests/test_judge_configs.py::test_rubrics_as_rewards"),
+    Mistake("S6 waits for its judge", "configs/rar_gemma2_2b.py",
+            "grpo.staleness = 1", "grpo.staleness = 0", "tests/test_judge_configs.py::test_rubrics_as_rewards"),
 ]  # fmt: skip
