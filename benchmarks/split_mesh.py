@@ -5,10 +5,10 @@
 
 GRPO by a judge alone, which is smaller than the policy and reads more: sampling and judging take
 about as long. `in turn` has both on the first half of the devices; `apart` gives the judge the
-other half; `one step off` samples the next batch meanwhile (staleness 1). The ways take turns, a run of each; an
-iteration's seconds are the median of those of a run, the first two left out, which compile. Virtual
-devices share two cores: with two of them each half has a core, with eight there is little to win,
-and what is shown is that both are busy.
+other half; `one step off` samples the next batch meanwhile (staleness 1). The ways take turns, a
+run of each; an iteration's seconds are the median of those of a run, the first two left out, which
+compile. Virtual devices share two cores: with two of them each half has a core, with eight there is
+little to win, and what is shown is that both are busy.
 """
 
 import argparse
