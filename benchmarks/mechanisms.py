@@ -220,7 +220,8 @@ def own_solutions(runs: Runs) -> str:
     lines = []
     for seed, workdir in runs["star"].items():
         evaluated = evaluation_of(workdir)
-        _, kept = ends(workdir, "own", "traces/kept")
+        rows = read_journal(workdir / "metrics.jsonl")
+        kept = [row["traces/kept"] for row in rows if row["stage"] == "own"][-1]
         policies = ("sft", "star", "grpo", "more_sft", "alone")
         lines.append([seed, share(kept), *(percent(evaluated[policy]) for policy in policies)])
     return table(["seed", "kept, %", "sft", "own", "own, GRPO", "world's", "world's, GRPO"],
