@@ -25,6 +25,9 @@ PATHS = {
     "gemma3_4b": "google/gemma-3-4b-it",
     "gemma2_2b": "google/gemma-2-2b-it",
 }
+TRACES = {  # columns of what python -m grpo.tools.teach leaves
+    "domain": "domain", "question": "prompt", "chosen": "chosen", "metadata": "metadata_json",
+}  # fmt: skip
 IN_BFLOAT16 = {"dtype": "bfloat16", "param_dtype": "bfloat16", "remat": "full"}
 
 

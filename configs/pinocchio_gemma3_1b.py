@@ -47,10 +47,6 @@ judge and the form are the only rewards; `shuffled` is the control.
 
 from configs import _common, _rehearsal, base
 
-TRACES = {
-    "domain": "domain", "question": "prompt", "chosen": "chosen", "metadata": "metadata_json",
-}  # fmt: skip
-
 
 def get_config(variant: str = ""):
     """The experiment; `variant` has better, tiny, both with a comma between, or is ""."""
@@ -61,7 +57,7 @@ def system():
     """Supervised training, SimPO on own pairs, and GRPO by a judge."""
     config = _common.published("gemma3_1b")
     config.data = base.dataset(
-        source="traces", train="data/pinocchio/traces.jsonl", columns=TRACES,
+        source="traces", train="data/pinocchio/traces.jsonl", columns=_common.TRACES,
         validation_share=0.01, test_share=0.01, template="reasoning_tags", max_prompt=256,
         buckets=(256,),
     )  # fmt: skip

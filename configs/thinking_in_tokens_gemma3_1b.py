@@ -61,9 +61,6 @@ from configs import _common, _rehearsal, base
 
 MOST = 9  # checkpoints of a row of GSM8K
 TEACHERS_MOST = 40  # of a teacher's solution: grpo/judges/teacher.py
-COLUMNS = {
-    "domain": "domain", "question": "prompt", "chosen": "chosen", "metadata": "metadata_json",
-}  # fmt: skip
 
 
 def get_config(variant: str = ""):
@@ -112,7 +109,7 @@ def system():
 def traces(config):
     """A teacher's solutions and checkpoints, as the command has left them."""
     config.datasets.traces = base.dataset(
-        source="traces", train="data/traces/traces.jsonl", columns=COLUMNS,
+        source="traces", train="data/traces/traces.jsonl", columns=_common.TRACES,
         template=config.data.template, max_prompt=256, min_kept=0.99,
     )  # fmt: skip
     config.stages.sft.data = config.stages.grpo.data = "traces"

@@ -95,7 +95,7 @@ def put_rows(rows: Any, mesh: Mesh | None) -> Any:
     """Arrays of a batch with their rows where the mesh has them; without a mesh as they are."""
     if mesh is None:
         return rows
-    return jax.device_put(rows, row_sharding(len(jax.tree.leaves(rows)[0]), 1, mesh))
+    return jax.device_put(rows, jax.tree.map(lambda x: row_sharding(len(x), x.ndim, mesh), rows))
 
 
 def row_sharding(batch: int, ndim: int, mesh: Mesh) -> NamedSharding:

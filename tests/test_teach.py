@@ -178,7 +178,11 @@ def flags_of(folder, url, **changes):
 
 
 def command(monkeypatch, folder, url, code=0, **changes):
-    monkeypatch.setattr(sys, "argv", ["teach", *flags_of(folder, url, **changes)])
+    return run(monkeypatch, flags_of(folder, url, **changes), code)
+
+
+def run(monkeypatch, words, code):
+    monkeypatch.setattr(sys, "argv", ["teach", *words])
     if not code:
         return teach.main()
     with pytest.raises(SystemExit) as caught:

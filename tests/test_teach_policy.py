@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import json
-import sys
 import time
 
 import jax.numpy as jnp
@@ -17,11 +16,11 @@ from grpo.rewards.checkpoints import checkpoints_equations, checkpoints_substrin
 from grpo.rollout.generate import Sampler
 from grpo.runs import policy_teacher
 from grpo.runs.policy_teacher import answered, asked_by, digest, policy_samples
-from grpo.tools import teach
 from models.chat import encode_chat
 from models.loading import save_hf
 from models.lora import LoraConfig, init_adapter
 from models.tokenizer import Tokenizer, train_tokenizer
+from tests.test_teach import rows_in, run
 from tests.tiny_run import params, policy_of, size, tokenizer
 
 EXAMPLE = {"id": "a:1", "question": "What is 4 times 2, less 3?", "answer": "5"}
@@ -227,16 +226,7 @@ def command(monkeypatch, folder, model, code=0, **changes):
         "max_tokens": 4, "max_prompt": 60, "max_target": 90, "min_kept": 0.2, **changes,
     }  # fmt: skip
     words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-    monkeypatch.setattr(sys, "argv", ["teach", *words])
-    if not code:
-        return teach.main()
-    with pytest.raises(SystemExit) as caught:
-        teach.main()
-    assert caught.value.code == code
-
-
-def rows_in(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return run(monkeypatch, words, code)
 
 
 def files_of(out):

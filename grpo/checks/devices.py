@@ -46,9 +46,10 @@ def asked(config: Mapping) -> list[str]:
 
 def about_devices(config: Mapping) -> Iterator[str]:
     """What a mesh can cut, and devices that are not there."""
-    models = {f"meshes.{name}": config["models"].get(name) for name in config["meshes"]}
-    for path, model in {"mesh": None, **models}.items():
-        place, model = placed(config, path), model or config["model"]
+    places = {"mesh": (config["mesh"], config["model"])}
+    for name, place in config["meshes"].items():
+        places[f"meshes.{name}"] = place, config["models"].get(name, config["model"])
+    for path, (place, model) in places.items():
         heads = SIZES[model["size"]].num_heads
         if model["path"] is None and heads % place["tp"]:
             yield f"{path}.tp={place['tp']}: does not divide the {heads} heads of {model['size']}"
@@ -58,19 +59,15 @@ def about_devices(config: Mapping) -> Iterator[str]:
             yield f"{path}: {what} = {wanted} devices, here are {len(jax.devices())}"
 
 
-def placed(config: Mapping, path: str) -> Mapping:
-    """The section of a mesh."""
-    return config["mesh"] if path == "mesh" else config["meshes"][path.partition(".")[2]]
-
-
 def about_meshes(config: Mapping) -> Iterator[str]:
     """Devices for nobody, and those of two meshes that are neither the same nor apart."""
     taken: dict[str, range] = {}
+    policy, known = devices_of(config, None), asked(config)
     for name in config["meshes"]:
-        if name not in asked(config):
-            hint = nearest(name, asked(config))
+        if name not in known:
+            hint = nearest(name, known)
             yield f"meshes.{name}: is neither the teacher of a stage nor the model of a judge{hint}"
-        own, policy = devices_of(config, name), devices_of(config, None)
+        own = devices_of(config, name)
         if own.start < policy.stop:
             yield f"meshes.{name}.first={own.start}: the policy has devices 0 to {policy.stop - 1}"
         for other, devices in taken.items():

@@ -110,7 +110,7 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
             found.extend(f"{path}.{line}" for line in lines)
         for name in config["judges"]:
             found.extend(f"judges.{name}.{line}" for line in about_judge(name, config))
-        found.extend([*about_buckets(config), *about_devices(config), *about_meshes(config)])
+        found.extend([*about_buckets(config), *about_devices(config)])
         for name in (name for name in wrong if not wrong[name]):
             stage = config["stages"][name]
             check = stages[stage["kind"]].check
@@ -118,7 +118,7 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
             lines = list(about_reading(stage, config)) or list(check(stage, config))
             found.extend(f"stages.{name}.{line}" for line in lines)
         if not any(wrong.values()):
-            found.extend(about_pipeline(config))
+            found.extend([*about_pipeline(config), *about_meshes(config)])
     return [*found, *itertools.chain(*wrong.values())]
 
 

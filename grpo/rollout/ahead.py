@@ -7,13 +7,12 @@ follow from the order of the examples, its rewards from its texts.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from grpo.rollout.frozen import Frozen
 from grpo.rollout.sampler import Rollout
-from models.sharding import row_sharding
+from models.sharding import put_rows
 
 
 class Sampled(NamedTuple):
@@ -35,9 +34,7 @@ def sampled_of(arrays: Mapping[str, Any], mesh: Mesh | None) -> Sampled:
 
     def placed(name: str) -> Any:
         x = arrays.get(name)
-        if x is None or mesh is None:
-            return x
-        return jax.device_put(x, row_sharding(len(x), x.ndim, mesh))
+        return None if x is None else put_rows(x, mesh)
 
     return Sampled(
         Rollout(*map(placed, Rollout._fields)),

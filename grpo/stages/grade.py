@@ -154,10 +154,8 @@ def grades(
     run: Run, name: str, policies: Policies, title: str, completions: Mapping[str, Rows]
 ) -> Iterator[tuple[str, dict[str, Verdicts]]]:
     """What a judge says of all completions: a policy, and its verdicts by judge and rubric."""
-    stage, programs = (
-        run.config["stages"][name],
-        judge_programs(run.config, {title: title}, policies.base),
-    )
+    stage = run.config["stages"][name]
+    programs = judge_programs(run.config, {title: title}, policies.base)
     judge = judge_of(policies, title, programs.get(title))
     asked = [(policy, rubric) for policy in completions for rubric in stage["rubrics"]]
     for number, (policy, rubric) in enumerate(asked, start=1):

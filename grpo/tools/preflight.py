@@ -56,6 +56,7 @@ def preflight(config: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]
     ]
     lines += [f"model: {line}" for line in describe(base.params, base.mesh)] if base.mesh else []
     needed: dict[str, Counter[int]] = {}
+    own = devices_of(config, None)
     for name in config["pipeline"]:
         stage = config["stages"][name]
         policy = shapes_at_start(base, stage)
@@ -63,21 +64,19 @@ def preflight(config: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]
         said = list(about(programs, policy))
         lines += [f"{name}: {line}" for line, _ in said]
         adds = max(adds for _, adds in said)
-        own = devices_of(config, None)
         needed[name] = lives(programs, policy) + Counter(dict.fromkeys(own, adds))
     return [*lines, *reckoned(needed, own=len(own))]
 
 
 def reckoned(needed: Mapping[str, Counter[int]], own: int) -> Iterator[str]:
     """The stage that takes most of a device, for those of the policy and for any others."""
-    for first in (0, own):
+    for is_own, where in ((True, "on a device"), (False, f"on a device from number {own} on")):
         most = {
-            name: max((held[d] for d in held if (d >= own) == (first > 0)), default=0)
+            name: max((held[d] for d in held if (d < own) == is_own), default=0)
             for name, held in needed.items()
         }
         stage = max(most, key=most.__getitem__)
         if most[stage]:
-            where = "on a device" if first == 0 else f"on a device from number {own} on"
             yield f"reckoned in all: {amount(most[stage])} {where}, for {stage}"
 
 

@@ -54,7 +54,7 @@ MISTAKES = [
             "arrays = {**self.rollout._asdict(), **self.frozen._asdict()}",
             "arrays = {**self.rollout._asdict()}", A + "a_batch_is_what_was_stored"),
     Mistake("rows that are on one device", AHEAD,
-            "if x is None or mesh is None:", "if True:", A + "a_batch_is_what_was_stored"),
+            "return None if x is None else put_rows(x, mesh)", "return x", A + "a_batch_is_what_was_stored"),
     Mistake("a stop waits for the judge", THREAD,
             "        check()\n", "        pass\n", A + "who_waits_looks_around_and_may_go"),
     Mistake("a process that ends waits for the judge", THREAD,
