@@ -132,19 +132,19 @@ def judge_of_steps(config):
     """
     config.model.update(size="gemma3_micro", whole=(*TAGS, "yes", "no"))
     config.datasets.finding = base.dataset(
-        source="finding", train_examples=12_800, template="verdict", max_prompt=56
+        source="finding", train_examples=8960, template="verdict", max_prompt=56
     )
     for judge in config.judges.values():
         judge.update(model="judge", url=None, name=None, prompt="found", rubric="steps")
         judge.update(scale="yes_no", max_prompt=56, batch=128)
-    config.stages.judge = judge = warm_up(steps=400, tokens=3, start="sft")
+    config.stages.judge = judge = warm_up(steps=280, tokens=3, start="sft")
     judge.update(data="finding", batch=32, microbatches=1)
 
 
 def judged_in_small(config, *, start: str):
     """GRPO by such a judge and the form alone, and the control: the same with rewards shuffled."""
     stages = config.stages
-    small_grpo(stages.grpo, iterations=20, rate=3e-4)
+    small_grpo(stages.grpo, iterations=18, rate=3e-4)
     stages.grpo.start = start
     rewards = stages.grpo.rewards
     if "correct_answer" in rewards:

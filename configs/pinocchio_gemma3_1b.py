@@ -115,7 +115,7 @@ def rehearsal(config):
     config.data.update(validation_share=0.0, test_share=0.0)
     _rehearsal.judge_of_steps(config)
     stages = config.stages
-    _rehearsal.small_sft(stages.sft, steps=300)
+    _rehearsal.small_sft(stages.sft, steps=260)
     stages.pairs.update(prompts=96, batch=32, max_new_tokens=32, least=16)
     stages.simpo.update(steps=20, batch=16, microbatches=1, max_completion=32 + 8)
     stages.simpo.lora.rank = None

@@ -96,9 +96,9 @@ def better(config):
 
 def rehearsal(config):
     """The same in small, with a judge that is trained here, beside shuffled rewards."""
-    _rehearsal.in_small(config, max_prompt=56, worked=0.45)
+    _rehearsal.in_small(config, max_prompt=56, worked=0.4)
     _rehearsal.judge_of_steps(config)
-    _rehearsal.small_sft(config.stages.sft)
+    _rehearsal.small_sft(config.stages.sft, steps=260)
     _rehearsal.judged_in_small(config, start="sft")
     if "grades" in config.stages:
         del config.stages["grades"]  # the small judge knows no rubric
