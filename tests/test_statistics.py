@@ -1,4 +1,4 @@
-"""Intervals, tests, Holm, IQM and power: against SciPy, closed tests, and numbers worked by hand."""
+"""Intervals, Holm, IQM and power: against SciPy, closed tests, and numbers worked by hand."""
 
 import itertools
 import math
@@ -44,7 +44,7 @@ def test_paired_differences_are_scipys(seeds):
     theirs = stats.ttest_rel(x_S, y_S)
     low, high = theirs.confidence_interval(LEVEL)
     ours = paired_difference(x_S, y_S, level=LEVEL)
-    assert ours == pytest.approx((np.mean(x_S - y_S), low, high, theirs.pvalue), rel=1e-9)
+    assert ours == pytest.approx((np.mean(x_S - y_S), low, high, theirs[1]), rel=1e-9)
     with pytest.raises(ValueError, match="the same ones"):
         paired_difference(x_S, y_S[1:], level=LEVEL)
 
@@ -55,7 +55,7 @@ def test_unpaired_differences_are_scipys(seeds, others):
     theirs = stats.ttest_ind(x_S, y_S, equal_var=False)
     low, high = theirs.confidence_interval(LEVEL)
     ours = unpaired_difference(x_S, y_S, level=LEVEL)
-    assert ours == pytest.approx((x_S.mean() - y_S.mean(), low, high, theirs.pvalue), rel=1e-9)
+    assert ours == pytest.approx((x_S.mean() - y_S.mean(), low, high, theirs[1]), rel=1e-9)
 
 
 def test_what_seeds_cannot_tell():
@@ -103,7 +103,7 @@ def test_seeds_with_problems_of_their_own_are_students():
     theirs = stats.ttest_1samp(np.nanmean(table_SP, axis=1), 0)
     low, high = theirs.confidence_interval(LEVEL)
     found = over_seeds_and_problems(table_SP, level=LEVEL)
-    assert found == pytest.approx((np.nanmean(table_SP), low, high, theirs.pvalue), rel=1e-9)
+    assert found == pytest.approx((np.nanmean(table_SP), low, high, theirs[1]), rel=1e-9)
 
 
 def test_problems_that_some_seeds_share():
@@ -154,7 +154,9 @@ def test_a_difference_beyond_doubt_has_a_p_that_is_a_number():
 def test_holm_by_hand():
     """Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: the last one is raised to the one before."""
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.01, math.nan, 0.02])) == pytest.approx([0.02, math.nan, 0.02], nan_ok=1)
+    assert holm(np.array([0.01, math.nan, 0.02])) == pytest.approx(
+        [0.02, math.nan, 0.02], nan_ok=True
+    )
     assert holm(np.array([0.7, 0.6])) == pytest.approx([1.0, 1.0])
     assert holm(np.array([])).size == 0
 
@@ -174,7 +176,7 @@ def test_holm_is_the_closed_test_of_bonferronis():
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (4, 1), (5, 1), (7, 1), (5, 3), (10, 26)])
 def test_the_interquartile_mean_is_scipys(shape):
     score_ST = np.random.RandomState(0).normal(size=shape)
-    assert interquartile_mean(score_ST) == pytest.approx(stats.trim_mean(score_ST, 0.25, axis=None))
+    assert interquartile_mean(score_ST) == pytest.approx(stats.trim_mean(score_ST.ravel(), 0.25))
 
 
 def test_the_interquartile_mean_by_hand():
@@ -223,7 +225,7 @@ def test_power_is_that_of_a_paired_t_test_by_simulation():
     rng = np.random.RandomState(0)
     for n in (3, 5, 10):
         d = rng.normal(0.1, 0.08, size=(20_000, n))
-        shown = stats.ttest_1samp(d, 0, axis=1).pvalue <= 0.05
+        shown = stats.ttest_1samp(d, 0, axis=1)[1] <= 0.05
         told = power(over_seeds(0.1, 0.08), np.array([n]), alpha=0.05)
         assert told[0] == pytest.approx(shown.mean(), abs=0.011)
 

@@ -29,7 +29,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import stdtrit
 
 from grpo.statistics.student import ROUNDING, Estimate, two_sided, untold, variance
@@ -97,4 +97,5 @@ def p_of(parts: Parts) -> float:
         return 1.0
     if half_width(parts, LEAST) <= far:
         return LEAST
-    return float(brentq(lambda alpha: half_width(parts, alpha) - far, LEAST, 1.0))
+    beyond = root_scalar(lambda alpha: half_width(parts, alpha) - far, bracket=(LEAST, 1.0))
+    return float(beyond.root)
