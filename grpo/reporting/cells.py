@@ -115,6 +115,8 @@ def measured(cell: Cell, asked: Asked) -> Cell:
     stage = asked.stage or evaluation_of(config)
     file = cell.directory / "evaluations" / f"{stage}.json"
     results = json.loads(file.read_text("utf-8"))
+    if not isinstance(results, dict) or not results:
+        raise CellError(f"{stage}.json has no policy")
     policy = asked.policy or policy_of(config, results)
     if policy not in results:
         raise CellError(f"{stage} did not measure {policy}: it has {', '.join(results)}")
