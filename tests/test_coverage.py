@@ -44,7 +44,7 @@ def covered(found, truth):
     ("S", "P", "by_seed", "by_problem"),
     [
         (3, 200, 0.1, 0), (3, 400, 0.2, 0.5), (4, 200, 0.3, 0.5), (5, 200, 0.1, 0.3),
-        (5, 400, 0, 0.3),
+        (5, 400, 0, 0.5),
     ],
 )  # fmt: skip
 def test_over_seeds_and_problems(S, P, by_seed, by_problem):

@@ -115,6 +115,9 @@ def test_problems_that_some_seeds_share():
     table_SP = np.array([[0.0, 1.0, -1.0, nan], [nan, 1.0, -1.0, 0.0]])
     parts = parts_of(table_SP)
     assert parts.over_problems == pytest.approx((1 + 1) * 2 / 9) and parts.shared == 2
+    # Means 2/3 and 1/3: the shared products are 1/3 · 2/3 and -2/3 · -1/3.
+    table_SP = np.array([[1.0, 1.0, 0.0, nan], [nan, 1.0, 0.0, 0.0]])
+    assert parts_of(table_SP).over_problems == pytest.approx((2 / 9 + 2 / 9) * 2 / 9)
 
 
 def test_the_interval_reaches_0_where_p_is_5_percent():

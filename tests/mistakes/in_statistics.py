@@ -167,7 +167,9 @@ MISTAKES = [
             "isinstance(cell, float) and not math.isfinite(cell)", "isinstance(cell, float) and cell == math.inf",
             f"{TABLE}tables_hold_hostile_names"),
     Mistake("the mean of the seeds that are left", BANDS,
-            "        if all(step in of_one for of_one in of_seeds)\n", "        if step in of_seeds[0]\n",
+            "[of_one[step] for of_one in of_seeds]), level=LEVEL)\n"
+            "        if all(step in of_one for of_one in of_seeds)",
+            "[of_one[step] for of_one in of_seeds if step in of_one]), level=LEVEL)\n        if True",
             f"{TABLE}a_band_has_gaps_where_a_seed_has_none"),
     Mistake("curves of another stage", BANDS,
             'if row.get("stage") == cell.policy and', "if",
