@@ -12,13 +12,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "house.md"
 # From the ground up: a room imports from itself and from rooms that stand before it in this list.
 ORDER = (
-    "models", "grpo.algorithms", "grpo.data", "grpo.rewards", "grpo.training", "grpo.storage",
-    "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation", "grpo.checks", "grpo.runs",
-    "grpo.stages", "grpo.tools", "grpo.pipeline", "launch",
+    "models", "grpo.algorithms", "grpo.statistics", "grpo.data", "grpo.rewards", "grpo.training",
+    "grpo.storage", "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation",
+    "grpo.checks", "grpo.runs", "grpo.stages", "grpo.tools", "grpo.pipeline", "launch",
 )  # fmt: skip
 APART = {
     "models": (),  # these two know nothing of each other
     "grpo.algorithms": (),
+    "grpo.statistics": (),
     "grpo.judges": ("grpo.data", "grpo.rewards", "grpo.storage"),  # and start no JAX
 }
 SOURCES = [

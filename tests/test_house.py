@@ -125,7 +125,7 @@ def test_dependencies_are_the_chosen_ones():
     names = set(re.findall(r'"([a-z-]+)', listed[1]))
     assert names == {
         "jax", "flax", "optax", "orbax-checkpoint", "chex", "einops", "sentencepiece",
-        "huggingface-hub", "httpx", "absl-py", "ml-collections", "safetensors",
+        "huggingface-hub", "httpx", "absl-py", "ml-collections", "safetensors", "scipy",
     }  # fmt: skip
 
 
