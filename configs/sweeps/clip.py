@@ -1,6 +1,6 @@
 """The clip range, where each batch is used four times: with one update the ratio is 1.
 
-    python -m grpo.tools.sweep configs/sweeps/clip.py --workdir=runs/sweeps/clip
+python -m grpo.tools.sweep configs/sweeps/clip.py --workdir=runs/sweeps/clip
 """
 
 from configs import base

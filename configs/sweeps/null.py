@@ -1,6 +1,6 @@
 """Ten times the same, with other seeds: a table that must show no difference.
 
-    python -m grpo.tools.sweep configs/sweeps/null.py --workdir=runs/sweeps/null
+python -m grpo.tools.sweep configs/sweeps/null.py --workdir=runs/sweeps/null
 """
 
 from configs import base

@@ -1,6 +1,6 @@
 """Every loss preset on the tiny experiment, against plain GRPO.
 
-    python -m grpo.tools.sweep configs/sweeps/presets.py --workdir=runs/sweeps/presets
+python -m grpo.tools.sweep configs/sweeps/presets.py --workdir=runs/sweeps/presets
 """
 
 from configs import base

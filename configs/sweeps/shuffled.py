@@ -1,6 +1,6 @@
 """Rewards that have nothing to do with the completions: what training alone does.
 
-    python -m grpo.tools.sweep configs/sweeps/shuffled.py --workdir=runs/sweeps/shuffled
+python -m grpo.tools.sweep configs/sweeps/shuffled.py --workdir=runs/sweeps/shuffled
 """
 
 from configs import base

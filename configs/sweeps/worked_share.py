@@ -1,6 +1,6 @@
 """How many solutions of supervised training show their working; 0.35 is the base's.
 
-    python -m grpo.tools.sweep configs/sweeps/worked_share.py --workdir=runs/sweeps/worked_share
+python -m grpo.tools.sweep configs/sweeps/worked_share.py --workdir=runs/sweeps/worked_share
 """
 
 from configs import base

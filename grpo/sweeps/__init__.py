@@ -12,7 +12,7 @@ A row of cells.jsonl:
 
     cell        ablation and seed, as in "no_kl-seed0"; the base is called base
     ablation    its name in the sweep, "" for the base
-    seed        as in the sweep: equal seeds share data, prompts and draws, so differences are paired
+    seed        as in the sweep: equal seeds share data, prompts and draws, for paired differences
     directory   of the run, below <workdir>
     state       waiting, stopped, done, failed
     reason      why it failed, in a line, or null

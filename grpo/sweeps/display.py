@@ -3,9 +3,9 @@
 In a terminal the lower part is rewritten in place; in a log there are the lines alone, and a count
 at most every so many seconds.
 
-    left = (cells - done - shares of running ones) · seconds of a cell / workers
+    time left = cells still to be done · time since the first look / cells done since then
 
-where seconds of a cell are those between ends seen here, times the workers, over their number.
+where a running cell counts by the share of its iterations that is done.
 """
 
 import contextlib

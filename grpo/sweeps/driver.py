@@ -85,10 +85,10 @@ class Driver:
             for launched in self.running.values():  # an error of this driver
                 kill(launched, "its driver failed")
             self.display.close()
-        states = [self.state(name)[0] for name in self.wanted]
-        if FAILED in states:
-            return SOME_FAILED
-        return EVERYTHING if states.count(COMPLETE) == len(states) else LEFT
+        states = {self.state(name)[0] for name in self.wanted}
+        if states <= {COMPLETE, FAILED}:
+            return SOME_FAILED if FAILED in states else EVERYTHING
+        return LEFT
 
     def state(self, name: str) -> tuple[str, str | None]:
         """State and reason of a job, as of now."""
@@ -112,7 +112,8 @@ class Driver:
         for name in self.wanted:
             while name not in seen:
                 seen.add(name)
-                if name in self.running or self.state(name)[0] in (COMPLETE, FAILED):
+                state, _ = self.state(name)
+                if name in self.running or name in self.ended or state == FAILED:
                     break
                 parent = self.jobs[name].parent
                 if self._has_begun(name) or not parent or self.state(parent)[0] == COMPLETE:
@@ -141,10 +142,13 @@ class Driver:
     def look_after(self) -> None:
         """Renews claims; kills what hangs, and what has become somebody else's."""
         now = time.monotonic()
-        is_due, self._beat = (
-            (True, now) if now - self._beat >= self.settings.beat_seconds else (False, self._beat)
-        )
+        if is_due := now - self._beat >= self.settings.beat_seconds:
+            self._beat = now
         for launched in self.running.values():
+            if self.asked_to_stop > 1:
+                kill(launched, "killed by a second signal to its driver")
+            elif self.asked_to_stop:
+                ask_to_stop(launched)
             if is_due and not renew(launched.claim):
                 kill(launched, "taken over by another driver")
             elif is_hanging(self.workdir, launched, self.settings.cell_seconds):
@@ -194,8 +198,3 @@ class Driver:
     def _stop(self, number: int, frame: object) -> None:
         """The first signal has all runs save and end, a second one ends them at once."""
         self.asked_to_stop += 1
-        for launched in list(self.running.values()):
-            if self.asked_to_stop == 1:
-                ask_to_stop(launched)
-            else:
-                kill(launched, "killed by a second signal to its driver")

@@ -4,6 +4,7 @@ Its state is what the last row of jobs/<name>/launches.jsonl says; a run that ha
 whoever saw it end.
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -86,7 +87,12 @@ def last_row(file: pathlib.Path) -> Row:
 
 def news_of(workdir: pathlib.Path, job: Job) -> int:
     """How many bytes its run has written into journals: where this stands still, it hangs."""
-    return sum(path.stat().st_size for path in run_of(workdir, job).rglob("*.jsonl"))
+    size, run = 0, run_of(workdir, job)
+    for pattern in ("*.jsonl", "[!c]*/*.jsonl", "[!c]*/*/*.jsonl"):  # none below checkpoints/
+        for path in run.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+    return size
 
 
 def evaluated(workdir: pathlib.Path, job: Job) -> tuple[str | None, dict[str, Any]]:

@@ -32,6 +32,7 @@ class Launch:
     began: float
     news: int  # bytes in its journals when they last grew
     since: float  # when that was
+    is_asked: bool = False  # to stop
     killed: str | None = None  # why the driver killed it
 
 
@@ -61,9 +62,10 @@ def kill(launched: Launch, why: str) -> None:
 
 
 def ask_to_stop(launched: Launch) -> None:
-    """Has a run finish its update, save and end."""
-    with contextlib.suppress(ProcessLookupError):
-        launched.process.send_signal(signal.SIGTERM)
+    """Has a run finish its update, save and end; a second signal would end it at once."""
+    if not launched.is_asked:
+        launched.is_asked = True
+        launched.process.send_signal(signal.SIGTERM)  # to no other: it is not yet waited for
 
 
 def write_end(workdir: pathlib.Path, launched: Launch) -> tuple[str, str | None]:
@@ -73,7 +75,8 @@ def write_end(workdir: pathlib.Path, launched: Launch) -> tuple[str, str | None]
         launched.process.stdin.close()
     if code == 0 and not launched.killed:
         state, reason = COMPLETE, None
-    elif code == SAVED and not launched.killed:
+    elif (code == SAVED or launched.is_asked) and not launched.killed:
+        # Asked while it was still starting, or twice, it goes on from its last checkpoint.
         state, reason = STOPPED, None
     else:
         state, reason = FAILED, launched.killed or reason_of(workdir, launched.job, code)
