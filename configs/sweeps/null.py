@@ -1,6 +1,8 @@
 """Ten times the same, with other seeds: a table that must show no difference.
 
-python -m grpo.tools.sweep configs/sweeps/null.py --workdir=runs/sweeps/null
+    python -m grpo.tools.sweep configs/sweeps/null.py --workdir=runs/sweeps/null
+
+Cells share no work here: their seeds differ, also where the table pairs them.
 """
 
 from configs import base

@@ -1,6 +1,8 @@
 """Every loss preset on the tiny experiment, against plain GRPO.
 
-python -m grpo.tools.sweep configs/sweeps/presets.py --workdir=runs/sweeps/presets
+    python -m grpo.tools.sweep configs/sweeps/presets.py --workdir=runs/sweeps/presets
+
+Supervised training is run once for each seed; all cells of the seed begin from its end.
 """
 
 from configs import base

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from grpo.checks.arguments import place_in
+from grpo.checks.devices import about_meshes
 from grpo.checks.problems import fields, problems
 from grpo.checks.rules import SEED, TEXT, several
 from grpo.data.nearest import nearest
@@ -71,7 +72,7 @@ def cells_of(sweep: Config) -> list[Cell]:
     }
     found, faults = [], []
     for name in sweep["ablations"]:
-        faults += [f"{name or BASE}: {line}" for line in problems(anywhere(of[name]), STAGES)]
+        faults += [f"{name or BASE}: {line}" for line in faults_of(of[name])]
     if faults:
         raise SweepError("\n".join(faults))
     for seed in sweep["seeds"]:
@@ -122,12 +123,13 @@ def seeded(config: Config, seed: int) -> dict[str, Any]:
     return {**config, "seed": config["seed"] + seed}
 
 
-def anywhere(config: Config) -> dict[str, Any]:
-    """The config on one device, for checks: the runs look for their devices, this process for none.
+def faults_of(config: Config) -> list[str]:
+    """What is wrong with a config, but for devices that are not there, which its run looks for.
 
-    A process that looked would hold memory of an accelerator as long as the sweep takes.
+    A process that looked for them here would hold an accelerator's memory while the sweep goes.
     """
-    return {**config, "mesh": {"fsdp": 1, "tp": 1}, "meshes": {}}
+    on_one = {**config, "mesh": {"fsdp": 1, "tp": 1}, "meshes": {}}
+    return problems(on_one, STAGES) or list(about_meshes(config))
 
 
 def hash_of(config: Config) -> str:

@@ -56,7 +56,9 @@ def write_sweep(workdir: pathlib.Path, sweep: Mapping[str, Any], path: str) -> N
 
 
 def put(file: pathlib.Path, data: bytes) -> None:
-    """Replaces a file by a draft of this process's own."""
+    """Replaces a file by a draft of this process's own, if it is not the same already."""
+    if file.exists() and file.read_bytes() == data:
+        return
     draft = file.with_name(f"{file.name}.{platform.node()}.{os.getpid()}.tmp")
     draft.write_bytes(data)
     os.replace(draft, file)

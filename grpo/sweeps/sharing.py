@@ -13,9 +13,7 @@ shorter one that more cells have.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grpo.checks.problems import problems
-from grpo.pipeline import STAGES
-from grpo.sweeps.cells import Cell, Config, anywhere, hash_of
+from grpo.sweeps.cells import Cell, Config, faults_of, hash_of
 from grpo.sweeps.jobs import Job
 
 
@@ -63,7 +61,7 @@ def chosen(
         cells_after: set[str] = set()  # of the longer cut that was chosen last
         for key in reversed(chain):
             is_one = len(users[key]) > 1 and users[key] != cells_after
-            if is_one and (key in found or not problems(anywhere(configs[key]), STAGES)):
+            if is_one and (key in found or not faults_of(configs[key])):
                 found.add(key)
                 cells_after = users[key]
     return found
