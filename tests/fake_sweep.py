@@ -45,9 +45,7 @@ def driver_of(
 
     cells = [name for name, job in jobs.items() if job.directory.startswith("cells/")]
     settings = QUICK._replace(**changes)
-    return Driver(
-        workdir, jobs, cells, command, settings, Display(stream, every_s=0), lambda: None
-    )
+    return Driver(workdir, jobs, cells, command, settings, Display(stream, every_s=0), lambda: None)
 
 
 def started(workdir: pathlib.Path, behaviours: Mapping[str, str], workers: int = 2):

@@ -101,4 +101,5 @@ def reason_of(workdir: pathlib.Path, job: Job, code: int) -> str:
             text = file.read_bytes()[-100_000:].decode("utf-8", "replace")
             said = [line for line in text.splitlines() if line.strip()]
             lines += said[:1] if file.name == "FAILED" else said[-1:]
-    return cut(printable(lines[0]), LONGEST) if lines else f"exit code {code}"
+    said = printable(lines[0]).removeprefix("error: ") if lines else f"exit code {code}"
+    return cut(said, LONGEST)

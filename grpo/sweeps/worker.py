@@ -45,8 +45,8 @@ def main(folder: pathlib.Path) -> int:
 
 
 def end_with_driver() -> None:
-    """Waits for the driver's end."""
-    sys.stdin.buffer.read()
+    """Waits for the driver's end, without the lock of sys.stdin, which would abort this one's."""
+    os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os.kill(os.getpid(), signal.SIGKILL)

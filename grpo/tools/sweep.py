@@ -93,11 +93,11 @@ def command_of(workdir: pathlib.Path, jobs: dict[str, Job], job: Job) -> list[st
 
 def about(workdir: pathlib.Path, cells: Sequence[Cell], jobs: dict[str, Job]) -> list[str]:
     """What would be run, a line each."""
-    shared = {cell: jobs[cell.name].parent for cell in cells}
+    shared = {cell.name: jobs[cell.name].parent for cell in cells}
     lines = [f"{len(cells)} cells in {workdir}, {len(set(shared.values()) - {None})} shared runs"]
     for cell in cells:
         changed = ", ".join(f"{path}={value!r}" for path, value in cell.changed.items())
-        begins = f" after {shared[cell]}" if shared[cell] else ""
+        begins = f" after {shared[cell.name]}" if shared[cell.name] else ""
         lines.append(f"{cell.name}{begins}: {changed or 'as the base'}")
     return lines
 
