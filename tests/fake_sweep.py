@@ -5,13 +5,13 @@
 A name of the form "a<b" is a job a that begins from a shared run b.
 """
 
-import io
 import json
 import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TextIO
 
 from grpo.sweeps.display import Display
 from grpo.sweeps.driver import Driver, Settings
@@ -28,13 +28,14 @@ QUICK = Settings(
 
 def jobs_of(behaviours: Mapping[str, str]) -> dict[str, Job]:
     """By name; those that others begin from are shared."""
-    parents = dict((*name.split("<"), None)[:2] for name in behaviours)
+    pairs = [name.partition("<") for name in behaviours]
+    parents = {name: parent or None for name, _, parent in pairs}
     places = {name: "shared" if name in parents.values() else "cells" for name in parents}
     return {n: Job(n, f"{places[n]}/{n}", CONFIG, parent) for n, parent in parents.items()}
 
 
 def driver_of(
-    workdir: pathlib.Path, behaviours: Mapping[str, str], stream: io.TextIOBase, **changes
+    workdir: pathlib.Path, behaviours: Mapping[str, str], stream: TextIO, **changes
 ) -> Driver:
     """A driver of all cells."""
     jobs = jobs_of(behaviours)

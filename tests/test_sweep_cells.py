@@ -142,7 +142,7 @@ def base_config():
 def parents(cells):
     """Cell or shared run -> what it begins from, by the names without hashes."""
     short = {job.name: job.name.rpartition("-")[0] for job in jobs_of(cells).values()}
-    return {short[j.name]: short.get(j.parent) for j in jobs_of(cells).values()}
+    return {short[j.name]: short.get(j.parent or "") for j in jobs_of(cells).values()}
 
 
 def test_what_is_shared():

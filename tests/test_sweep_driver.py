@@ -9,6 +9,7 @@ import pytest
 
 from grpo.storage.journal import read_journal
 from grpo.sweeps.claims import give_back, path_of, renew, take
+from grpo.sweeps.launching import Launch, ask_to_stop
 from tests.fake_sweep import driver_of, jobs_of, lines, started, until
 
 FINE = {"a": "fine", "b": "fine", "c": "fine"}
@@ -169,6 +170,44 @@ def test_a_claim_that_is_taken_over_ends_the_cell(tmp_path):
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=60)
     assert "a: taken over by elsewhere, process 1" in said and driver.returncode == 75
+
+
+def test_what_ended_before_its_claim_is_not_run_again(tmp_path, monkeypatch):
+    """Another driver ran it between this one's look and its claim."""
+    driver = driver_of(tmp_path, {"a": "fine"}, io.StringIO())
+
+    def slow_take(folder, *, stale_seconds):
+        monkeypatch.undo()
+        assert driven(tmp_path, {"a": "fine"})[0] == 0
+        return take(folder, stale_seconds=stale_seconds)
+
+    monkeypatch.setattr("grpo.sweeps.driver.take", slow_take)
+    assert driver.drive() == 0
+    assert len(lines(tmp_path / "cells" / "a" / "starts")) == 1
+
+
+def test_a_cell_is_asked_once(tmp_path):
+    """A second signal would have it end at once, unsaved."""
+    claim = take(tmp_path / "jobs" / "a", stale_seconds=9.0)
+    sent = []
+
+    class Process:
+        send_signal = sent.append
+
+    launched = Launch(jobs_of({"a": "fine"})["a"], claim, Process(), 0.0, 0, 0.0)  # type: ignore
+    ask_to_stop(launched)
+    ask_to_stop(launched)
+    assert sent == [signal.SIGTERM]
+
+
+def test_of_many_only_one_takes_a_claim(tmp_path, monkeypatch):
+    """All of them have seen that the last one is stale."""
+    first = take(tmp_path, stale_seconds=9.0)
+    assert first is not None
+    give_back(first)
+    second = take(tmp_path, stale_seconds=9.0)
+    monkeypatch.setattr("grpo.sweeps.claims.last", lambda folder: 0)
+    assert second is not None and take(tmp_path, stale_seconds=9.0) is None
 
 
 def test_a_claim(tmp_path):

@@ -25,6 +25,7 @@ from tests.small_run import (
 )
 
 ROOT = pathlib.Path(__file__).parent.parent
+BASH = "/bin/bash"
 
 
 def hashes(folder: pathlib.Path) -> dict[str, str]:
@@ -188,15 +189,15 @@ def test_a_slurm_script_runs_its_shard(swept):
     """As sbatch would start its tasks; all that it finds is done, or failed before."""
     _, flags, _ = swept
     script = script_of(flags, tasks=3)
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    subprocess.run([BASH, "-n"], input=script, text=True, check=True)
     assert "#SBATCH --array=0-2\n" in script
     done = subprocess.run(
-        ["bash"], input=script, text=True, capture_output=True, cwd=ROOT,
+        [BASH], input=script, text=True, capture_output=True, cwd=ROOT,
         env={**os.environ, "SLURM_ARRAY_TASK_ID": "0", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0 and "done" in done.stdout, done.stderr
     without = {name: x for name, x in os.environ.items() if name != "SLURM_ARRAY_TASK_ID"}
-    failed = subprocess.run(["bash"], input=script, text=True, capture_output=True, env=without)
+    failed = subprocess.run([BASH], input=script, text=True, capture_output=True, env=without)
     assert failed.returncode != 0 and "SLURM_ARRAY_TASK_ID" in failed.stderr
 
 
