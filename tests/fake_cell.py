@@ -4,6 +4,7 @@
     long     the same with rows for minutes, and code 75 on SIGTERM; goes on where it was
     broken   says why, and ends with code 1
     killed   is ended by SIGKILL, as by a system out of memory
+    deaf     the same, and does not stop
     hanging  writes a row, and then nothing for ever
 
 Each start appends a line to DIRECTORY/starts, and each end of a whole run one to DIRECTORY/ends.
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 
-LONG = {"long": 2000}
+LONG = {"long": 2000, "deaf": 2000}
 
 
 def append(file: pathlib.Path, text: str) -> None:
@@ -31,6 +32,9 @@ def end_with_driver() -> None:
 
 
 def stop(number, frame) -> None:
+    if behaviour == "deaf":
+        (directory / "heard").touch()
+        return
     append(directory / "stops", str(os.getpid()))
     os._exit(75)
 

@@ -173,17 +173,32 @@ def test_a_claim_that_is_taken_over_ends_the_cell(tmp_path):
 
 
 def test_what_ended_before_its_claim_is_not_run_again(tmp_path, monkeypatch):
-    """Another driver ran it between this one's look and its claim."""
-    driver = driver_of(tmp_path, {"a": "fine"}, io.StringIO())
+    """Another driver ran it between this one's look and its claim; what waits for it is run."""
+    behaviours = {"s": "fine", "a<s": "fine"}
+    driver = driver_of(tmp_path, behaviours, io.StringIO())
 
     def slow_take(folder, *, stale_seconds):
         monkeypatch.undo()
-        assert driven(tmp_path, {"a": "fine"})[0] == 0
+        assert driven(tmp_path, {"s": "fine"})[0] == 0
         return take(folder, stale_seconds=stale_seconds)
 
     monkeypatch.setattr("grpo.sweeps.driver.take", slow_take)
+    (tmp_path / "shared").symlink_to("cells")  # that driver has it for a cell
     assert driver.drive() == 0
-    assert len(lines(tmp_path / "cells" / "a" / "starts")) == 1
+    for name in "sa":
+        assert len(lines(tmp_path / "cells" / name / "starts")) == 1
+
+
+def test_a_second_signal_ends_cells_that_do_not_stop(tmp_path):
+    driver = started(tmp_path, {"a": "deaf"}, workers=1)
+    until(lambda: lines(tmp_path / "cells" / "a" / "metrics.jsonl"))
+    driver.send_signal(signal.SIGTERM)
+    until(lambda: (tmp_path / "cells" / "a" / "heard").exists())
+    driver.send_signal(signal.SIGTERM)
+    driver.communicate(timeout=60)
+    assert driver.returncode == 75
+    (row,) = launches(tmp_path, "a")
+    assert (row["state"], row["code"], row["reason"]) == ("stopped", -9, None)
 
 
 def test_a_cell_is_asked_once(tmp_path):

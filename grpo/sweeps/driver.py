@@ -19,6 +19,7 @@ from grpo.sweeps.display import Display
 from grpo.sweeps.jobs import (
     COMPLETE,
     FAILED,
+    RUNNING,
     STOPPED,
     WAITING,
     Job,
@@ -62,7 +63,7 @@ class Driver:
         self.began = time.time()
         self.running: dict[str, Launch] = {}
         self.ended: dict[str, tuple[str, str | None]] = {}  # state and reason; not looked up again
-        self.elsewhere: set[str] = set()
+        self.elsewhere: set[str] = set()  # at work, or just ended, by another driver
         self.asked_to_stop = 0  # how often
         self._beat = 0.0
 
@@ -92,6 +93,8 @@ class Driver:
 
     def state(self, name: str) -> tuple[str, str | None]:
         """State and reason of a job, as of now."""
+        if name in self.running:  # also where DONE is there and the process not yet gone
+            return RUNNING, None
         if name not in self.ended:
             state, reason, at = state_of(self.workdir, self.jobs[name])
             again = self.settings.retry_failed and at < self.began
@@ -112,8 +115,7 @@ class Driver:
         for name in self.wanted:
             while name not in seen:
                 seen.add(name)
-                state, _ = self.state(name)
-                if name in self.running or name in self.ended or state == FAILED:
+                if self.state(name)[0] in (RUNNING, FAILED) or name in self.ended:
                     break
                 parent = self.jobs[name].parent
                 if self._has_begun(name) or not parent or self.state(parent)[0] == COMPLETE:
@@ -132,12 +134,11 @@ class Driver:
             claim = take(folder, stale_seconds=self.settings.stale_seconds)
             if claim is None:
                 self.elsewhere.add(name)
-                continue
-            # It may have ended since it was looked at.
-            if self.state(name)[0] in (COMPLETE, FAILED):
+            elif self.state(name)[0] in (COMPLETE, FAILED):  # since it was looked at
                 give_back(claim)
-                continue
-            self.running[name] = launch(self.workdir, job, claim, self.command(job))
+                self.elsewhere.add(name)  # what waited for it is looked at again
+            else:
+                self.running[name] = launch(self.workdir, job, claim, self.command(job))
 
     def look_after(self) -> None:
         """Renews claims; kills what hangs, and what has become somebody else's."""
@@ -179,7 +180,7 @@ class Driver:
             words, share = progress_of(self.workdir, launched.job)
             rows.append((name, words or "starting"))
             shares += share if name in self.wanted else 0.0
-        counts = {"running": len(self.running)}
+        counts = {RUNNING: len(self.running)}
         for name in self.wanted:
             state = "elsewhere" if name in self.elsewhere else self.state(name)[0]
             if name not in self.running:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from grpo.storage.journal import JournalError, Row, read_journal
 
-WAITING, STOPPED, COMPLETE, FAILED = "waiting", "stopped", "done", "failed"
+WAITING, RUNNING, STOPPED, COMPLETE, FAILED = "waiting", "running", "stopped", "done", "failed"
 TAIL = 8192  # bytes of a journal in which its last row ends
 
 

@@ -75,8 +75,8 @@ def write_end(workdir: pathlib.Path, launched: Launch) -> tuple[str, str | None]
         launched.process.stdin.close()
     if code == 0 and not launched.killed:
         state, reason = COMPLETE, None
-    elif (code == SAVED or launched.is_asked) and not launched.killed:
-        # Asked while it was still starting, or twice, it goes on from its last checkpoint.
+    elif launched.is_asked or (code == SAVED and not launched.killed):
+        # Asked while it was still starting, or killed then, it goes on from its last checkpoint.
         state, reason = STOPPED, None
     else:
         state, reason = FAILED, launched.killed or reason_of(workdir, launched.job, code)

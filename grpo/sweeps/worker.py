@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from typing import Any
 
 from grpo.pipeline import run_config, with_presets
@@ -28,7 +29,7 @@ from grpo.storage.manifest import write_json
 
 GRACE = 300.0  # seconds in which a run may save after its driver is gone
 # What says of a run that it has ended, or how, and what it is.
-OWN = ("DONE", "FAILED", "summary.md", "lock", "config.json")
+OWN = ("DONE", "FAILED", "*.md", "*.svg", "*.html", "lock", "config.json")
 CHECKPOINTS = "checkpoints"  # whose files are written once, and then only read or deleted
 
 
@@ -59,7 +60,8 @@ def begin(directory: pathlib.Path, parent: pathlib.Path, config: Mapping[str, An
     directory.parent.mkdir(parents=True, exist_ok=True)
 
     def not_taken(path: str, names: list[str]) -> list[str]:
-        return [name for name in names if name in OWN] if pathlib.Path(path) == parent else []
+        is_top = pathlib.Path(path) == parent
+        return [name for name in names if is_top and any(fnmatch(name, own) for own in OWN)]
 
     def copied(source: str, target: str) -> str:
         """A second name for a file of a checkpoint; a copy of others, which are appended to."""
