@@ -502,3 +502,16 @@ def grade() -> ConfigDict:
         "max_failed": 0.1,  # share of the completions of a policy that may be without a grade
         "shown": 3,  # completions in the report
     })  # fmt: skip
+
+
+def sweep(**fields) -> ConfigDict:
+    """Runs of a config under changes and seeds, with some fields set: grpo/sweeps/cells.py."""
+    section = ConfigDict({
+        "file": "configs/ablations.py",  # makes the configs: get_config("BASE/NAME+NAME")
+        "base": "tiny",  # a file of configs/, perhaps with :variant
+        "ablations": ("",),  # names, or several with +; "": the base itself
+        "seeds": (0, 1, 2, 3, 4),  # each is added to the seed of the config
+        "baseline": "",  # the ablation that the others are compared with
+    })  # fmt: skip
+    section.update(fields)
+    return section

@@ -39,6 +39,7 @@ from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_statistics import MISTAKES as IN_STATISTICS
+from tests.mistakes.in_sweeps import MISTAKES as IN_SWEEPS
 from tests.mistakes.in_system_configs import MISTAKES as IN_SYSTEM_CONFIGS
 from tests.mistakes.in_system_rewards import MISTAKES as IN_SYSTEM_REWARDS
 from tests.mistakes.in_teacher import MISTAKES as IN_TEACHER
@@ -86,6 +87,7 @@ MISTAKES = [
     *IN_TRACES,
     *IN_FINDING,
     *IN_STATISTICS,
+    *IN_SWEEPS,
 ]
 
 

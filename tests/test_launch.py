@@ -80,6 +80,7 @@ BAD_FLAGS = {
     " configs/tiny.py?",
     "--config=configs": "--config=configs: no file configs",
     f"{TINY}:contols": f"{TINY}:contols: line ",
+    "--config=configs/ablations.py:tiny/nokl": "--config=configs/ablations.py:tiny/nokl: line ",
     f"{TINY} --workdr=x": "--workdr: unknown flag; did you mean workdir?",
     f"{TINY} seed=3": "'seed=3': every argument is a flag with =, such as --config=",
     f"{TINY} --check=perhaps": "--check=perhaps: expected true or false",
@@ -99,6 +100,7 @@ BAD_FLAGS = {
 FINE = (
     f"{TINY} --config.stages.sft.optimizer.clip_norm=None",
     f"{TINY} --config.seed=None",
+    "--config=configs/ablations.py:tiny:controls/no_kl+lr_x3 --config.seed=3",
     f"{TINY} --config.data.train=a.jsonl --config.data.validation=b.csv --config.data.source=rows",
     f"{TINY} --config.stages.grpo.data=more --config.evaluation.data=data",
     f"{TINY} --config.stages.grpo.rewards.correct_answer.options.strict=false",

@@ -431,4 +431,6 @@ def test_experiments_import_configs_only(name):
     tree = ast.parse((ROOT / "configs" / f"{name}.py").read_text())
     modules = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     modules += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
-    assert {module.split(".")[0] for module in modules} <= {"configs", "ml_collections", "math"}
+    assert {module.split(".")[0] for module in modules} <= {
+        "configs", "ml_collections", "math", "importlib", "collections", "typing",
+    }  # fmt: skip

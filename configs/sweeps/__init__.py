@@ -1,0 +1,1 @@
+"""Sweeps: a config, changes of it, seeds; each file makes one by its get_config()."""

@@ -1,0 +1,160 @@
+"""Runs a sweep: python -m grpo.tools.sweep FILE [--workdir=DIRECTORY] [--help]
+
+    python -m grpo.tools.sweep configs/sweeps/presets.py --workdir=runs/sweeps/presets --workers=2
+
+FILE says base, ablations and seeds (configs/sweeps/). Each cell is a run in a process of its own;
+the same command goes on where it was interrupted, does nothing where all is done, and may be given
+several times at once, on machines that share the directory. Machines that share none each take
+--shard=i/n; their directories are then put together, and the command given once more.
+
+    exit code   0   all cells of this shard are done     1   some have failed
+                2   a wrong file or flag; nothing ran    75  stopped: the same command goes on
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+from grpo.checks.arguments import end
+from grpo.sweeps.cells import Cell, SweepError, cells_of, sweep_of
+from grpo.sweeps.display import Display
+from grpo.sweeps.driver import Driver, Settings
+from grpo.sweeps.jobs import Job, folder_of, run_of
+from grpo.sweeps.records import put, strangers, summary, write_cells, write_sweep
+from grpo.sweeps.sharing import jobs_of
+from grpo.sweeps.slurm import slurm_script
+
+PASSED = ("workers", "cell_seconds", "stale_seconds")  # on to the tasks of an array job
+Item = TypeVar("Item")
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """i/n, for i from 0 on."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected i/n, such as 0/4 to 3/4")
+    return int(found[1]), int(found[2])
+
+
+def count(text: str) -> int:
+    """A number from 1 on."""
+    if not re.fullmatch(r"\d{1,6}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 on")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags, and their defaults."""
+    flags = argparse.ArgumentParser(
+        prog="python -m grpo.tools.sweep", allow_abbrev=False,
+        description="A config under changes and seeds, each cell a run in a process of its own.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    flags.error = lambda message: end(message)  # as any other command line: one line, code 2
+    add = flags.add_argument
+    add("file", help="a file of configs/sweeps/, or one like it")
+    add("--workdir", type=pathlib.Path, help="where all is written; without it runs/sweeps/ and "
+        "the file's name")  # fmt: skip
+    add("--workers", type=count, default=1, help="cells at a time")
+    add("--shard", type=shard_of, default=(0, 1), help="i/n: only this of n equal parts")
+    add("--retry_failed", action="store_true", help="try failed cells again")
+    add("--cell_seconds", type=count, default=1800, help="without a row in its journals, after "
+        "which a cell is killed: longer than compiling and evaluating take")  # fmt: skip
+    add("--stale_seconds", type=count, default=300, help="without a sign of life of a driver "
+        "elsewhere, after which its cells are taken over")  # fmt: skip
+    add("--dry_run", action="store_true", help="only say what would be run")
+    add("--emit", choices=("slurm",), help="only print a script that runs it as an array job")
+    add("--tasks", type=count, help="of the array job; without it one for each cell")
+    return flags
+
+
+def part_of(items: Sequence[Item], shard: tuple[int, int]) -> Sequence[Item]:
+    """A contiguous part: cells of one seed, which may share work, stay together."""
+    i, n = shard
+    return items[len(items) * i // n : len(items) * (i + 1) // n]
+
+
+def command_of(workdir: pathlib.Path, jobs: dict[str, Job], job: Job) -> list[str]:
+    """What starts a job, and writes down what it is to do."""
+    folder, parent = folder_of(workdir, job), jobs[job.parent] if job.parent else None
+    asked = {
+        "config": job.config,
+        "directory": str(run_of(workdir, job)),
+        "parent": str(run_of(workdir, parent)) if parent else None,
+    }
+    put(folder / "asked.json", json.dumps(asked, indent=1).encode())
+    return [sys.executable, "-m", "grpo.sweeps.worker", str(folder)]
+
+
+def about(workdir: pathlib.Path, cells: Sequence[Cell], jobs: dict[str, Job]) -> list[str]:
+    """What would be run, a line each."""
+    shared = {cell.name: jobs[cell.name].parent for cell in cells}
+    lines = [f"{len(cells)} cells in {workdir}, {len(set(shared.values()) - {None})} shared runs"]
+    for cell in cells:
+        changed = ", ".join(f"{path}={value!r}" for path, value in cell.changed.items())
+        begins = f" after {shared[cell.name]}" if shared[cell.name] else ""
+        lines.append(f"{cell.name}{begins}: {changed or 'as the base'}")
+    return lines
+
+
+def script_of(flags: argparse.Namespace, tasks: int) -> str:
+    """The array job that runs what these flags ask for."""
+    words = ["-m", "grpo.tools.sweep", flags.file, f"--workdir={flags.workdir}"]
+    words += [f"--{name}={getattr(flags, name)}" for name in PASSED]
+    words += ["--retry_failed"] if flags.retry_failed else []
+    name, root = pathlib.Path(flags.file).stem, str(pathlib.Path.cwd())
+    return slurm_script(words, name=name, workdir=str(flags.workdir), root=root, tasks=tasks)
+
+
+def sweep(flags: argparse.Namespace) -> int:
+    """Runs it, or only says what would be."""
+    asked, workdir = sweep_of(flags.file), flags.workdir
+    cells = cells_of(asked)
+    if flags.emit:
+        print(script_of(flags, flags.tasks or len(cells)), end="")
+        return 0
+    jobs = jobs_of(cells)
+    own = part_of(cells, flags.shard)
+    if flags.dry_run:
+        print("\n".join(about(workdir, own, jobs)))
+        return 0
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_sweep(workdir, asked, flags.file)
+    changed = functools.partial(write_cells, workdir, cells, jobs)
+    settings = Settings(
+        workers=flags.workers, cell_seconds=flags.cell_seconds, beat_seconds=5.0,
+        stale_seconds=flags.stale_seconds, poll_seconds=0.5, retry_failed=flags.retry_failed,
+    )  # fmt: skip
+    driver = Driver(
+        workdir, jobs, [cell.name for cell in own], functools.partial(command_of, workdir, jobs),
+        settings, Display(sys.stderr, every_s=60.0), changed,
+    )  # fmt: skip
+    code = driver.drive()
+    changed()
+    print(summary(workdir, cells, jobs))
+    for directory in strangers(workdir, jobs):
+        print(f"{directory} is no longer part of this sweep: its config has changed")
+    return code
+
+
+def main() -> None:
+    """From the command line."""
+    flags = parser().parse_args()
+    flags.workdir = flags.workdir or pathlib.Path("runs/sweeps") / pathlib.Path(flags.file).stem
+    try:
+        sys.exit(sweep(flags))
+    except SweepError as error:
+        for line in str(error).split("\n"):
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        end(f"{error.filename}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()
