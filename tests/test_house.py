@@ -51,7 +51,7 @@ def test_imports_go_one_way(path):
         ("grpo.rewards.format", "grpo.training.train_step"),
         ("grpo.stages.grpo", "configs.base"),
         ("configs.tiny", "grpo.stages"),
-        ("grpo.tools.preflight", "grpo.pipeline"),
+        ("grpo.pipeline", "grpo.tools.preflight"),
         ("grpo.rollout.generate", "grpo.evaluation.metrics"),
         ("grpo.training.train_step", "flax"),
         ("models.layers", "flax.nnx"),
