@@ -1,12 +1,12 @@
 """How often the rewards of a group are all equal, from n samples of each prompt.
 
     exact, G <= n   f_p = (Σ_v [C(c_v + k, G) - C(k, G)] + C(k, G)) / C(n, G)
-    beyond n        f(G) = B(a + G - 1, b) / B(a, b)                   f: the mean of f_p over prompts
+    beyond n        f(G) = B(a + G - 1, b) / B(a, b)
 
-c_v samples have the reward v, k have none (they abstained). f_p is the chance that G of the n
-samples, drawn without replacement, have equal rewards or at most one: unbiased for a group of G new
-samples, as pass@k is (arXiv:2107.03374). With two rewards, c of one, it is
-[C(c, G) + C(n - c, G)] / C(n, G).
+f is the mean of f_p over prompts. c_v samples have the reward v, k have none (they abstained). f_p
+is the chance that G of the n samples, drawn without replacement, have equal rewards or at most one:
+unbiased for a group of G new samples, as pass@k is (arXiv:2107.03374). With two rewards, c of one,
+it is [C(c, G) + C(n - c, G)] / C(n, G).
 
 Beyond n there is only a fit. Let X be the chance that another completion of a prompt has the
 reward of one drawn before: f(G) = E[X^(G-1)], whatever the number of values. X is taken for

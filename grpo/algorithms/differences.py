@@ -1,16 +1,16 @@
 """What difference of two accuracies an evaluation can show, reckoned before it is made.
 
-    w_p     c (n - c) / (n (n - 1))              of n samples of a problem c right: p (1 - p), unbiased
-    v       mean of w_p over problems            what a completion varies within a problem
-    u       p̂ (1 - p̂)                            and over problems as well
-    SE²     2 (v / (N m) + τ²) / S               N problems in common (paired), m completions of each,
-                                                 S seeds of training, whose true accuracies have the
-                                                 standard deviation τ
-            2 (u / N + τ²) / S                   unpaired: other problems for each of the two, m = 1
-    δ       (z_{1-α/2} + z_{power}) SE           the smallest difference that is shown, two-sided, with
-                                                 a chance of `power`; 2.80 SE for α = 0.05 and 0.8
-    N(δ)    2 v (z + z)² / (m δ²)                problems that show δ of one pair of runs, were τ 0
-    S(δ)    2 (v / (N m) + τ²) (z + z)² / δ²     seeds that show δ on N problems
+    w_p     c (n - c) / (n (n - 1))            c of n samples right: p (1 - p), unbiased
+    v       mean of w_p over problems          what a completion varies within a problem
+    u       p̂ (1 - p̂)                          and over problems as well
+    SE²     2 (v / (N m) + τ²) / S             paired: N problems in common, m completions of
+                                               each, S seeds of training, over which the true
+                                               accuracies have the standard deviation τ
+            2 (u / N + τ²) / S                 unpaired: other problems for each, m = 1
+    δ       (z_{1-α/2} + z_{power}) SE         the smallest difference that is shown, two-sided,
+                                               with a chance of `power`; 2.80 SE for 5 % and 80 %
+    N(δ)    2 v (z + z)² / (m δ²)              problems that show δ of one pair of runs, were τ 0
+    S(δ)    2 (v / (N m) + τ²) (z + z)² / δ²   seeds that show δ on N problems
 
 The textbook's normal approximation. Assumed: the two policies are about equally right about each
 problem, as is so where there is no difference, and a greedy completion varies from policy to policy

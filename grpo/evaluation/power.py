@@ -1,17 +1,18 @@
 """What samples of a start policy say of the training to come: numbers only, as JSON holds them.
 
-    by difficulty   right answers in strict form: their share, with the interval of mean_interval over
-                    problems, and pass@k; by the examples' levels and domains, or else by the length
-                    of their questions in thirds
-    signal          for each group size G the share of dead groups, all of whose rewards are equal
-                    (grpo/algorithms/dead_groups.py), with the same interval over problems; with
-                    R = P · G completions per iteration, R / G groups, of which (1 - f) R / G teach
-    advice          G: the smallest with f below DEAD, or the one with the least f. Difficulty: that
-                    whose share is nearest HALF, where the variance of a right answer is largest.
-                    Temperature: that with the least f at the stage's G. Rules of thumb, beside the
-                    numbers that they go by; none of them has been shown to train best.
+by difficulty   right answers in strict form: their share, with the interval of mean_interval over
+                problems, and pass@k; by the examples' levels and domains, or else by the length
+                of their questions in thirds
+signal          for each group size G the share of dead groups, all of whose rewards are equal
+                (grpo/algorithms/dead_groups.py), with the same interval over problems; with
+                R = P · G completions per iteration, R / G groups, of which (1 - f) R / G teach
+advice          G: the smallest with f below DEAD, or the one with the least f. Difficulty: that
+                whose share is nearest HALF, where the variance of a right answer is largest.
+                Temperature: that with the least f at the stage's G. Rules of thumb, beside the
+                numbers that they go by; none of them has been shown to train best.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ def histogram(right_Pn: np.ndarray) -> dict[str, int]:
     """How many problems have which share of right answers."""
     rate_P = right_Pn.mean(axis=1)
     columns = {"none": int(np.sum(rate_P == 0))}
-    for low, high in zip(EDGES, EDGES[1:], strict=False):
+    for low, high in itertools.pairwise(EDGES):
         inside = (rate_P > low) & ((rate_P <= high) if high < 1 else (rate_P < 1))
         columns[f"to {high:.0%}"] = int(np.sum(inside))
     return {**columns, "all": int(np.sum(rate_P == 1))}

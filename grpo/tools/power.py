@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -144,12 +145,13 @@ def numbers(
 ) -> dict[str, Any]:
     """All that samples say at one temperature."""
     sizes, rows = sorted({*groups, stage["group"]}), stage["prompts"] * stage["group"]
+    valid = found.total_En[np.isfinite(found.total_En)]
     return {
         "by difficulty": by_difficulty(examples, found.right_En),
         "histogram": histogram(found.right_En),
         "signal": [signal(found.total_En, size, rows) for size in sizes],
-        "reward": float(found.total_En[~(found.total_En != found.total_En)].mean()),
-        "without reward": float((found.total_En != found.total_En).mean()),
+        "reward": float(valid.mean()) if valid.size else None,
+        "without reward": 1 - valid.size / found.total_En.size,
         "tokens": float(found.length_En.mean()),
         "truncated": float(found.truncated_En.mean()),
     }

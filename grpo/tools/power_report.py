@@ -15,10 +15,11 @@ Numbers = Mapping[str, Any]
 def report(config: Mapping[str, Any], found: Numbers) -> list[str]:
     """All lines."""
     own = found["by temperature"][str(found["temperature"])]
+    reward = "none" if own["reward"] is None else f"{own['reward']:.3f}"
     return [
         f"{found['stage']}: {found['examples']} training examples, {found['samples']} samples of "
         f"each at temperature {found['temperature']:g}; {own['tokens']:.1f} tokens, "
-        f"{own['truncated']:.1%} truncated, mean reward {own['reward']:.3f}, "
+        f"{own['truncated']:.1%} truncated, mean reward {reward}, "
         f"{own['without reward']:.1%} without a reward",
         "", *about_rates(own),
         "", *about_signal(found, own),
