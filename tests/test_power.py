@@ -144,8 +144,8 @@ def test_a_start_policy_is_measured_and_its_run_left_alone(finished):
     assert [one["group"] for one in own["signal"]] == [2, 4, 8, 16, 32]
     shown = found["differences"].values()
     assert [(one["problems here"], one["completions"]) for one in shown] == [(4, 1), (4, 2)]
-    text = "\n".join(lines)
-    for words in ("6 training examples, 4 samples", "level  1", "| here |", "fitted",
+    text = " ".join("\n".join(lines).split())
+    for words in ("6 training examples, 4 samples", "| level 1 |", "| here |", "fitted",
                   "temperature: ", "problems for 5 points", "format"):  # fmt: skip
         assert words in text
     json.dumps(found, allow_nan=False)

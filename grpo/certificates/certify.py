@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from grpo.certificates.cell import Cell
-from grpo.certificates.compare import Found, compared
+from grpo.certificates.compare import Found, compared, metrics_of
 from grpo.certificates.variants import Variant
 from grpo.pipeline import FINISHED, SAVED
 from grpo.runs.borrow import borrow
@@ -116,6 +116,17 @@ def carry_out(
     return workdir
 
 
+def require_signal(workdir: pathlib.Path, name: str, stage: Mapping[str, Any]) -> None:
+    """Raises where the first update learns nothing: its gradient would be made of rounding."""
+    first = metrics_of(workdir, name)[0]
+    if first.get("group/zero_variance") == 1 and not stage["teacher"]:
+        raise CertificateError(
+            f"stages.{name}: the rewards of each group of the first iteration are equal, so there "
+            "is no gradient to compare: --before=N trains the stages before for longer, "
+            "--start=RUN begins at those of a run"
+        )
+
+
 def verdict(found: Found, *, exact: bool, is_float32: bool) -> str:
     """Whether what is promised holds."""
     if exact:
@@ -143,7 +154,9 @@ def certify(
     for number, variant in enumerate(every):
         say(variant.name)
         there[variant.name] = workdir = carry_out(variant, number, name, folder, start, run)
-        if variant.beside is not None:
+        if variant.beside is None:
+            require_signal(workdir, name, variant.config["stages"][name])
+        else:
             found = compared(there[variant.beside], workdir, name)
             dtypes = {variant.config["model"][field] for field in ("dtype", "param_dtype")}
             said = verdict(found, exact=variant.exact, is_float32=dtypes == {"float32"})

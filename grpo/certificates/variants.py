@@ -1,6 +1,6 @@
 """The first updates of a stage, and in how many ways they are to come out the same.
 
-The pipeline is cut to the stage and what trains before it, and that to a few updates; evaluations
+The pipeline is cut to the stage and what comes before it, and that to some updates; evaluations
 are left out. Learning rates stay those of the whole stage. The stage begins in every variant from
 the same bits (grpo/runs/borrow.py).
 
@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Config = Mapping[str, Any]
-FEW = 2  # updates of the stages before
 AMOUNTS = ("iterations", "steps")  # the field that says how long a stage trains
 NEVER = 10**6
 
@@ -59,8 +58,8 @@ def before(config: Config, name: str) -> tuple[str, ...]:
     return tuple(n for n in earlier if stages[n]["kind"] not in ("evaluate", "grade"))
 
 
-def cut(config: Config, name: str, iterations: int) -> dict[str, Any]:
-    """The config of a stage's first iterations, on one device, with little before them."""
+def cut(config: Config, name: str, iterations: int, few: int) -> dict[str, Any]:
+    """The config of a stage's first iterations, on one device, after few updates of the others."""
     found = copy.deepcopy(dict(config))
     kept = (*before(config, name), name)
     found |= {"pipeline": kept, "stages": {n: found["stages"][n] for n in kept}, "meshes": {}}
@@ -72,7 +71,7 @@ def cut(config: Config, name: str, iterations: int) -> dict[str, Any]:
         field = amount_of(stage)
         whole = stage[field] * updates_of(stage)
         stage["optimizer"]["schedule_updates"] = stage["optimizer"]["schedule_updates"] or whole
-        stage[field] = min(stage[field], iterations if stage_name == name else FEW)
+        stage[field] = min(stage[field], iterations if stage_name == name else few)
         stage["checkpoint_every"] = 1 if stage_name == name else NEVER
         if "evaluate_every" in stage:
             stage["evaluate_every"] = 0

@@ -5,8 +5,8 @@
 --config=FILE[:VARIANT]   the experiment, as for launch.py; a full-size one in its :tiny
 --stage=NAME              a stage that trains; without it the first GRPO stage, or the first of all
 --updates=2               iterations of it
---start=RUN               a run that has the stages before; without it they are trained for an
-                          update or two
+--before=100              updates of each stage before it, at most
+--start=RUN               or a run that has them
 --microbatches=1,2,4      cuts of a batch; those that do not divide it are left out
 --meshes=2x1,1x2,2x2      fsdp x tp, on virtual devices of the CPU, each in a process of its own
 --write=DIRECTORY         certificate.md and certificate.json
@@ -50,6 +50,7 @@ def define() -> None:
     config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
     flags.DEFINE_string("stage", None, "A stage that trains; without it the first GRPO stage.")
     flags.DEFINE_integer("updates", 2, "Iterations of it.", 1, 100)
+    flags.DEFINE_integer("before", 100, "Updates of each stage before it, at most.", 1)
     flags.DEFINE_string("start", None, "A run that has the stages before.")
     flags.DEFINE_list("microbatches", ["1", "2", "4"], "Cuts of a batch.")
     flags.DEFINE_list("meshes", ["2x1", "1x2", "2x2"], "fsdp x tp.")
@@ -151,7 +152,7 @@ def main(argv: list[str]) -> int:
     if wrong := problems(one, STAGES):
         return print_errors(wrong)
     name = stage_of(whole, given["stage"].value)
-    config = with_presets(cut(whole, name, given["updates"].value))
+    config = with_presets(cut(whole, name, given["updates"].value, given["before"].value))
     microbatches = [n for (n,) in numbers_of("microbatches", given["microbatches"].value, 1)]
     meshes = [(n[0], n[1]) for n in numbers_of("meshes", given["meshes"].value, 2)]
     more: list[str] = []
