@@ -23,7 +23,14 @@ from grpo.evaluation.power import (
 from grpo.evaluation.reward_order import format_first, wrong_above_right
 from grpo.runs.start_samples import rounded_up, start_samples
 from grpo.storage.snapshot import SnapshotError
-from grpo.tools.power import evaluations_of, first_examples, measured, opened
+from grpo.tools.power import (
+    evaluations_of,
+    first_examples,
+    measured,
+    opened,
+    stage_of,
+    temperatures_of,
+)
 from grpo.tools.power_report import report
 from tests.small_run import launch, small, small_evaluate, small_grpo, small_sft, workshop
 
@@ -202,20 +209,33 @@ def test_whole_groups():
     assert [rounded_up(n, 8) for n in (1, 8, 9, 16)] == [8, 8, 16, 16]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--stage=sft",), "--stage=sft: is no GRPO stage of the pipeline; expected grpo"),
-        (("--temperatures=0,x",), "--temperatures=0,x: expected numbers above 0"),
-        (("--config.seed=-1",), "seed=-1: expected an integer"),
-    ],
-)
-def test_from_the_command_line(arguments, said):
+def test_flags_that_say_nothing(capsys):
+    for call, said in (
+        (
+            lambda: stage_of(config().to_dict(), "sft"),
+            "--stage=sft: is no GRPO stage",
+        ),
+        (lambda: temperatures_of(["0.7", "x"]), "--temperatures=0.7,x: expected numbers above 0"),
+        (lambda: temperatures_of(["0"]), "--temperatures=0: expected numbers above 0"),
+        (lambda: temperatures_of(["nan"]), "--temperatures=nan: expected numbers above 0"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            call()
+        assert end.value.code == 2 and said in capsys.readouterr().err
+    assert stage_of(config().to_dict(), None) == "grpo" and temperatures_of(["0.7", "1"]) == [
+        0.7,
+        1.0,
+    ]
+
+
+def test_from_the_command_line():
+    command = [sys.executable, "-m", "grpo.tools.power", "--config=configs/tiny.py"]
     done = subprocess.run(
-        [sys.executable, "-m", "grpo.tools.power", "--config=configs/tiny.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        [*command, "--config.seed=-1"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and done.stderr.startswith("error: seed=-1: expected an integer")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_abstaining_reward_is_said(finished):

@@ -39,6 +39,7 @@ def killed() -> None:
 @contextlib.contextmanager
 def watched(cell: Cell, kill: Callable[[], None]) -> Iterator[None]:
     """Copies the groups of the stage's iterations, and interrupts it where the cell says so."""
+    patched: Any = StageLoop  # in this process alone, which does nothing else
     keep_groups, keep_update = StageLoop.keep_groups, StageLoop.keep_update
     folder = pathlib.Path(cell.workdir) / "groups"
 
@@ -55,11 +56,11 @@ def watched(cell: Cell, kill: Callable[[], None]) -> Iterator[None]:
         if loop.stage == cell.stage and loop.step == cell.stop_at:
             loop.run.stop.reason = f"stopped after update {loop.step}"
 
-    StageLoop.keep_groups, StageLoop.keep_update = copied, interrupted
+    patched.keep_groups, patched.keep_update = copied, interrupted
     try:
         yield
     finally:
-        StageLoop.keep_groups, StageLoop.keep_update = keep_groups, keep_update
+        patched.keep_groups, patched.keep_update = keep_groups, keep_update
 
 
 def run_cell(cell: Cell, kill: Callable[[], None]) -> int:

@@ -146,21 +146,21 @@ points as a share of all that the updates moved.
 
 def main(argv: list[str]) -> int:
     """From the command line."""
-    given = flags.FLAGS
-    whole = given["config"].value.to_dict()
+    given: Any = flags.FLAGS.flag_values_dict()
+    whole = given["config"].to_dict()
     one = {**whole, "mesh": {"fsdp": 1, "tp": 1}, "meshes": {}}
     if wrong := problems(one, STAGES):
         return print_errors(wrong)
-    name = stage_of(whole, given["stage"].value)
-    config = with_presets(cut(whole, name, given["updates"].value, given["before"].value))
-    microbatches = [n for (n,) in numbers_of("microbatches", given["microbatches"].value, 1)]
-    meshes = [(n[0], n[1]) for n in numbers_of("meshes", given["meshes"].value, 2)]
+    name = stage_of(whole, given["stage"])
+    config = with_presets(cut(whole, name, given["updates"], given["before"]))
+    microbatches = [n for (n,) in numbers_of("microbatches", given["microbatches"], 1)]
+    meshes = [(n[0], n[1]) for n in numbers_of("meshes", given["meshes"], 2)]
     more: list[str] = []
     every = possible(variants(config, name, microbatches, meshes), more)
     with tempfile.TemporaryDirectory() as scratch:
         folder, run = pathlib.Path(scratch), in_process_of_its_own
         try:
-            start = given["start"].value
+            start = given["start"]
             start = pathlib.Path(start) if start else start_from(config, name, folder, run)
             lines, environment = certify(
                 every, name, folder, start, run=run, say=lambda x: print(x, file=sys.stderr)
@@ -169,11 +169,11 @@ def main(argv: list[str]) -> int:
             return print_errors([str(error)])
     more.append("two processes that train together: not yet possible")
     asked = {"config": next(w for w in argv if w.lstrip("-").startswith("config=")),
-             "stage": name, "iterations": given["updates"].value}  # fmt: skip
+             "stage": name, "iterations": given["updates"]}  # fmt: skip
     text = page(asked, environment, lines, more)
     print(text)
-    if given["write"].value:
-        out = pathlib.Path(given["write"].value)
+    if given["write"]:
+        out = pathlib.Path(given["write"])
         out.mkdir(parents=True, exist_ok=True)
         (out / "certificate.md").write_text(text, "utf-8")
         rows = [{**line._asdict(), "found": line.found._asdict()} for line in lines]

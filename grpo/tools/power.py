@@ -85,6 +85,17 @@ def stage_of(config: Config, named: str | None) -> str:
     return named or known[0]
 
 
+def temperatures_of(texts: list[str]) -> list[float]:
+    """What a list of numbers above 0 says."""
+    try:
+        found = [float(text) for text in texts]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < temperature < 100 for temperature in found):
+        end(f"--temperatures={','.join(texts)}: expected numbers above 0")
+    return found
+
+
 @contextlib.contextmanager
 def opened(config: Config, workdir: pathlib.Path | None) -> Iterator[tuple[Run, Policies]]:
     """The run of a config in a directory that goes afterwards, with what another run has left."""
@@ -202,29 +213,24 @@ def measured(
 
 def main() -> int:
     """From the command line."""
-    given = flags.FLAGS
-    config = given["config"].value.to_dict()
+    given: Any = flags.FLAGS.flag_values_dict()
+    config = given["config"].to_dict()
     if wrong := problems(config, STAGES):
         return print_errors(wrong)
-    config, name = with_presets(config), stage_of(config, given["stage"].value)
-    workdir = given["workdir"].value
-    try:
-        temperatures = [float(text) for text in given["temperatures"].value]
-        if not all(0 < t < 100 for t in temperatures):
-            raise ValueError
-    except ValueError:
-        end(f"--temperatures={','.join(given['temperatures'].value)}: expected numbers above 0")
+    config, name = with_presets(config), stage_of(config, given["stage"])
+    workdir = given["workdir"]
+    temperatures = temperatures_of(given["temperatures"])
     try:
         found = measured(
             config, name, workdir=pathlib.Path(workdir) if workdir else None,
-            path=given["policy"].value, temperatures=temperatures,
-            **{f: given[f].value for f in ("examples", "samples", "order", "wanted", "seed_sd")},
+            path=given["policy"], temperatures=temperatures,
+            **{f: given[f] for f in ("examples", "samples", "order", "wanted", "seed_sd")},
         )  # fmt: skip
         print("\n".join(report(config, found)))
     except (CheckpointError, DataError, SnapshotError, OSError, ValueError) as error:
         return print_errors([" ".join(str(error).split())])
-    if given["write"].value:
-        write_json(pathlib.Path(given["write"].value), found)
+    if given["write"]:
+        write_json(pathlib.Path(given["write"]), found)
     return 0
 
 
