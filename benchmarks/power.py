@@ -77,7 +77,7 @@ def line(place: str, iterations: int) -> list[str]:
     low, high = wilson(share * groups, groups, z=Z)
     right = own["by difficulty"]["all"]["share"]
     return [
-        f"`{run.name}` {name}", str(stage["group"]), f"{right:.0%}",
+        f"{run.parent.name}/{run.name} {name}", str(stage["group"]), f"{right:.0%}",
         interval(said["dead"], said["low"], said["high"]), interval(share, low, high),
         f"{100 * seen[0]:.0f}",
         "yes" if said["low"] <= high and low <= said["high"] else "no",
