@@ -263,12 +263,14 @@ def found(**changes) -> Found:
     ],
 )
 def test_verdicts(changes, exact, is_float32, said):
-    assert verdict(found(**changes), exact=exact, is_float32=is_float32) == said
+    got = verdict(found(**changes), exact=exact, is_float32=is_float32, on_a_mesh=True)
+    assert got == said
 
 
-def test_a_microbatch_that_samples_otherwise_is_no_excuse():
-    """Sampling knows nothing of microbatches: only a mesh may excuse other tokens."""
-    assert verdict(found(rows_same=7), exact=False, is_float32=True) != HOLDS
+def test_only_a_mesh_excuses_other_tokens():
+    """Sampling knows nothing of microbatches."""
+    how = {"exact": False, "is_float32": True, "on_a_mesh": False}
+    assert verdict(found(rows_same=7), **how) == BROKEN and verdict(found(), **how) == HOLDS
 
 
 def test_a_process_that_is_killed_goes_on(tmp_path):

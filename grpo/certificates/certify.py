@@ -127,14 +127,14 @@ def require_signal(workdir: pathlib.Path, name: str, stage: Mapping[str, Any]) -
         )
 
 
-def verdict(found: Found, *, exact: bool, is_float32: bool) -> str:
+def verdict(found: Found, *, exact: bool, is_float32: bool, on_a_mesh: bool) -> str:
     """Whether what is promised holds."""
     if exact:
         return HOLDS if found.same else BROKEN
     if not is_float32:
         return OPEN
     if found.rows_same < found.rows:
-        return f"{OPEN}: other tokens"
+        return f"{OPEN}: other tokens" if on_a_mesh else BROKEN
     worst = max(found.logprobs, found.loss_first, found.gradient)
     return HOLDS if worst <= TOLERANCE else BROKEN
 
@@ -159,6 +159,9 @@ def certify(
         else:
             found = compared(there[variant.beside], workdir, name)
             dtypes = {variant.config["model"][field] for field in ("dtype", "param_dtype")}
-            said = verdict(found, exact=variant.exact, is_float32=dtypes == {"float32"})
+            said = verdict(
+                found, exact=variant.exact, is_float32=dtypes == {"float32"},
+                on_a_mesh=max(variant.config["mesh"].values()) > 1,
+            )  # fmt: skip
             lines.append(Line(variant.name, variant.beside, variant.exact, found, said))
     return lines, read_journal(there["base"] / "environment.jsonl")[-1]
