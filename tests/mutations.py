@@ -33,6 +33,7 @@ from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_meshes import MISTAKES as IN_MESHES
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
+from tests.mistakes.in_power import MISTAKES as IN_POWER
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
 from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
@@ -88,6 +89,7 @@ MISTAKES = [
     *IN_FINDING,
     *IN_STATISTICS,
     *IN_SWEEPS,
+    *IN_POWER,
 ]
 
 

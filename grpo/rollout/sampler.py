@@ -29,7 +29,7 @@ from models.sharding import path_name, shard_cache, shard_rows, shardings
 
 Array = jax.Array
 Params = Any
-PURPOSES = {"train": 1, "evaluate": 2, "pairs": 3, "distill": 4, "traces": 5}
+PURPOSES = {"train": 1, "evaluate": 2, "pairs": 3, "distill": 4, "traces": 5, "power": 6}
 
 
 class Rollout(NamedTuple):

@@ -28,19 +28,14 @@ def hack(config: Mapping[str, Any]) -> list[str]:
     stages = config["stages"]
     found = [
         line for name in config["pipeline"] if pays(stages[name].get("rewards", {}))
-        for line in about(config, name)
+        for line in about(name, *report_of(config, name))
     ]  # fmt: skip
     return found or ["no stage of the pipeline has rewards"]
 
 
-def about(config: Mapping[str, Any], name: str) -> Iterator[str]:
-    """The table of a stage, and what it comes to."""
-    stage, own = config["stages"][name], examples_of(config, name)
-    yield f"{name}: {len(EXAMPLES)} built-in examples, {len(own)} of its dataset"
-    rewards = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
-    examples, seconds = [*EXAMPLES, *own], stage["reward_seconds"]
-    with caller_of(rewards, examples, stage, lambda: None) as caller:
-        report = scored(rewards, examples, seconds=seconds, caller=caller)
+def about(name: str, report: Report, own: int) -> Iterator[str]:
+    """The table of a stage, with so many examples of its own, and what it comes to."""
+    yield f"{name}: {len(EXAMPLES)} built-in examples, {own} of its dataset"
     for entry, domains in report.elsewhere.items():
         yield f"{name}: {entry} is not for these examples, but for {', '.join(domains)}"
     if report.left_out:
@@ -58,6 +53,15 @@ def about(config: Mapping[str, Any], name: str) -> Iterator[str]:
     )
     if report.unrewarded:
         yield f"{name}: {report.unrewarded} completions have no total: {report.reason}"
+
+
+def report_of(config: Mapping[str, Any], name: str) -> tuple[Report, int]:
+    """What the rewards of a stage pay, and how many examples of its dataset are among them."""
+    stage, own = config["stages"][name], examples_of(config, name)
+    rewards = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
+    examples, seconds = [*EXAMPLES, *own], stage["reward_seconds"]
+    with caller_of(rewards, examples, stage, lambda: None) as caller:
+        return scored(rewards, examples, seconds=seconds, caller=caller), len(own)
 
 
 def examples_of(config: Mapping[str, Any], name: str) -> list[Example]:

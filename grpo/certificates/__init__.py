@@ -1,0 +1,1 @@
+"""What is the same when a config runs otherwise: in other cuts, on other devices, interrupted."""
