@@ -110,7 +110,8 @@ def thinned(one: Series) -> Series:
     kept: set[int] = set()
     for found in spans.values():
         ys = {i: float(one.y[i] or 0.0) for i in found}
-        kept |= {found[0], min(found, key=ys.__getitem__), max(found, key=ys.__getitem__), found[-1]}
+        lowest, highest = min(found, key=ys.__getitem__), max(found, key=ys.__getitem__)
+        kept |= {found[0], lowest, highest, found[-1]}
 
     def of(values: Numbers | None) -> Any:
         return None if values is None else [values[i] for i in sorted(kept)]

@@ -43,6 +43,11 @@ def escaped(text: Any) -> str:
     return html.escape(legible(str(text)), quote=True)
 
 
+def code(name: str) -> str:
+    """A name as it is written in a file."""
+    return f"<code>{escaped(name)}</code>"
+
+
 def island(kind: str, value: Any) -> str:
     """A value as JSON for the page's script; texts in it are legible already."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -81,7 +86,8 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]], *, caption: str
         for first, *rest in lines
     )
     title = f"<caption>{escaped(caption)}</caption>" if caption else ""
+    label = escaped(caption or "table")
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escaped(caption or "table")}">'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
         f"<table>{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )

@@ -67,7 +67,7 @@ def pattern(name: str) -> re.Pattern:
 
 
 def about(name: str) -> About | None:
-    """What the page says of a metric; a name written out goes before one with a place for others."""
+    """What the page says of a metric; a name written out goes before one with places."""
     for prefix in MEASURED:
         name = name.removeprefix(prefix)
     name = re.sub("/(low|high)$", "", name) if name.count("/") > 1 or "@" in name else name

@@ -69,9 +69,7 @@ def measured(run: RunFiles) -> list[Measured]:
             if isinstance(found, dict) and RIGHT in (looks := looks_of(found))
         ]
         if len(known) > 1:
-            order = [name for name in run.config.get("pipeline", ()) if name in results]
-            last = next((one for one in known if order and one.label == order[-1]), known[-1])
-            return [known[0], last]
+            return [known[0], known[-1]]
     rows = [row for row in run.metrics if f"eval/{RIGHT}" in row]
     return [
         Measured(

@@ -97,7 +97,7 @@ def rollouts(path: pathlib.Path, budget: int = BUDGET) -> dict[str, Any]:
 
 
 def groups_of(rows: Sequence[Row], most: int) -> tuple[list[dict[str, Any]], int]:
-    """The first groups of an iteration whose lines have so many bytes, one at least; of how many."""
+    """The first groups of an iteration that have so many bytes, one at least; of how many."""
     by_group: dict[tuple[Any, Any], list[Row]] = {}
     for row in rows:
         by_group.setdefault((row.get("round"), row.get("group")), []).append(row)

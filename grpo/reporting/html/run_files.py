@@ -55,9 +55,12 @@ def read_run(workdir: pathlib.Path) -> RunFiles:
     def parsed(name: str) -> dict[str, Any]:
         return read_object(workdir / name, unread)
 
+    config = parsed("config.json")
+    order = list(config.get("pipeline") or ())
+
     def by_stage(folder: str) -> dict[str, Any]:
-        files = sorted((workdir / folder).glob("*.json"))
-        found = {file.stem: read_object(file, unread) for file in files}
+        files = [workdir / folder / f"{stage}.json" for stage in order]
+        found = {file.stem: read_object(file, unread) for file in files if file.exists()}
         return {name: value for name, value in found.items() if value}
 
     def journal(name: str) -> list[Row]:
@@ -67,7 +70,7 @@ def read_run(workdir: pathlib.Path) -> RunFiles:
         workdir=workdir,
         state=state,
         reason=reason,
-        config=parsed("config.json"),
+        config=config,
         metrics=journal("metrics"),
         timing=journal("timing"),
         environment=journal("environment"),

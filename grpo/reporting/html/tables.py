@@ -1,14 +1,14 @@
-"""The tables of a run: evaluations with their intervals, times, config, environment, data."""
+"""The tables of what a run measured: evaluations with their intervals, and times."""
 
-import json
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo.reporting.evaluations import looks_of
 from grpo.reporting.html.chart import COLOURS, is_share, shown
-from grpo.reporting.html.markup import escaped, folded, paragraph, section, table
+from grpo.reporting.html.markup import code, escaped, folded, paragraph, section, table
 from grpo.reporting.html.metric_table import about
-from grpo.reporting.html.run_files import Row, changed_leaves
+from grpo.reporting.html.run_files import Row
 from grpo.reporting.text import duration
 
 Found = Mapping[str, Any]
@@ -16,7 +16,6 @@ MAIN = (
     "accuracy/strict", "accuracy/lenient", "format/strict", "length/mean", "mean@", "pass@", "maj@",
 )  # fmt: skip
 BAR = 120  # pixels of the bar of an interval
-LONGEST = 400  # characters of a value of a config
 
 
 def evaluations(results: Mapping[str, Mapping[str, Found]]) -> str:
@@ -61,11 +60,6 @@ def by_metrics(found: Mapping[str, Found], names: Sequence[str]) -> str:
     return table(["metric", *found], lines + domains, caption="every metric")
 
 
-def code(name: str) -> str:
-    """A name as it is written in a file."""
-    return f"<code>{escaped(name)}</code>"
-
-
 def value_of(found: Found, name: str, *, bar: bool = False) -> str:
     """A metric of a policy with its interval, in percent where it is a share."""
     value, low, high = (found.get(f"{name}{end}") for end in ("", "/low", "/high"))
@@ -92,9 +86,9 @@ def interval_bar(value: float, low: float, high: float) -> str:
 def timing(rows: Sequence[Row]) -> str:
     """The section of times: what each stage took, and what of it was its updates.
 
-        first     up to the end of the first update: loading, compiling, a first evaluation
-        updates   the median between two updates, for each of the others
-        other     what is left: evaluations and checkpoints between updates
+    first     up to the end of the first update: loading, compiling, a first evaluation
+    updates   the median between two updates, for each of the others
+    other     what is left: evaluations and checkpoints between updates
     """
     by_stage: dict[str, list[float]] = {}
     for row in rows:
@@ -121,7 +115,7 @@ def timing(rows: Sequence[Row]) -> str:
 
 def phases_of(seconds: Sequence[float]) -> list[float]:
     """The parts of the time of a stage, of the seconds at the end of each update."""
-    gaps = sorted(after - before for before, after in zip(seconds, seconds[1:], strict=False))
+    gaps = sorted(after - before for before, after in itertools.pairwise(seconds))
     updates = min(gaps[len(gaps) // 2] * len(gaps), sum(gaps)) if gaps else 0.0
     return [seconds[0], updates, max(seconds[-1] - seconds[0] - updates, 0.0)]
 
@@ -142,74 +136,3 @@ def time_bar(seconds: Mapping[str, float]) -> str:
         f'aria-label="Time by stage: {escaped(said)}">{"".join(parts)}</svg>'
         f'<ul class="legend">{"".join(names)}</ul>'
     )
-
-
-def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
-    """The fields of a config by their paths."""
-    if isinstance(value, Mapping) and value:
-        return [
-            leaf
-            for key, part in value.items()
-            for leaf in leaves(part, f"{path}.{key}" if path else str(key))
-        ]
-    return [(path, value)]
-
-
-def literal(value: Any) -> str:
-    """A value of a config."""
-    text = json.dumps(value, ensure_ascii=False)
-    return f"<code>{escaped(text[:LONGEST])}{'…' * (len(text) > LONGEST)}</code>"
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The leaves in which two configs differ."""
-    lines = [
-        [code(path), literal(a), literal(b)] for path, a, b in changed_leaves(there, here)
-    ]  # fmt: skip
-    return table(["field", *names], lines, caption=f"{names[1]} beside {names[0]}") if lines else ""
-
-
-def config(
-    here: Mapping[str, Any], there: Mapping[str, Any] | None = None, name: str = "another"
-) -> str:
-    """The section of the config: its difference to another, stages of a kind, every field."""
-    parts = []
-    if there is not None:
-        same = paragraph(f"No field differs from {name}.")
-        parts += [f"<h3>Beside {escaped(name)}</h3>", differences(there, here, [name, "here"]) or same]
-    stages, seen = here.get("stages", {}), {}
-    for stage in [name for name in here.get("pipeline", ()) if name in stages]:
-        first = seen.setdefault(stages[stage].get("kind"), stage)
-        if first != stage:
-            parts.append(differences(stages[first], stages[stage], [first, stage]))
-    for key, value in sorted(here.items(), key=lambda item: isinstance(item[1], Mapping)):
-        if isinstance(value, Mapping) and value:
-            groups = value.items() if key == "stages" else [("", value)]
-            for stage, fields in groups:
-                title = f"{key}.{stage}" if stage else key
-                lines = [[code(path), literal(x)] for path, x in leaves(fields)]
-                parts.append(folded(title, table(["field", "value"], lines, caption=title)))
-    lines = [
-        [code(key), literal(x)] for key, x in here.items() if not isinstance(x, Mapping)
-    ]  # fmt: skip
-    parts.append(folded("of the run", table(["field", "value"], lines, caption="of the run")))
-    return section("config", "Config", *parts)
-
-
-def environment(rows: Sequence[Row]) -> str:
-    """The section of what launches ran on, a column each."""
-    if not rows:
-        return ""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [[code(name), *(literal(row.get(name)) for row in rows)] for name in names]
-    header = ["", *(f"launch {i + 1}" for i in range(len(rows)))]
-    return section("environment", "Environment", table(header, lines, caption="what it ran on"))
-
-
-def report_on(title: str, name: str, found: Mapping[str, Any]) -> str:
-    """The section of what else was found, such as what became of the data, by field."""
-    parts = [
-        table(["field", "value"], [[code(path), literal(x)] for path, x in leaves(part)], caption=key)
-        for key, part in found.items()
-    ]
-    return section(name, title, *parts)
