@@ -94,12 +94,12 @@ class Page:
 
     def open(self, file: pathlib.Path, address: str = "") -> None:
         """Opens a file, from anew, and waits until it is there."""
-        self.call("Page.navigate", url="about:blank")
-        self.events.clear()
-        self.requests.clear()
-        self.call("Page.navigate", url=f"{file.absolute().as_uri()}{address}")
-        while "Page.loadEventFired" not in self.events:
-            self._take(self._next())
+        for url in ("about:blank", f"{file.absolute().as_uri()}{address}"):
+            self.events.clear()
+            self.requests.clear()
+            self.call("Page.navigate", url=url)
+            while "Page.loadEventFired" not in self.events:
+                self._take(self._next())
 
     def ask(self, expression: str) -> Any:
         """The value of an expression in the page."""
@@ -137,12 +137,13 @@ def browser(folder: pathlib.Path) -> Iterator[Page]:
     os.close(theirs_in)
     os.close(theirs_out)
     try:
-        yield Page(ours_out, ours_in)
+        page = Page(ours_out, ours_in)
+        yield page
+        page.call("Browser.close")
     finally:
-        process.terminate()
         try:
             process.wait(20)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # it has not been told, or does not listen
             process.kill()
             process.wait()
         os.close(ours_in)

@@ -238,5 +238,7 @@
   });
   const named = read();
   draw();
-  if (named) document.getElementById("rollouts").scrollIntoView();
+  if (named) {
+    window.addEventListener("load", () => document.getElementById("rollouts").scrollIntoView());
+  }
 })();
