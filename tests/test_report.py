@@ -225,3 +225,13 @@ def test_every_file_that_a_page_needs_is_in_the_package():
     for file in folder.iterdir():
         assert file.is_dir() or file.suffix == ".py" or any(file.match(name) for name in data), file
     assert (folder / "metrics.md").read_bytes() == (root / "docs" / "metrics.md").read_bytes()
+
+
+def test_evaluations_stand_in_the_order_of_the_pipeline(tmp_path):
+    run = small_run(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["stages"]["again"] = config["stages"]["check"]
+    config["pipeline"].append("again")
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "evaluations" / "again.json").write_text('{"z": {"accuracy/strict": 0.5}}')
+    assert list(read_run(run).evaluations) == ["check", "again"]

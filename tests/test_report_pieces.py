@@ -119,3 +119,11 @@ def test_a_large_journal_is_thinned_and_the_page_says_so(tmp_path, monkeypatch):
 def test_a_stage_in_its_phases():
     assert phases_of([10.0]) == [10.0, 0.0, 0.0]
     assert phases_of([10.0, 11.0, 12.0, 16.0, 17.0]) == [10.0, 4.0, 3.0]
+
+
+def test_of_a_large_iteration_the_first_groups_are_shown(tmp_path):
+    """Ten groups of about 1 500 bytes, and room for 24 parts of 100."""
+    run = make_run(tmp_path / "run", 1600, lambda text: text)
+    found = rollouts(run / "rollouts.jsonl", 20 * 4000)
+    groups = [(len(part["groups"]), part["of"]) for part in found["iterations"]]
+    assert {of for _, of in groups} == {10} and {shown for shown, _ in groups} <= {2, 3, 4}
