@@ -21,7 +21,8 @@ from typing import Any
 
 from page import put
 
-from grpo.reporting.curve import Series, curve_svg
+from grpo.reporting.curve import Panel, Series, Span, panels_svg
+from grpo.reporting.learning_curves import ACCURACY, BELOW, Part, parts_of, series_of
 from grpo.reporting.progress import table
 from grpo.storage.journal import read_journal
 
@@ -118,14 +119,50 @@ def over_stages(runs: Sequence[pathlib.Path], stages: dict[str, str]) -> list[Se
     return series
 
 
+def over_time(every: Sequence[list[Part]], metric: str) -> list[Series]:
+    """A metric of each stage over seconds of training: every run, and their mean."""
+    series = []
+    for parts in zip(*every, strict=True):
+        label = STAGES.get(parts[0].name, parts[0].name)
+        lines = [series_of(part, metric, 1.0)._replace(name=label) for part in parts]
+        if lines[0].x:
+            x, y = (
+                [statistics.mean(column) for column in zip(*columns, strict=True)]
+                for columns in ([one.x for one in lines], [one.y for one in lines])
+            )
+            faint = [one._replace(low=None, high=None, faint=True) for one in lines]
+            series += [*faint, Series(label, x, y)]
+    return series
+
+
 def picture(runs: dict[int, pathlib.Path]) -> str:
-    """Accuracy on validation problems over the time of each stage: every seed, and the mean."""
-    return curve_svg(
-        over_stages(list(runs.values()), STAGES),
-        title="Right answers to validation problems, from the end of supervised training on",
-        x_label="% of the time (half a minute)",
-        y_label=f"greedy, strict form; {len(runs)} seeds and their mean",
-        percent=True,
+    """Training on one axis of time: every seed, and the mean."""
+    every = [
+        parts_of(
+            json.loads((workdir / "config.json").read_text("utf-8")),
+            read_journal(workdir / "metrics.jsonl"),
+            read_journal(workdir / "timing.jsonl"),
+        )
+        for workdir in runs.values()
+    ]
+    accuracy = f"greedy, strict form; {len(runs)} seeds and their mean"
+    panels = [Panel(over_time(every, ACCURACY), accuracy, percent=True)]
+    panels += [Panel(over_time(every, metric), what) for metric, what in BELOW.items()]
+    measured = {one.name for one in panels[0].series}
+    spans = [
+        Span(
+            parts[0].name,
+            statistics.mean(part.begin for part in parts),
+            statistics.mean(part.end for part in parts),
+        )
+        for parts in zip(*every, strict=True)
+        if STAGES.get(parts[0].name, parts[0].name) not in measured
+    ]
+    return panels_svg(
+        panels,
+        title="Right answers to validation problems while training",
+        x_label="seconds of training",
+        spans=spans,
     )
 
 

@@ -40,7 +40,11 @@ def base() -> ConfigDict:
             "best_mode": "max",  # of accuracy: max or min
             "allow_fresh": False,  # start a stage again if none of its checkpoints can be read
         },
-        "log": {"every_s": 10.0},  # seconds between two lines in a log; a terminal is live
+        "log": {
+            "every_s": 10.0,  # seconds between two lines in a log; a terminal is live
+            # Whether rollouts.jsonl has each token's text and log-probs; about three times its size
+            "tokens": False,
+        },
     })  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """A run: the stages of a config's pipeline, one after the other, in a directory.
 
-The same call goes on where the last one ended. At the end there is DONE beside summary.md, or
-FAILED with the reason and the traceback; while it goes, `lock` is held, so that no second run
-writes beside it.
+The same call goes on where the last one ended. At the end there is DONE beside summary.md and
+report.html, or FAILED with the reason and the traceback; while it goes, `lock` is held, so that no
+second run writes beside it.
 
     exit code   0   finished          75   asked to stop, and saved: start it again
                 1   failed             2   the config or its files are wrong; nothing was computed
@@ -23,6 +23,7 @@ from grpo.algorithms.decoding import resolve_decoding
 from grpo.algorithms.presets import resolve
 from grpo.checks.problems import problems
 from grpo.reporting.failure import failure
+from grpo.reporting.html.report import write_report
 from grpo.reporting.progress import Progress
 from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
@@ -109,11 +110,13 @@ def run_stages(
     except BaseException as error:
         with contextlib.suppress(OSError):  # the error itself says more than a full disk
             (workdir / "FAILED").write_text(failure(error, os.environ), "utf-8")
+        write_report(workdir, progress.say)
         progress.close()
         raise
     text = summary(config, workdir)
     (workdir / "summary.md").write_text(text, "utf-8")
     write_json(workdir / "DONE", {"seconds": round(time.monotonic() - began, 1)})
+    write_report(workdir, progress.say)
     print(text)
     return FINISHED
 

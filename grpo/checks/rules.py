@@ -175,6 +175,7 @@ COMMON: dict[str, Rule] = {
     "checkpoint.best_mode": one_of("max", "min"),
     "checkpoint.allow_fresh": FLAG,
     "log.every_s": number(float, 0),
+    "log.tokens": FLAG,
 }
 SAMPLING: dict[str, Rule] = {
     "sampling.temperature": number(float, 0, 100),

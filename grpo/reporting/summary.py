@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from grpo.reporting.curve import Series, curve_svg
 from grpo.reporting.evaluations import (
     Results,
     accuracy_table,
@@ -17,6 +16,7 @@ from grpo.reporting.evaluations import (
     samples_table,
 )
 from grpo.reporting.grades import said_of, tables
+from grpo.reporting.learning_curves import learning_curves
 from grpo.reporting.reward_models import reward_models
 from grpo.reporting.text import printable
 from grpo.storage.journal import read_journal
@@ -28,8 +28,8 @@ LONGEST = 400  # characters of a completion that are shown
 
 def summary(config: Config, workdir: pathlib.Path) -> str:
     """The summary; draws the curve on the way."""
-    rows = read_journal(workdir / "metrics.jsonl")
-    seconds = seconds_of(workdir)
+    rows, timing = read_journal(workdir / "metrics.jsonl"), timing_of(workdir)
+    seconds = {row["stage"]: row["seconds"] for row in timing}  # of a stage, the last is left
     parts = [f"# {workdir.name}"]
     for name in config["pipeline"]:
         if (file := workdir / "evaluations" / f"{name}.json").exists():
@@ -42,14 +42,15 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
                 samples(config, workdir, name),
             ]
     parts.append(reward_models(config, workdir))
-    curve = workdir / "curve.svg"
-    if series := curves(config, rows):
-        title = f"Right answers to {config['evaluation']['split']} problems while training"
-        svg = curve_svg(series, title=title, x_label="update", y_label="greedy, strict form",
-                        percent=True)  # fmt: skip
-        curve.write_text(svg, "utf-8")
+    if svg := learning_curves(config, rows, timing):
+        (workdir / "curve.svg").write_text(svg, "utf-8")
     places = [
-        ("curve.svg", f"accuracy on {config['evaluation']['split']} problems while training"),
+        (
+            "curve.svg",
+            f"accuracy on {config['evaluation']['split']} problems while training, "
+            "reward, length and KL",
+        ),
+        ("report.html", "all of it: curves, completions, times, config"),
         ("metrics.jsonl", "every update and evaluation"),
         ("rollouts.jsonl", "every completion that was sampled, and what it earned"),
         ("evaluations/", "every completion that was evaluated, and what exactly was asked"),
@@ -80,10 +81,10 @@ def measured_on(config: Config, name: str) -> str:
     return f"On the {where[1]} split of {where[0]}{before}."
 
 
-def seconds_of(workdir: pathlib.Path) -> dict[str, float]:
-    """How long each training stage took up to its last update, compiling included."""
+def timing_of(workdir: pathlib.Path) -> Rows:
+    """How long each training stage took up to each of its updates, compiling included."""
     file = workdir / "timing.jsonl"
-    return {row["stage"]: row["seconds"] for row in read_journal(file)} if file.exists() else {}
+    return read_journal(file) if file.exists() else []
 
 
 def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
@@ -105,22 +106,3 @@ def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
             lines.append(f"    {policy}, {verdict}{grades}: {text}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
-
-
-def curves(config: Config, rows: Rows) -> list[Series]:
-    """The running evaluations of each stage, one behind the other where they follow."""
-    found, offset = [], {"base": 0}
-    for name in config["pipeline"]:
-        if "start" not in config["stages"][name]:  # it trains nothing
-            continue
-        own = [row for row in rows if row["stage"] == name and "eval/accuracy/strict" in row]
-        before = config["stages"][name]["start"] or [*offset][-1]
-        steps = [offset[before] + row["step"] for row in own]
-        done = [row["step"] for row in rows if row["stage"] == name]
-        offset[name] = offset[before] + max(done, default=0)
-        if own:
-            y, low, high = (
-                [row[f"eval/accuracy/strict{end}"] for row in own] for end in ("", "/low", "/high")
-            )
-            found.append(Series(name, steps, y, low, high))
-    return found

@@ -39,13 +39,13 @@ def pen(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(places) + ("h0" if len(places) == 1 else "")
 
 
-def card(title: str, subtitle: str, content: Sequence[str]) -> str:
+def card(title: str, subtitle: str, content: Sequence[str], height: int = HEIGHT) -> str:
     """The whole drawing: content under a title."""
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}"'
-        f' height="{HEIGHT}" role="img" font-family="{FONT}" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
+        f' height="{height}" role="img" font-family="{FONT}" font-size="12">',
         f"<title>{escaped(title)}</title>",
-        f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="10" fill="#ffffff"'
+        f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="10" fill="#ffffff"'
         ' stroke="#d1d9e0"/>',
         text(EDGE, 38, cut(title, TITLE_CELLS), fill=INK, more=f' font-size="17"{BOLD}'),
         text(EDGE, 62, cut(subtitle, LABEL_CELLS)),

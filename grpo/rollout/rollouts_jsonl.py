@@ -2,6 +2,14 @@
 
 The stage hands them to its loop (StageLoop.keep_groups), which appends them to the file and cuts
 them back where a run resumes.
+
+With `log.tokens` a row has `per_token`: as lists, the text of each token and what is known of its
+log-prob, at the sampler's temperature, with four decimals:
+
+    sample_logprob    as the sampler computed it
+    old_logprob       of the same policy by the training graph, where updates compare theirs with it
+    ref_logprob       of the reference, where there is a KL
+    teacher_logprob   of the teacher, where there is one
 """
 
 from collections.abc import Sequence
@@ -9,11 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from grpo.algorithms.groups import Groups
 from grpo.data.examples import Example
 from grpo.data.templates import Template, prompt_text
 from grpo.rewards.scores import Scores
 from grpo.rollout.generate import finish_reasons
 from grpo.rollout.sampler import Rollout
+from models.tokenizer import Tokenizer
+
+KNOWN = ("sample_logprob", "old_logprob", "ref_logprob", "teacher_logprob")
 
 
 def rollout_rows(
@@ -44,3 +56,23 @@ def rollout_rows(
         }
         for row, example in enumerate(examples)
     ]
+
+
+def with_tokens(
+    rows: Sequence[dict[str, Any]], groups: Groups, tokenizer: Tokenizer
+) -> list[dict[str, Any]]:
+    """The rows with what is known of each of their tokens."""
+    known = {name: getattr(groups, f"{name}_BC") for name in KNOWN}
+    C = groups.completion_mask_BC.shape[1]
+    shown = []
+    for b, row in enumerate(rows):
+        is_there_C = groups.completion_mask_BC[b].astype(bool)
+        ids = groups.ids_BT[b, -C:][is_there_C]
+        numbers = {
+            name: [round(float(x), 4) for x in value_BC[b][is_there_C]]
+            for name, value_BC in known.items()
+            if value_BC is not None
+        }
+        texts = [tokenizer.decode([token]) for token in ids]
+        shown.append({**row, "per_token": {"text": texts, **numbers}})
+    return shown

@@ -5,6 +5,7 @@
           metrics.jsonl       a row per update and per evaluation; equal runs, equal bytes
           rollouts.jsonl      a row per completion that was sampled for training
           timing.jsonl        seconds, which differ between equal runs
+          report.html         all of it to look at, also while the run goes
           checkpoints/<stage>/<step>/
           evaluations/<stage>.json and .jsonl
           judges/<judge>.jsonl    replies, which a replay answers with

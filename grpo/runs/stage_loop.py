@@ -26,6 +26,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from grpo.data.datasets import buckets_for
 from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
+from grpo.reporting.html.report import write_if_old
 from grpo.runs.resume import Resumed, cut_back, resume, together
 from grpo.runs.run import Run, StoppedError
 from grpo.training.optimizer import optimizer_of, rate_of
@@ -246,6 +247,7 @@ class StageLoop:
             f"{self.stage} {self.iteration}/{self.total}: {share:.1%} of {len(examples)} {split} "
             f"problems right ({low:.1%} to {high:.1%}), {metrics['length/mean']:.1f} tokens"
         )
+        write_if_old(self.run.workdir, self.run.progress.say)
         return True
 
     def save(self, *, final: bool = False) -> None:

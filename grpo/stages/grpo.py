@@ -64,7 +64,7 @@ from grpo.rollout.compare import Compiled, compared
 from grpo.rollout.frozen import Needs, frozen_logprobs, needs_of
 from grpo.rollout.generate import Sampler, texts_of
 from grpo.rollout.metrics import rollout_metrics
-from grpo.rollout.rollouts_jsonl import rollout_rows
+from grpo.rollout.rollouts_jsonl import rollout_rows, with_tokens
 from grpo.rollout.sampler import row_keys
 from grpo.runs.curricula import Order, fixed_order, order_so_far, promote
 from grpo.runs.given_rewards import Batch, Given, ask, given_to
@@ -280,7 +280,10 @@ def play_round(
     metrics = rollout_metrics(*shown) | of_models
     if stage["staleness"]:
         metrics["staleness"] = float(loop.iteration - sampled.iteration)
-    return Collected(groups, metrics, rollout_rows(where, *shown, data.template)), following
+    rows = rollout_rows(where, *shown, data.template)
+    if run.config["log"]["tokens"]:
+        rows = with_tokens(rows, groups, loop.policy.own_tokenizer)
+    return Collected(groups, metrics, rows), following
 
 
 def sample(
