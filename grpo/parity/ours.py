@@ -26,7 +26,7 @@ from models.gemma import Embedder, layer_at, views
 from models.layers import Block, rope, rope_angles
 from models.policy import Policy, logits
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]  # NumPy's
 # The pieces of a layer, in order; what each is given is what stands before it.
 PIECES = (
     "pre_attention_norm", "attention", "post_attention_norm", "pre_ffw_norm", "mlp",

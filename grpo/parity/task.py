@@ -50,7 +50,7 @@ def make_task(config: GemmaConfig, *, seed: int, tokens: int) -> dict[str, np.nd
     start = BATCH_PROMPT - np.array(BATCH_PROMPTS)[:, None]
     end = BATCH_PROMPT + np.array(COMPLETIONS)[:, None]
     batch_mask = ((column >= start) & (column < end)).astype(np.int32)
-    rows = len(COMPLETIONS)
+    rows, drift = len(COMPLETIONS), np.array(DRIFT)[:, None]
     return {
         "walk_ids": ids(2, tokens) * walk_mask,
         "walk_mask": walk_mask,
@@ -60,7 +60,7 @@ def make_task(config: GemmaConfig, *, seed: int, tokens: int) -> dict[str, np.nd
         "batch_ids": ids(rows, BATCH_PROMPT + BATCH_NEW) * batch_mask,
         "batch_mask": batch_mask,
         "old_noise": np.asarray(
-            np.array(DRIFT)[:, None] + 0.3 * random.standard_normal((rows, BATCH_NEW))
+            drift + 0.3 * random.standard_normal((rows, BATCH_NEW)), np.float32
         ),
         "ref_noise": np.asarray(0.5 * random.standard_normal((rows, BATCH_NEW)), np.float32),
         "advantages": np.asarray(ADVANTAGES, np.float32),

@@ -127,7 +127,7 @@ def rows_beside_tunix(
 def shown(rows: list[Row]) -> str:
     """The table, and below it why some rows differ on purpose."""
     lines = [
-        [row.piece, f"{row.gap:.0f}" if row.gap == round(row.gap) else f"{row.gap:.1e}",
+        [row.piece, f"{row.gap:.0f}" if row.gap % 1 == 0 else f"{row.gap:.1e}",
          "" if row.tolerance is None else f"{row.tolerance:g}", row.verdict]
         for row in rows
     ]  # fmt: skip
