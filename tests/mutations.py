@@ -45,6 +45,7 @@ from tests.mistakes.in_traces import MISTAKES as IN_TRACES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
+from tests.mistakes.in_use import MISTAKES as IN_USE
 from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
 from tests.mistakes.in_worlds import MISTAKES as IN_WORLDS
 
@@ -84,6 +85,7 @@ MISTAKES = [
     *IN_JUDGE_EVALUATION,
     *IN_TRACES,
     *IN_FINDING,
+    *IN_USE,
 ]
 
 

@@ -197,6 +197,8 @@ def without_folders(config: Any) -> Any:
     """A config whose paths name no folder of this machine."""
     if isinstance(config, Mapping):
         return {name: without_folders(value) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [without_folders(value) for value in config]
     if isinstance(config, str) and config.startswith(("/", "~")):
         return shown_path(config)
     return config
