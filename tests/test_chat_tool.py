@@ -194,6 +194,7 @@ def test_the_command(folder, monkeypatch, capsys):
         (["/nowhere"], "/nowhere"),
         ([str(folder), "--temperature=-1"], "--temperature"),
         ([str(folder), "--template=none"], "--template"),
+        ([str(folder), "--samples=2", "--temperature=0"], "samples would be the same"),
     ):
         monkeypatch.setattr(sys, "argv", ["chat", *words])
         with pytest.raises(SystemExit) as ended:

@@ -123,6 +123,39 @@ def test_whether_an_adapter_stands_on_the_model_as_loaded(workdir):
     assert tool.stands_on(policies, ["sft"])
 
 
+def test_where_weights_are_from(workdir, monkeypatch, tmp_path):
+    """Through former runs; what lies here is no repository, whatever it is called."""
+    path = final(workdir, "sft")
+    assert tool.base_of({"model": {"path": None}}) is None
+    assert tool.base_of({"model": {"path": str(path)}}) is None  # that run had random weights
+    assert tool.base_of({"model": {"path": "google/gemma-3-1b-it"}}) == "google/gemma-3-1b-it"
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert tool.base_of({"model": {"path": "owner/name"}}) == "name"
+    flags = tool.parser().parse_args([str(path), f"--output={tmp_path / 'x'}", "--base=me/own"])
+    monkeypatch.setattr(tool, "base_of", lambda _: "me/own")
+    assert tool.of_a_run(path, flags)[2]
+    config = json.loads((workdir / "config.json").read_text())
+    config["model"]["path"] = str(path)  # what that run left is not what is published
+    monkeypatch.setattr(tool, "former", lambda *_: (Former(config), "sft"))
+    assert not tool.of_a_run(path, flags)[2]
+
+
+class Former:
+    """Policies of a run with another config."""
+
+    workdir = None
+
+    def __init__(self, config):
+        self.config = config
+
+    def predecessor(self, _):
+        return "base"
+
+    def at(self, stage, path):
+        return open_policy(path)
+
+
 def test_a_config_names_no_folder_of_the_machine():
     config = {"a": {"b": "/home/me/x.jsonl", "c": ["~/y"], "d": 3}, "e": "data/z.jsonl"}
     got = tool.without_folders(config)

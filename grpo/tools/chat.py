@@ -1,11 +1,11 @@
 """A conversation with any policy, its tokens shown as they are sampled.
 
-    python -m grpo.tools.chat runs/tiny/checkpoints/grpo/00000050
+    python -m grpo.tools.chat runs/tiny
     python -m grpo.tools.chat exported/tiny --samples=5          five answers and their vote
     echo "Ben has 5 pens, then adds 6. How many?" | python -m grpo.tools.chat exported/tiny
 
-PATH is a checkpoint of a run, a Hugging Face directory, a GGUF file, a Hub repository or a package.
-What came out of a run is asked as it was trained, with the instruction of its template before every
+PATH is a run (the end of its last stage, as grpo.tools.export takes it), a checkpoint of one, a
+Hugging Face directory, a GGUF file, a Hub repository or a package. What came out of a run is asked as it was trained, with the instruction of its template before every
 question; --template names another one, "plain" is the model's own chat format. /new begins anew, an
 interrupt ends a reply, the end of the input ends the conversation; what is piped in is one
 question.
@@ -39,7 +39,7 @@ from grpo.rollout.generate import decoding_module, decoding_program
 from grpo.rollout.sampler import row_keys
 from grpo.rollout.stream import stream
 from grpo.runs.open_policy import former, is_checkpoint, open_policy
-from grpo.tools.export import ABOUT
+from grpo.tools.export import ABOUT, checkpoint_of
 from grpo.tools.teach_flags import amount, count, from_0, part, seed, share
 from models.chat import Message
 from models.policy import Policy
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     flags.error = lambda message: end(message)
     add = flags.add_argument
-    add("path", help="a checkpoint of a run, a directory, a .gguf file, a repository, a package")
+    add("path", help="a run or its checkpoint, a directory, a .gguf file, a repository, a package")
     add("--samples", type=count, default=1, help="completions of each turn, whose vote is shown")
     add("--max_new_tokens", type=count, default=256, help="of a reply")
     add("--temperature", type=amount, default=1.0, help="0: the likeliest token")
@@ -110,9 +110,13 @@ def template_of(path: pathlib.Path) -> Template:
 
 def opened(flags: argparse.Namespace) -> Writer:
     """The policy, with its weights as decoding wants them."""
+    if flags.samples > 1 and flags.temperature == 0:
+        raise ChatError(f"--temperature=0: the {flags.samples} samples would be the same")
     path = pathlib.Path(flags.path)
+    if (path / "checkpoints").is_dir():
+        path = checkpoint_of(path, None)
     template = TEMPLATES[flags.template] if flags.template else template_of(path)
-    policy = open_policy(flags.path, dtype=flags.dtype)
+    policy = open_policy(path if is_checkpoint(path) else flags.path, dtype=flags.dtype)
     sampling = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "min_p")}
     return Writer(
         policy, decoding_program(policy)(policy.params, policy.adapter), policy.own_tokenizer,

@@ -118,7 +118,12 @@ def base_of(config: Mapping[str, Any]) -> str | None:
     while path is not None and is_checkpoint(path):
         policies, _ = former(pathlib.Path(path), None)
         path = policies.config["model"]["path"]
-    return None if path is None else shown_path(path)
+    return None if path is None else name_of(path)
+
+
+def name_of(path: str) -> str:
+    """A repository or package as it is called, of what lies here the last part."""
+    return pathlib.Path(path).name if pathlib.Path(path).exists() else shown_path(path)
 
 
 def opened(flags: argparse.Namespace) -> tuple[Policy, Exported, bool]:
@@ -132,7 +137,7 @@ def opened(flags: argparse.Namespace) -> tuple[Policy, Exported, bool]:
     if LOCAL.match(flags.path) and not path.exists():
         raise ExportError(f"{path}: there is no such run, checkpoint or directory")
     policy = load_model(flags.path, dtype=flags.dtype)
-    base = flags.base or shown_path(flags.path)
+    base = flags.base or name_of(flags.path)
     return policy, card_of(policy, flags, base, TEMPLATES["plain"]), True
 
 
@@ -148,7 +153,11 @@ def of_a_run(checkpoint: pathlib.Path, flags: argparse.Namespace) -> tuple[Polic
         policy = merged_as(policy, flags.dtype)
     if base is not None:
         base = flags.base or base
-    is_published = bool(base and REPOSITORY.fullmatch(base)) and stands_on(policies, chain)
+    is_published = (
+        bool(base and REPOSITORY.fullmatch(base))
+        and not is_checkpoint(config["model"]["path"])
+        and stands_on(policies, chain)
+    )
     section = section_of(config, config["stages"][stage].get("data"))
     card = card_of(policy, flags, base, TEMPLATES[section["template"]])._replace(
         config=config, workdir=policies.workdir, chain=chain, step=about.step,

@@ -42,6 +42,7 @@ from models.policy import Policy
 
 SPREAD = 0.1  # of drawn weights, norms among them: no weight is idle, soft caps bite
 MOST_TOKENS = 640  # of the walk, unless --tokens says otherwise
+LEAST_TOKENS = 8  # of which a quarter are padding
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,7 +149,7 @@ def parity(flags: argparse.Namespace) -> int:
         end("there is no reference to compare with")
     policy = opened(flags)
     config = policy.config
-    tokens = flags.tokens or min(config.window + 16, MOST_TOKENS)
+    tokens = max(LEAST_TOKENS, flags.tokens or min(config.window + 16, MOST_TOKENS))
     task = make_task(config, seed=flags.seed, tokens=tokens)
     found, walk = our_side(policy, task)
     what = flags.checkpoint or f"{flags.size}, weights drawn by seed {flags.seed}"

@@ -9,6 +9,7 @@ TASK, OURS, COMPARE, WORDS, BESIDE, TOOL = (
 EXPORT, CARD, DATA = (
     "grpo/tools/export.py", "grpo/reporting/model_card.py", "grpo/reporting/model_card_data.py",
 )
+EVALUATE, ON_FILE = "grpo/tools/evaluate.py", "tests/test_open_policy.py::test_an_evaluation_on_any_file"
 CHAT, STREAM = "grpo/tools/chat.py", "grpo/rollout/stream.py"
 DIFFERENCES = "tests/test_parity.py::test_differences"
 VERDICTS = "tests/test_parity.py::test_verdicts"
@@ -211,4 +212,22 @@ MISTAKES = [
     Mistake("all datasets of a config are said to be read", DATA,
             "    names: list[str] = []\n", '    names: list[str] = [*config["datasets"]]\n',
             GEMMA),
+    Mistake("an evaluation on a file still asks some rows only", EVALUATE,
+            '"split": "test", "examples": None}', '"split": "test"}',
+            ON_FILE),
+    Mistake("an evaluation on a file needs training data", "grpo/data/datasets.py",
+            'train = () if kinds == {"evaluate"} and', 'train = () if False and',
+            ON_FILE),
+    Mistake("random weights whose tokenizer has nothing to be made of", "grpo/data/datasets.py",
+            '{"evaluate"} and config["model"]["path"] else', '{"evaluate"} else',
+            ON_FILE),
+    Mistake("an evaluation on a file of GSM8K reads it as plain rows", EVALUATE,
+            "source if source in FILES else \"rows\"", '"rows"',
+            "tests/test_open_policy.py::test_an_evaluation_on_a_file_keeps_the_form_of_its_source"),
+    Mistake("--on without --evaluate trains", "launch.py",
+            "if ON.value and not EVALUATE.value:", "if False:",
+            "tests/test_launch.py::test_a_file_to_evaluate_on_needs_an_evaluation"),
+    Mistake("evaluations on two files share a directory", "grpo/checks/arguments.py",
+            '        elif name == "on":\n', '        elif name == "of":\n',
+            "tests/test_launch.py::test_a_file_to_evaluate_on_needs_an_evaluation"),
 ]  # fmt: skip
