@@ -5,10 +5,10 @@
     echo "Ben has 5 pens, then adds 6. How many?" | python -m grpo.tools.chat exported/tiny
 
 PATH is a run (the end of its last stage, as grpo.tools.export takes it), a checkpoint of one, a
-Hugging Face directory, a GGUF file, a Hub repository or a package. What came out of a run is asked as it was trained, with the instruction of its template before every
-question; --template names another one, "plain" is the model's own chat format. /new begins anew, an
-interrupt ends a reply, the end of the input ends the conversation; what is piped in is one
-question.
+Hugging Face directory, a GGUF file, a Hub repository or a package. What came out of a run is asked
+as it was trained, with the instruction of its template before every question; --template names
+another one, "plain" is the model's own chat format. /new begins anew, an interrupt ends a reply,
+the end of the input ends the conversation; what is piped in is one question.
 
 Each turn reads the whole conversation again, in prompts padded to 64, 128, 256, ... tokens, which
 compile once each. Replies go back in as texts. Control characters of whatever a model writes are
