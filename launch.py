@@ -6,6 +6,7 @@
                             the same command goes on where it was interrupted
 --evaluate=PATH             only the config's evaluation, of a checkpoint of a run
                             (runs/tiny/checkpoints/grpo/00000050) or a Hugging Face directory
+--on=FILE                   with --evaluate: on all examples of a file, in place of its dataset
 --check                     only say whether the config is fine
 --preflight                 only say what it asks of its devices, which need not be there:
                             nothing is read and nothing computed
@@ -32,6 +33,7 @@ from models.checkpoints.files import CheckpointError
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
 EVALUATE = flags.DEFINE_string("evaluate", None, "What to evaluate: a path as model.path.")
+ON = flags.DEFINE_string("on", None, "With --evaluate: a file of examples.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
 PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its devices.")
 HACK = flags.DEFINE_bool("hack", False, "Only say what its rewards pay for that is no good.")
@@ -42,8 +44,10 @@ def main(argv: list[str]) -> int:
     config = CONFIG.value.to_dict()
     if PREFLIGHT.value:
         pretend(config)  # before anything looks for devices
+    if ON.value and not EVALUATE.value:
+        return print_errors([f"--on={ON.value}: names data of --evaluate=PATH, which is missing"])
     if EVALUATE.value and not problems(config, STAGES):
-        config = only_evaluation(config, EVALUATE.value)
+        config = only_evaluation(config, EVALUATE.value, ON.value)
     if CHECK.value or PREFLIGHT.value or HACK.value:
         if wrong := problems(config, STAGES):
             return print_errors(wrong)

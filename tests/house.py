@@ -15,7 +15,7 @@ ORDER = (
     "models", "grpo.algorithms", "grpo.statistics", "grpo.data", "grpo.rewards", "grpo.training",
     "grpo.storage", "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation",
     "grpo.checks", "grpo.runs", "grpo.stages", "grpo.pipeline", "grpo.sweeps",
-    "grpo.certificates", "grpo.tools", "launch",
+    "grpo.certificates", "grpo.parity", "grpo.tools", "launch",
 )  # fmt: skip
 APART = {
     "models": (),  # these two know nothing of each other

@@ -49,6 +49,7 @@ from tests.mistakes.in_traces import MISTAKES as IN_TRACES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
 from tests.mistakes.in_units import MISTAKES as IN_UNITS
+from tests.mistakes.in_use import MISTAKES as IN_USE
 from tests.mistakes.in_wiring import MISTAKES as IN_WIRING
 from tests.mistakes.in_worlds import MISTAKES as IN_WORLDS
 
@@ -92,6 +93,7 @@ MISTAKES = [
     *IN_SWEEPS,
     *IN_POWER,
     *IN_REPORTS,
+    *IN_USE,
 ]
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from grpo.checks.arguments import run_name
 from tests.refusals import lines_with
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -151,3 +152,14 @@ def test_a_bad_config_file(parsed, source):
     assert (
         parsed[source].startswith("error: --config=") and BAD_CONFIG_FILES[source] in parsed[source]
     )
+
+
+def test_a_file_to_evaluate_on_needs_an_evaluation():
+    assert launched(TINY, "--on=asked.jsonl") == (
+        "error: --on=asked.jsonl: names data of --evaluate=PATH, which is missing\n"
+    )
+    names = {
+        run_name(["launch.py", TINY, "--evaluate=runs/x", f"--on={file}"])
+        for file in ("a.jsonl", "data/b.csv")
+    }
+    assert names == {"tiny,evaluate-runs-x,on-a.jsonl", "tiny,evaluate-runs-x,on-b.csv"}

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from grpo.checks.problems import problems
+from grpo.pipeline import STAGES
 from grpo.runs.open_policy import open_policy
 from grpo.storage.snapshot import SnapshotError
 from grpo.tools.evaluate import only_evaluation
@@ -105,3 +107,42 @@ def test_an_evaluation_of_a_checkpoint_is_that_of_its_run(workdir, tmp_path):
         for w in (tmp_path / "again", workdir)
     )
     assert got == want and got
+
+
+def test_an_evaluation_on_any_file(workdir, tmp_path):
+    """All of its rows are asked, and right ones are counted; no training file is needed."""
+    file = tmp_path / "asked.csv"
+    file.write_text("problem,gold\nWhat is 1 and 2?,3\nWhat is 2 and 2?,4\nHow many?,5\n")
+    run = small()
+    run.update(json.loads((workdir / "config.json").read_text()))
+    run.data.columns = {"question": "problem", "answer": "gold"}
+    run.stages.evaluate.update(examples=1, split="validation")
+    again = small()
+    again.update(only_evaluation(run.to_dict(), str(final(workdir, "sft")), str(file)))
+    assert problems(again.to_dict(), STAGES) == []
+    assert launch(again, tmp_path / "again") == 0
+    got = rows(tmp_path / "again", "evaluations/evaluate")
+    assert [(row["question"], row["gold"]) for row in got] == [
+        ("What is 1 and 2?", "3"), ("What is 2 and 2?", "4"), ("How many?", "5"),
+    ]  # fmt: skip
+    # Where something is trained, or a tokenizer made of the data, there must be training data.
+    again.model.path = None
+    assert problems(again.to_dict(), STAGES) == [
+        "data.train=None: source='rows' needs a file: name one"
+    ]
+
+
+def test_an_evaluation_on_a_file_keeps_the_form_of_its_source():
+    config = {
+        "model": {"path": None}, "data": {"source": "gsm8k", "test": "x", "shots": 3},
+        "datasets": {"more": {}}, "evaluation": {"data": "more", "split": "validation"},
+        "pipeline": ("measure",), "stages": {"measure": {"kind": "evaluate", "data": "more"}},
+    }  # fmt: skip
+    got = only_evaluation(config, "model", "f.jsonl")
+    assert (got["data"]["source"], got["data"]["test"], got["data"]["shots"]) == (
+        "gsm8k", "f.jsonl", 0,
+    )  # fmt: skip
+    assert got["datasets"] == {} and got["evaluation"] == {"data": None, "split": "test"}
+    assert got["stages"]["measure"]["data"] is None
+    config["data"]["source"] = "arithmetic"
+    assert only_evaluation(config, "model", "f.jsonl")["data"]["source"] == "rows"

@@ -1,6 +1,7 @@
 """Our losses, gradients and advantages against Tunix's (references/tunix_losses.py)."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from grpo.algorithms.advantages import advantages
 from grpo.algorithms.groups import Groups
 from grpo.algorithms.objective import Objective
+from grpo.parity import words
+from grpo.parity.words import ADVANTAGE
 from grpo.training.logprobs import Logprobs, make_policy_loss
 from models.gemma import Gemma
 from tests.helpers import weighed
@@ -21,21 +24,6 @@ from tests.references.recipe import draw
 from tests.references.tunix_losses import ADVANTAGES, CAP, CASES, LENGTHS, NEW, PROMPT, ROWS
 
 BOUND = 1e-5  # float32, sums in a different order
-# Tunix's word -> ours.
-AGGREGATION = {
-    "token-mean": "token",
-    "sequence-mean-token-mean": "sequence",
-    "seq-mean-token-sum": "sum",
-    "sequence-mean-token-sum-norm": "sum",
-    "sequence-mean-token-scale": "constant",
-}
-KL = {"kl": "k1", "mse_kl": "k2", "low_var_kl": "k3"}
-RATIO = {"grpo": "token", "gspo-token": "sequence"}
-ADVANTAGE = {
-    "grpo": {"baseline": "group", "scale": "group", "eps": 1e-6},
-    "rloo": {"baseline": "leave_one_out", "scale": "none", "eps": None},
-    "drgrpo": {"baseline": "group", "scale": "none", "eps": None},
-}
 # Tunix's metric -> ours; what each means is compared where it means the same.
 SAME = {"pg_loss": "loss/policy", "is_ratio/mean": "ratio/mean", "is_ratio/max": "ratio/max"}
 
@@ -46,32 +34,11 @@ def objective_of(name: str) -> Objective:
     is_k1 = case["kl_loss_mode"] == "kl" and case["beta"]
     warns = pytest.warns(UserWarning, match="restrains nothing")
     with warns if is_k1 else contextlib.nullcontext():
-        return Objective(
-            baseline="group",
-            scale="group",
-            eps=1e-6,
-            decoupled=False,
-            overlong_buffer=None,
-            overlong_penalty=None,
-            mask_truncated=False,
-            teacher_coef=0.0,
-            ratio=RATIO[case["loss_algo"]],
-            surrogate="clip",
-            clip_low=case["epsilon"],
-            clip_high=case["epsilon_high"] or case["epsilon"],
-            dual_clip=case["epsilon_c"],
-            tau_positive=None,
-            tau_negative=None,
-            divergence_limit=None,
-            aggregation=AGGREGATION[case["loss_agg_mode"]],
-            kl=KL[case["kl_loss_mode"]],
-            kl_in="loss",
-            kl_coef=case["beta"],
-            entropy_coef=0.0,
+        return dataclasses.replace(
+            words.objective_of(case),
             correction="cap" if case["weighted"] else None,
             correction_level="token" if case["weighted"] else None,
             correction_cap=CAP if case["weighted"] else None,
-            off_policy_limit=None,
         )
 
 

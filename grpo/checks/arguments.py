@@ -133,6 +133,8 @@ def run_name(argv: list[str]) -> str:
             parts.insert(0, pathlib.Path(path).stem + (f"-{variant}" if variant else ""))
         elif name == "evaluate":
             parts.append("-".join(["evaluate", *pathlib.Path(value).parts[-4:]]))
+        elif name == "on":
+            parts.append(f"on-{pathlib.Path(value).name}")
         elif name.startswith("config."):
             parts.append(f"{name.removeprefix('config.')}={value}")
     return SPACE.sub("_", ",".join(parts))[:200]

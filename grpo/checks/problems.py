@@ -7,7 +7,7 @@ field says what is missing; and, of a section whose single fields are fine, what
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from grpo.checks.devices import about_devices, about_meshes
@@ -106,7 +106,8 @@ def problems(config: Mapping, stages: Mapping[str, Stage]) -> list[str]:
     if not found:
         for name, data in sections_of(config).items():
             path = name if name == DEFAULT else f"datasets.{name}"
-            lines = [*about_data(name, data), *about_mixture(name, config)]
+            required = required_splits(name, config)
+            lines = [*about_data(data, required), *about_mixture(name, config)]
             found.extend(f"{path}.{line}" for line in lines)
         for name in config["judges"]:
             found.extend(f"judges.{name}.{line}" for line in about_judge(name, config))
@@ -178,14 +179,14 @@ def dataset_fields(name: str, data: Any) -> Lines:
     yield from fields(data, DATASET, f"datasets.{name}.")
 
 
-def about_data(name: str, data: Mapping) -> Lines:
+def about_data(data: Mapping, required: Sequence[str]) -> Lines:
     """Files for what is read, none for what is made, columns for what a row needs, shots."""
     source = data["source"]
     for split in SPLITS:
         path = data[split]
         if source not in FILES and path is not None:
             yield f"{split}={path!r}: source={source!r} reads no file: set it to None"
-        elif source in FILES and split in required_splits(name) and not has_split(data, split):
+        elif source in FILES and split in required and not has_split(data, split):
             yield f"{split}=None: source={source!r} needs a file: name one"
         elif path is not None and not path.lower().endswith(tuple(READERS)):
             yield f"{split}={path!r}: expected a file that ends in {', '.join(READERS)}"
@@ -248,7 +249,7 @@ def about_mixture(name: str, config: Mapping) -> Lines:
             )
         elif other["shots"]:
             yield f"of={parts}: {part} has shots={other['shots']}, a mixture shows none: set to 0"
-    if "test" in required_splits(name) and not offers(name, "test", sections):
+    if "test" in required_splits(name, config) and not offers(name, "test", sections):
         yield f"of={parts}: none of them has a test split"
 
 

@@ -33,7 +33,7 @@ def about_reading(stage: Mapping, config: Mapping) -> Lines:
             yield f"{section}data={name!r}: is none of datasets{nearest(name, datasets)}"
         elif (rows := rows_of(datasets[name])) != "examples":
             yield f"{section}data={name!r}: its rows are {rows}, this stage reads examples"
-        elif split not in required_splits(name) and not offers(name, split, datasets):
+        elif split not in required_splits(name, config) and not offers(name, split, datasets):
             yield f"{section}split={split!r}: {name} has no {split} examples"
     made = stage.get("solutions")
     if made is not None and config["stages"].get(made, {}).get("kind") != "traces":

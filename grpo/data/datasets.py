@@ -88,9 +88,14 @@ def rows_of(data: Section) -> str:
     return FILES[data["source"]].rows if data["source"] in FILES else "examples"
 
 
-def required_splits(name: str) -> tuple[str, ...]:
-    """The splits that a dataset of this name must have, whatever reads it."""
-    return ("train", "test") if name == DEFAULT else ("train",)
+def required_splits(name: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits that a dataset of this name must have, whatever reads it.
+
+    Where nothing is trained no training file is needed.
+    """
+    kinds = {config["stages"].get(stage, {}).get("kind") for stage in config["pipeline"]}
+    train = () if kinds == {"evaluate"} and config["model"]["path"] else ("train",)
+    return (*train, "test") if name == DEFAULT else train
 
 
 def has_split(data: Section, split: str) -> bool:

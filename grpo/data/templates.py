@@ -18,10 +18,11 @@ public "supervised fine-tuning full" notebook. All of them put the instruction i
 Gemma 2 has no system role. The others are this project's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from grpo.data.examples import DataError, Example
-from models.chat import encode_chat, render
+from models.chat import Message, encode_chat, render
 from models.tokenizer import START_OF_TURN, Tokenizer
 
 Template = dict[str, Any]
@@ -105,7 +106,14 @@ def prompt_text(example: Example, template: Template) -> str:
 
 def prompt_ids(tokenizer: Tokenizer, example: Example, template: Template) -> list[int]:
     """The ids of `prompt_text` after <bos>; no example can end its turn, whatever it says."""
-    ids = encode_chat(tokenizer, prompt_messages(example, template), reply=False)
+    return conversation_ids(tokenizer, prompt_messages(example, template), template)
+
+
+def conversation_ids(
+    tokenizer: Tokenizer, messages: Sequence[Message], template: Template
+) -> list[int]:
+    """The ids of a conversation that waits for the model's turn, which begins as the template's."""
+    ids = encode_chat(tokenizer, messages, reply=False)
     return [*ids, tokenizer.start_of_turn_id, *tokenizer.encode(template["model_line"], bos=False)]
 
 

@@ -74,7 +74,7 @@ def measured_on(config: Config, name: str) -> str:
     """What an evaluation stage asked, where that is not the test of `data`, without shots."""
     stage = config["stages"][name]
     data = config["datasets"][stage["data"]] if stage["data"] else config["data"]
-    where, shots = (stage["data"] or "data", stage["split"]), data["shots"]
+    where, shots = (stage["data"] or "data", stage["split"]), data.get("shots", 0)
     if where == ("data", "test") and not shots:
         return ""
     before = f", with {shots} worked examples before each question" if shots else ""

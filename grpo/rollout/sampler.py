@@ -29,7 +29,9 @@ from models.sharding import path_name, shard_cache, shard_rows, shardings
 
 Array = jax.Array
 Params = Any
-PURPOSES = {"train": 1, "evaluate": 2, "pairs": 3, "distill": 4, "traces": 5, "power": 6}
+PURPOSES = {
+    "train": 1, "evaluate": 2, "pairs": 3, "distill": 4, "traces": 5, "power": 6, "chat": 7,
+}  # fmt: skip
 
 
 class Rollout(NamedTuple):
@@ -50,6 +52,14 @@ class Rollout(NamedTuple):
     def length_B(self) -> Array:
         """Tokens of each completion, the one that stops included."""
         return self.completion_mask_BC.sum(axis=1)
+
+
+class Drawing(NamedTuple):
+    """What every token of a batch is drawn with."""
+
+    key_B: Array
+    sampling: Sampling
+    stop_ids: Array
 
 
 class Decoding(NamedTuple):
@@ -117,52 +127,47 @@ def rollout(
 
     Shapes compile: the bucket of the prompts, the group, the length, the number of stop ids.
     """
-    config, mesh = module.config, module.mesh
-    batch = prompt_ids_PI.shape[0] * group
+    drawing = Drawing(key_B, sampling, stop_ids)
+    first = prefill(
+        module, variables, prompt_ids_PI, prompt_mask_PI, drawing, group=group,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    end = decode(module, variables, first, drawing, max_new_tokens)
+    mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
+    ids_BI, mask_BI = (
+        shard_rows(grouped(x, group), module.mesh) for x in (prompt_ids_PI, prompt_mask_PI)
+    )
+    return Rollout(
+        ids_BT=jnp.concatenate([ids_BI, end.ids_BC], axis=1),
+        mask_BT=jnp.concatenate([mask_BI, mask_BC.astype(jnp.int32)], axis=1),
+        completion_mask_BC=mask_BC,
+        truncated_B=~end.ended_B,
+        sample_logprob_BC=end.logprob_BC,
+    )
 
-    def forward(ids_BT: Array, mask_BT: Array, cache: Cache) -> tuple[Array, Cache]:
-        hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
-        return unembed(config, variables["params"], hidden_BTD[:, -1:])[:, 0], cast(Cache, filled)
 
-    def grouped(x: Array) -> Array:
-        return jnp.repeat(x, group, axis=0)
+def prefill(
+    module: Gemma,
+    variables: dict[str, Params],
+    prompt_ids_PI: Array,
+    prompt_mask_PI: Array,
+    drawing: Drawing,
+    *,
+    group: int,
+    max_new_tokens: int,
+) -> Decoding:
+    """Reads the prompts, and draws the first token of each completion."""
+    (prompts, length), mesh = prompt_ids_PI.shape, module.mesh
+    batch = prompts * group
 
     def share(x: Array) -> Array:
-        return shard_rows(grouped(x), mesh)
+        return shard_rows(grouped(x, group), mesh)
 
     def share_cache(x: Array) -> Array:
-        return shard_cache(grouped(x), mesh)
+        return shard_cache(grouped(x, group), mesh)
 
-    def draw(state: Decoding, logits_BV: Array, cache: Cache) -> Decoding:
-        """Token c of every row that has not ended."""
-        c = state.c
-        key_c_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, c)
-        token_B, logprob_B = sample(key_c_B, logits_BV, sampling)
-        token_B = jnp.where(state.ended_B, 0, token_B)
-        logprob_B = jnp.where(state.ended_B, 0.0, logprob_B)
-        stops_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1)
-        write = jax.lax.dynamic_update_slice
-        return Decoding(
-            c=c + 1,
-            token_B=token_B,
-            cache=cache,
-            ended_B=state.ended_B | stops_B,
-            length_B=state.length_B + ~state.ended_B,
-            ids_BC=write(state.ids_BC, token_B[:, None], (0, c)),
-            logprob_BC=write(state.logprob_BC, logprob_B[:, None], (0, c)),
-        )
-
-    def is_going(state: Decoding) -> Array:
-        return (state.c < max_new_tokens) & ~jnp.all(state.ended_B)
-
-    def step(state: Decoding) -> Decoding:
-        ids_B1 = state.token_B[:, None]
-        # Rows that have ended go on with the others: in step, all write the same slot.
-        return draw(state, *forward(ids_B1, jnp.ones_like(ids_B1), state.cache))
-
-    capacity = prompt_ids_PI.shape[1] + max_new_tokens
-    empty = init_cache(config, prompt_ids_PI.shape[0], capacity, module.dtype)
-    logits_PV, cache = forward(prompt_ids_PI, prompt_mask_PI, empty)
+    empty = init_cache(module.config, prompts, length + max_new_tokens, module.dtype)
+    logits_PV, cache = forward(module, variables, prompt_ids_PI, prompt_mask_PI, empty)
     start = Decoding(
         c=jnp.int32(0),
         token_B=jnp.zeros(batch, jnp.int32),
@@ -172,14 +177,59 @@ def rollout(
         ids_BC=jnp.zeros((batch, max_new_tokens), jnp.int32),
         logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
     )
-    first = draw(start, share(logits_PV), jax.tree.map(share_cache, cache))
-    end = jax.lax.while_loop(is_going, step, first)
-    mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
-    masks = share(prompt_mask_PI), mask_BC.astype(jnp.int32)
-    return Rollout(
-        ids_BT=jnp.concatenate([share(prompt_ids_PI), end.ids_BC], axis=1),
-        mask_BT=jnp.concatenate(masks, axis=1),
-        completion_mask_BC=mask_BC,
-        truncated_B=~end.ended_B,
-        sample_logprob_BC=end.logprob_BC,
+    return draw(start, share(logits_PV), jax.tree.map(share_cache, cache), drawing)
+
+
+def decode(
+    module: Gemma,
+    variables: dict[str, Params],
+    state: Decoding,
+    drawing: Drawing,
+    tokens: int | Array,
+) -> Decoding:
+    """Draws on, until there are so many tokens or every row has ended."""
+
+    def is_going(state: Decoding) -> Array:
+        return (state.c < tokens) & ~jnp.all(state.ended_B)
+
+    def step(state: Decoding) -> Decoding:
+        ids_B1 = state.token_B[:, None]
+        # Rows that have ended go on with the others: in step, all write the same slot.
+        logits_BV, cache = forward(module, variables, ids_B1, jnp.ones_like(ids_B1), state.cache)
+        return draw(state, logits_BV, cache, drawing)
+
+    return jax.lax.while_loop(is_going, step, state)
+
+
+def draw(state: Decoding, logits_BV: Array, cache: Cache, drawing: Drawing) -> Decoding:
+    """Token c of every row that has not ended."""
+    c, (key_B, sampling, stop_ids) = state.c, drawing
+    key_c_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, c)
+    token_B, logprob_B = sample(key_c_B, logits_BV, sampling)
+    token_B = jnp.where(state.ended_B, 0, token_B)
+    logprob_B = jnp.where(state.ended_B, 0.0, logprob_B)
+    stops_B = jnp.any(token_B[:, None] == stop_ids[None, :], axis=1)
+    write = jax.lax.dynamic_update_slice
+    return Decoding(
+        c=c + 1,
+        token_B=token_B,
+        cache=cache,
+        ended_B=state.ended_B | stops_B,
+        length_B=state.length_B + ~state.ended_B,
+        ids_BC=write(state.ids_BC, token_B[:, None], (0, c)),
+        logprob_BC=write(state.logprob_BC, logprob_B[:, None], (0, c)),
     )
+
+
+def forward(
+    module: Gemma, variables: dict[str, Params], ids_BT: Array, mask_BT: Array, cache: Cache
+) -> tuple[Array, Cache]:
+    """The logits after the last of these tokens, and the cache with all of them."""
+    hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
+    logits_B1V = unembed(module.config, variables["params"], hidden_BTD[:, -1:])
+    return logits_B1V[:, 0], cast(Cache, filled)
+
+
+def grouped(x: Array, group: int) -> Array:
+    """Each row as often as its group has completions."""
+    return jnp.repeat(x, group, axis=0)

@@ -147,9 +147,14 @@ def save(
             tmp / "generation_config.json", hf_config.generation_json(config.family, tokenizer)
         )
         if tokenizer is not None:
-            (tmp / "tokenizer.model").write_bytes(tokenizer.proto)
-            write_json(tmp / "tokenizer_config.json", hf_config.tokenizer_json(tokenizer))
+            write_tokenizer(tmp, tokenizer)
     return pathlib.Path(directory)
+
+
+def write_tokenizer(directory: pathlib.Path, tokenizer: Tokenizer) -> None:
+    """The tokenizer of a directory, with the chat template."""
+    (directory / "tokenizer.model").write_bytes(tokenizer.proto)
+    write_json(directory / "tokenizer_config.json", hf_config.tokenizer_json(tokenizer))
 
 
 def _save_weights(

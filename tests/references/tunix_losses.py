@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from grpo.parity.words import GRPO
 from tests.references.recipe import draw_ids
 from tests.references.tunix_models import COMMON, HERE, build
 
@@ -25,17 +26,10 @@ DRIFT = np.array([0.1, -0.2, 0.0, 0.15, 0.05, 0.0], np.float32)[:, None]
 ADVANTAGES = np.array([0.7, -1.3, 1.1, -0.4, -1.6, 0.9], np.float32)
 CAP = 1.5  # of sampler weights
 DIRECTIONS = 8  # projections per leaf
-# In Tunix's words. `old`: the policy as it is, or given. `epsilon_high` and `epsilon_c` are no
-# fields of its config: the loss looks whether somebody has set them.
+# In Tunix's words (grpo/parity/words.py). `old`: the policy as it is, or given.
 DEFAULTS = {
+    **GRPO,
     "model": "gemma3_small",
-    "loss_algo": "grpo",
-    "loss_agg_mode": "sequence-mean-token-mean",
-    "kl_loss_mode": "low_var_kl",
-    "beta": 0.08,
-    "epsilon": 0.2,
-    "epsilon_high": None,
-    "epsilon_c": None,
     "temperature": TEMPERATURE,
     "old": True,
     "weighted": False,
@@ -154,21 +148,29 @@ def given_logprobs(name: str, logprob: np.ndarray) -> dict[str, Any]:
     }
 
 
-def inputs(name: str, start: int = 0, end: int = ROWS):
-    """Tunix's module, example and config for (some rows of) a case; the log-probs of all rows."""
-    import jax.numpy as jnp
-    from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
+def algorithm_of(case: dict):
+    """Tunix's config of a case's algorithm."""
+    from tunix.rl.grpo.grpo_learner import GRPOConfig
 
-    case = case_of(name)
-    module, logprob = policy(case["model"], case["temperature"])
-    ids, mask = rows()
-    given = given_logprobs(name, logprob)
     fields = ("loss_algo", "loss_agg_mode", "kl_loss_mode", "beta", "epsilon")
     config = GRPOConfig(**{key: case[key] for key in fields})
     config.temperature = case["temperature"]  # the learner does this
     for key in ("epsilon_high", "epsilon_c"):
         if case[key] is not None:
             setattr(config, key, case[key])
+    return config
+
+
+def inputs(name: str, start: int = 0, end: int = ROWS):
+    """Tunix's module, example and config for (some rows of) a case; the log-probs of all rows."""
+    import jax.numpy as jnp
+    from tunix.rl.grpo.grpo_learner import TrainExample
+
+    case = case_of(name)
+    module, logprob = policy(case["model"], case["temperature"])
+    ids, mask = rows()
+    given = given_logprobs(name, logprob)
+    config = algorithm_of(case)
     weights = None
     if case["weighted"]:  # as its agentic learner makes them
         weights = np.minimum(np.exp(given["old"] - given["sample"]), CAP) * mask[:, PROMPT:]
@@ -205,19 +207,19 @@ def run_case(name: str, start: int = 0, end: int = ROWS) -> tuple[dict[str, np.n
     return arrays, gradient_of(case_of(name)["model"], grads)
 
 
-def run_advantages() -> dict[str, np.ndarray]:
+def run_advantages(rewards: np.ndarray = REWARDS) -> dict[str, np.ndarray]:
     """Tunix's advantages [P, G] by estimator."""
     from tunix.rl import function_registry
     from tunix.rl.grpo import grpo_learner
 
     del grpo_learner  # importing it registers the estimators
-    group = REWARDS.shape[1]
+    group = rewards.shape[1]
     return {
         name: np.asarray(
             function_registry.get_advantage_estimator(name)(
-                rewards=REWARDS.ravel(), num_generations=group
+                rewards=rewards.ravel(), num_generations=group
             )
-        ).reshape(REWARDS.shape)
+        ).reshape(rewards.shape)
         for name in ESTIMATORS
     }
 

@@ -126,15 +126,16 @@ def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
     return ids * mask, mask
 
 
-def build(name: str, seed: int = 0):
-    """Tunix's module with drawn weights, and their shapes by name."""
+def make(case: dict):
+    """Tunix's module for an architecture in its words."""
     import jax.numpy as jnp
     from flax import nnx
     from tunix.models.gemma import model as tunix2
     from tunix.models.gemma3 import model as tunix3
 
-    case = {**COMMON, **ARCHITECTURES[name]}
+    case = dict(case)
     family, by_width = case.pop("family"), case.pop("scale_by_width", False)
+    is_local = case.pop("is_local", None)
     if family == "gemma3":
         norms = tunix3.QueryPreAttentionNormalisation
         scaling = norms.BY_ONE_OVER_SQRT_HEAD_DIM
@@ -147,23 +148,58 @@ def build(name: str, seed: int = 0):
             param_dtype=jnp.float32,
         )
         model = tunix3.Gemma3(config, rngs=nnx.Rngs(0))
-    else:
-        kinds = tunix2.AttentionType
-        config = tunix2.ModelConfig(
-            **case,
-            final_logit_softcap=30.0,
-            attn_logits_soft_cap=50.0,
-            use_post_attn_norm=True,
-            use_post_ffw_norm=True,
-            attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL) * (case["num_layers"] // 2),
-        )
-        model = tunix2.Gemma(config, rngs=nnx.Rngs(0))
+        for layer, local in zip(model.layers, is_local or (), strict=False):
+            set_kind(layer.attn, config, local)
+        return model
+    kinds = tunix2.AttentionType
+    types = (kinds.LOCAL_SLIDING, kinds.GLOBAL) * (case["num_layers"] // 2)
+    if is_local is not None:
+        types = tuple(kinds.LOCAL_SLIDING if local else kinds.GLOBAL for local in is_local)
+    config = tunix2.ModelConfig(
+        **case,
+        final_logit_softcap=30.0,
+        attn_logits_soft_cap=50.0,
+        use_post_attn_norm=True,
+        use_post_ffw_norm=True,
+        attention_types=types,
+    )
+    return tunix2.Gemma(config, rngs=nnx.Rngs(0))
+
+
+def set_kind(attention, config, local: bool) -> None:
+    """Makes a layer of Tunix's Gemma 3 local or global, whose pattern is else five to one."""
+    from tunix.models.gemma3 import model as tunix3
+
+    kinds, name = tunix3.AttentionType, "local" if local else "global"
+    attention.attn_type = kinds.LOCAL_SLIDING if local else kinds.GLOBAL
+    attention.rope_base_frequency = getattr(config, f"{name}_base_frequency")
+    attention.rope_scale_factor = getattr(config, f"{name}_scale_factor")
+
+
+def shapes_of(model) -> dict[str, list[int]]:
+    """The shapes of a module's parameters by name."""
+    from flax import nnx
+
     state = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
-    shapes = {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in sorted_(state)}
-    weights = draw(shapes, seed, SCALE[name])
+    return {".".join(map(str, path)): list(leaf[...].shape) for path, leaf in sorted_(state)}
+
+
+def fill(model, weights: dict[str, np.ndarray]) -> None:
+    """Gives a module its weights by name."""
+    import jax.numpy as jnp
+    from flax import nnx
+
+    state = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     for path, leaf in state.items():
         leaf[...] = jnp.asarray(weights[".".join(map(str, path))])
     nnx.update(model, nnx.from_flat_state(list(state.items())))
+
+
+def build(name: str, seed: int = 0):
+    """Tunix's module with drawn weights, and their shapes by name."""
+    model = make({**COMMON, **ARCHITECTURES[name]})
+    shapes = shapes_of(model)
+    fill(model, draw(shapes, seed, SCALE[name]))
     return model, shapes
 
 
