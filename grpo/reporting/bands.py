@@ -60,19 +60,20 @@ def band_of(ablation: str, of_seeds: Sequence[dict[int, float]]) -> Band:
     return Band(ablation, len(of_seeds), steps, points)
 
 
+def series_of(band: Band, seeds: int) -> Series:
+    """A curve to be drawn; its name says if it is of fewer seeds than the sweep has."""
+    y, low, high = (
+        [None if point is None else point[n] for point in band.points] for n in range(3)
+    )
+    name = band.ablation if band.seeds == seeds else f"{band.ablation} ({band.seeds} of {seeds})"
+    return Series(name, band.steps, y, low, high)
+
+
 def bands_svg(found: Comparison, curves: Sequence[Band]) -> str:
     """The drawing; of one seed a line without a band."""
-    series = []
-    for band in curves:
-        y, low, high = (
-            [None if point is None else point[n] for point in band.points] for n in range(3)
-        )
-        name = band.ablation
-        if band.seeds != found.seeds:
-            name += f" ({band.seeds} of {found.seeds})"
-        series.append(Series(name, band.steps, y, low, high))
     return curve_svg(
-        series, title=f"{found.metric} while training, mean of {found.seeds} seeds",
+        [series_of(band, found.seeds) for band in curves],
+        title=f"{found.metric} while training, mean of {found.seeds} seeds",
         x_label=f"update of {' or '.join(found.policies)}", y_label="95 % over seeds",
         percent=is_share(found.metric),
     )  # fmt: skip

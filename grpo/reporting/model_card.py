@@ -15,7 +15,7 @@ from grpo.data.templates import Template
 from grpo.reporting.evaluations import accuracy_table
 from grpo.reporting.model_card_data import UNKNOWN, data
 from grpo.reporting.progress import table
-from grpo.reporting.summary import measured_on, seconds_of, tables_of
+from grpo.reporting.summary import measured_on, seconds_of, tables_of, timing_of
 from grpo.reporting.text import printable
 from grpo.storage.journal import JournalError, read_journal
 
@@ -116,7 +116,7 @@ def measured(policy: Exported) -> str:
             continue
         problems = {found["problems"] for found in results.values() if "problems" in found}
         heading = f"`{name}`, " + ", ".join(f"{n} problems" for n in sorted(problems))
-        tables = [accuracy_table(results, seconds_of(policy.workdir))]
+        tables = [accuracy_table(results, seconds_of(timing_of(policy.workdir)))]
         tables += tables_of(policy.config["stages"][name], results)
         parts += [heading + ".", measured_on(policy.config, name), *tables]
     if not parts:

@@ -5,7 +5,7 @@ Written as summary.md, with the learning curve beside it as curve.svg.
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from grpo.reporting.evaluations import (
@@ -29,7 +29,7 @@ LONGEST = 400  # characters of a completion that are shown
 def summary(config: Config, workdir: pathlib.Path) -> str:
     """The summary; draws the curve on the way."""
     rows, timing = read_journal(workdir / "metrics.jsonl"), timing_of(workdir)
-    seconds = {row["stage"]: row["seconds"] for row in timing}  # of a stage, the last is left
+    seconds = seconds_of(timing)
     parts = [f"# {workdir.name}"]
     for name in config["pipeline"]:
         if (file := workdir / "evaluations" / f"{name}.json").exists():
@@ -85,6 +85,11 @@ def timing_of(workdir: pathlib.Path) -> Rows:
     """How long each training stage took up to each of its updates, compiling included."""
     file = workdir / "timing.jsonl"
     return read_journal(file) if file.exists() else []
+
+
+def seconds_of(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """How long each training stage took up to its last update."""
+    return {row["stage"]: row["seconds"] for row in timing}  # the last one is left
 
 
 def samples(config: Config, workdir: pathlib.Path, name: str) -> str:

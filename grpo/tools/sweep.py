@@ -21,6 +21,11 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from grpo.checks.arguments import end
+from grpo.reporting.cells import CellError
+from grpo.reporting.comparison_files import AS_USUAL, compared, write_comparison
+from grpo.reporting.comparison_tables import markdown
+from grpo.reporting.html.report import FILE
+from grpo.storage.journal import JournalError
 from grpo.sweeps.cells import Cell, SweepError, cells_of, sweep_of
 from grpo.sweeps.display import Display
 from grpo.sweeps.driver import Driver, Settings
@@ -137,9 +142,20 @@ def sweep(flags: argparse.Namespace) -> int:
     code = driver.drive()
     changed()
     print(summary(workdir, cells, jobs))
+    print(comparison(workdir))
     for directory in strangers(workdir, jobs):
         print(f"{directory} is no longer part of this sweep: its config has changed")
     return code
+
+
+def comparison(workdir: pathlib.Path) -> str:
+    """What the cells say of the ablations, in words; the page lies in the sweep's directory."""
+    try:
+        found, cells = compared(workdir, AS_USUAL, None)
+        write_comparison(workdir, found, cells)
+    except (CellError, JournalError) as error:
+        return f"no comparison: {error}"
+    return f"\n{markdown(found)}\n{workdir / FILE} has it as a page"
 
 
 def main() -> None:

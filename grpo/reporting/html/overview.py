@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from grpo.reporting.evaluations import interval, looks_of
 from grpo.reporting.html.markup import escaped, paragraph
 from grpo.reporting.html.run_files import RunFiles
+from grpo.reporting.summary import seconds_of
 from grpo.reporting.text import duration
 
 RIGHT = "accuracy/strict"
@@ -96,14 +97,9 @@ def learnt(run: RunFiles) -> str:
     return tile("right answers, strict form", large, *lines, gain)
 
 
-def stage_seconds(run: RunFiles) -> dict[str, float]:
-    """How long each training stage has taken up to its last update."""
-    return {row["stage"]: row["seconds"] for row in run.timing}
-
-
 def time_tile(run: RunFiles) -> str:
     """The tile of times."""
-    seconds = stage_seconds(run)
+    seconds = seconds_of(run.timing)
     lines = [f"{escaped(name)} {duration(x)}" for name, x in seconds.items()]
     return tile("training time", duration(sum(seconds.values())), *lines[:6])
 
