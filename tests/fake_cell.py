@@ -5,7 +5,8 @@
     broken   says why, and ends with code 1
     killed   is ended by SIGKILL, as by a system out of memory
     deaf     the same, and does not stop
-    hanging  writes a row, and then nothing for ever
+    hanging  writes a row, and then nothing for longer than a test waits
+    saved    ends with code 75 by itself, the first three times
 
 Each start appends a line to DIRECTORY/starts, and each end of a whole run one to DIRECTORY/ends.
 """
@@ -49,13 +50,16 @@ if behaviour == "broken":
     sys.exit(1)
 if behaviour == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if behaviour == "saved" and len((directory / "starts").read_text().splitlines()) <= 3:
+    sys.exit(75)
 metrics = directory / "metrics.jsonl"
 rows = metrics.read_text().count("\n") if metrics.exists() else 0
 for step in range(rows, LONG.get(behaviour, 4)):
     append(metrics, json.dumps({"stage": "grpo", "iteration": step, "learning_rate": 0.1}))
     time.sleep(0.05)
-    while behaviour == "hanging":
-        time.sleep(1)
+    if behaviour == "hanging":
+        time.sleep(15)
+        sys.exit(3)
     if behaviour == "long" and (directory / "enough").exists():
         break
 (directory / "DONE").write_text("{}")

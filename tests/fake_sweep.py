@@ -5,12 +5,13 @@
 A name of the form "a<b" is a job a that begins from a shared run b.
 """
 
+import contextlib
 import json
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 from grpo.sweeps.display import Display
@@ -49,10 +50,18 @@ def driver_of(
     return Driver(workdir, jobs, cells, command, settings, Display(stream, every_s=0), lambda: None)
 
 
-def started(workdir: pathlib.Path, behaviours: Mapping[str, str], workers: int = 2):
-    """A driver in a process of its own."""
+@contextlib.contextmanager
+def started(
+    workdir: pathlib.Path, behaviours: Mapping[str, str], workers: int = 2
+) -> Iterator[subprocess.Popen]:
+    """A driver in a process of its own, which does not outlive its test."""
     words = [sys.executable, "-m", "tests.fake_sweep", str(workdir), json.dumps(behaviours)]
-    return subprocess.Popen([*words, str(workers)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen([*words, str(workers)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    with driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def lines(file: pathlib.Path) -> list[str]:
@@ -60,7 +69,7 @@ def lines(file: pathlib.Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def until(is_so: Callable[[], object], seconds: float = 60.0) -> None:
+def until(is_so: Callable[[], object], seconds: float = 30.0) -> None:
     """Waits for something that comes."""
     end = time.monotonic() + seconds
     while not is_so():

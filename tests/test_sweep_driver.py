@@ -79,10 +79,10 @@ def test_a_second_run_does_nothing(tmp_path):
 def test_a_killed_driver_goes_on_where_its_cells_were(tmp_path):
     behaviours = {"a": "long", "b": "long", "c": "fine"}
     metrics = {name: tmp_path / "cells" / name / "metrics.jsonl" for name in "ab"}
-    driver = started(tmp_path, behaviours)
-    until(lambda: all(len(lines(file)) > 2 for file in metrics.values()))
-    driver.kill()
-    driver.communicate()
+    with started(tmp_path, behaviours) as driver:
+        until(lambda: all(len(lines(file)) > 2 for file in metrics.values()))
+        driver.kill()
+        driver.communicate()
     # Its cells end with it, saved.
     until(lambda: all((tmp_path / "cells" / name / "stops").exists() for name in "ab"))
     rows = {name: len(lines(file)) for name, file in metrics.items()}
@@ -100,10 +100,10 @@ def test_a_killed_driver_goes_on_where_its_cells_were(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_driver_that_is_asked_to_stop_has_its_cells_save(tmp_path, number):
     behaviours = {"a": "long", "b": "long", "c": "fine"}
-    driver = started(tmp_path, behaviours)
-    until(lambda: all(lines(tmp_path / "cells" / name / "metrics.jsonl") for name in "ab"))
-    driver.send_signal(number)
-    _, said = driver.communicate(timeout=60)
+    with started(tmp_path, behaviours) as driver:
+        until(lambda: all(lines(tmp_path / "cells" / name / "metrics.jsonl") for name in "ab"))
+        driver.send_signal(number)
+        _, said = driver.communicate(timeout=60)
     assert driver.returncode == 75, said
     for name in "ab":
         assert [row["state"] for row in launches(tmp_path, name)] == ["stopped"]
@@ -114,11 +114,20 @@ def test_a_driver_that_is_asked_to_stop_has_its_cells_save(tmp_path, number):
     assert [row["state"] for row in launches(tmp_path, "a")] == ["stopped", "done"]
 
 
+def test_a_cell_that_stopped_by_itself_waits_for_the_next_command(tmp_path):
+    behaviours = {"a": "saved", "b": "fine"}
+    assert driven(tmp_path, behaviours)[0] == 75
+    assert len(lines(tmp_path / "cells" / "a" / "starts")) == 1
+    assert [row["state"] for row in launches(tmp_path, "b")] == ["done"]
+    assert driven(tmp_path, behaviours)[0] == 75
+    assert [row["state"] for row in launches(tmp_path, "a")] == ["stopped", "stopped"]
+
+
 def test_two_drivers_run_each_cell_once(tmp_path):
     behaviours = {f"cell{n}": "fine" for n in range(10)}
-    drivers = [started(tmp_path, behaviours) for _ in range(2)]
-    said = [driver.communicate(timeout=120)[1] for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0]
+    with started(tmp_path, behaviours) as one, started(tmp_path, behaviours) as other:
+        said = [driver.communicate(timeout=120)[1] for driver in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0)
     for name in behaviours:
         assert len(lines(tmp_path / "cells" / name / "starts")) == 1, name
         assert len(launches(tmp_path, name)) == 1
@@ -160,15 +169,16 @@ def test_a_run_that_ended_unseen_is_done(tmp_path):
 
 def test_a_claim_that_is_taken_over_ends_the_cell(tmp_path):
     """As where this machine was frozen for longer than a claim lasts."""
-    driver = started(tmp_path, {"a": "long"}, workers=1)
-    until(lambda: lines(tmp_path / "cells" / "a" / "metrics.jsonl"))
-    folder = tmp_path / "jobs" / "a"
-    (folder / "claim.1").write_text('{"host": "elsewhere", "machine": "m", "pid": 1, "started": 0}')
-    pid = int(lines(tmp_path / "cells" / "a" / "starts")[0])
-    until(lambda: not os.path.exists(f"/proc/{pid}"))
-    assert not (folder / "launches.jsonl").exists()  # that is for its new owner to say
-    driver.send_signal(signal.SIGTERM)
-    _, said = driver.communicate(timeout=60)
+    with started(tmp_path, {"a": "long"}, workers=1) as driver:
+        until(lambda: lines(tmp_path / "cells" / "a" / "metrics.jsonl"))
+        folder = tmp_path / "jobs" / "a"
+        other = '{"host": "elsewhere", "machine": "m", "pid": 1, "started": 0}'
+        (folder / "claim.1").write_text(other)
+        pid = int(lines(tmp_path / "cells" / "a" / "starts")[0])
+        until(lambda: not os.path.exists(f"/proc/{pid}"))
+        assert not (folder / "launches.jsonl").exists()  # that is for its new owner to say
+        driver.send_signal(signal.SIGTERM)
+        _, said = driver.communicate(timeout=60)
     assert "a: taken over by elsewhere, process 1" in said and driver.returncode == 75
 
 
@@ -190,12 +200,12 @@ def test_what_ended_before_its_claim_is_not_run_again(tmp_path, monkeypatch):
 
 
 def test_a_second_signal_ends_cells_that_do_not_stop(tmp_path):
-    driver = started(tmp_path, {"a": "deaf"}, workers=1)
-    until(lambda: lines(tmp_path / "cells" / "a" / "metrics.jsonl"))
-    driver.send_signal(signal.SIGTERM)
-    until(lambda: (tmp_path / "cells" / "a" / "heard").exists())
-    driver.send_signal(signal.SIGTERM)
-    driver.communicate(timeout=60)
+    with started(tmp_path, {"a": "deaf"}, workers=1) as driver:
+        until(lambda: lines(tmp_path / "cells" / "a" / "metrics.jsonl"))
+        driver.send_signal(signal.SIGTERM)
+        until(lambda: (tmp_path / "cells" / "a" / "heard").exists())
+        driver.send_signal(signal.SIGTERM)
+        driver.communicate(timeout=60)
     assert driver.returncode == 75
     (row,) = launches(tmp_path, "a")
     assert (row["state"], row["code"], row["reason"]) == ("stopped", -9, None)
@@ -240,8 +250,8 @@ def test_a_claim(tmp_path):
 
 def test_a_claim_of_a_process_that_is_gone_is_free_at_once(tmp_path):
     behaviours = {"a": "fine"}
-    driver = started(tmp_path, behaviours, workers=1)
-    driver.communicate(timeout=60)
+    with started(tmp_path, behaviours, workers=1) as driver:
+        driver.communicate(timeout=60)
     claim = tmp_path / "jobs" / "a" / "claim.0"
     os.utime(claim)  # as if it had not been given back
     assert take(claim.parent, stale_seconds=1e6) is not None

@@ -202,7 +202,7 @@ def test_a_slurm_script_runs_its_shard(swept):
 
 
 def test_names_that_a_shell_would_read():
-    script = slurm_script(["-m", "x", "a b;c"], name="n", workdir="w", root="/a b", tasks=2)
+    script = slurm_script(["-m", "x", "a b;c"], name="n", root="/a b", tasks=2)
     assert "cd '/a b'\n" in script and " -m x 'a b;c' --shard=" in script
 
 

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 
 
-def slurm_script(command: Sequence[str], *, name: str, workdir: str, root: str, tasks: int) -> str:
+def slurm_script(command: Sequence[str], *, name: str, root: str, tasks: int) -> str:
     """The script; `command` are the words of the sweep's command after the interpreter."""
     words = shlex.join([sys.executable, *command])
     return f"""#!/bin/bash
 #SBATCH --job-name={shlex.quote(name)}
 #SBATCH --array=0-{tasks - 1}
-#SBATCH --output={shlex.quote(f"{workdir}/slurm-%A_%a.log")}
+#SBATCH --output=%x-%A_%a.log
 #SBATCH --signal=B:TERM@120
 #SBATCH --open-mode=append
 # Add what your cluster asks for: --partition, --gres=gpu:1, --time, --mem.

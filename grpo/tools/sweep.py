@@ -113,7 +113,7 @@ def script_of(flags: argparse.Namespace, tasks: int) -> str:
     words += [f"--{name}={getattr(flags, name)}" for name in PASSED]
     words += ["--retry_failed"] if flags.retry_failed else []
     name, root = pathlib.Path(flags.file).stem, str(pathlib.Path.cwd())
-    return slurm_script(words, name=name, workdir=str(flags.workdir), root=root, tasks=tasks)
+    return slurm_script(words, name=name, root=root, tasks=tasks)
 
 
 def sweep(flags: argparse.Namespace) -> int:
