@@ -17,7 +17,7 @@ Squared half-widths of two independent parts are added: Howe 1974, JASA 69:789; 
 Statistics in Medicine 27:1693. The interval is never narrower than the one over seeds alone, is
 exact where one part vanishes, and holds a little more than its level between: by simulation with 2
 to 10 seeds and 50 to 400 problems 94 to 97.5 % (docs/statistics.md). One t with Satterthwaite's
-degrees of freedom on V holds 87 to 93 % of two or three seeds. A bootstrap of both seeds and
+degrees of freedom on V holds 87 to 92 % of two seeds, 92 to 95 % of three. A bootstrap of seeds and
 problems holds anything from 88 to 100 % of three to five seeds: it counts the chance of a single
 completion too often, and what differs from seed to seed too seldom.
 
