@@ -52,10 +52,11 @@ LOSSES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# Of the update: as configs/base.py has it, but without the warm-up and with a decay to compare.
-# Under its eps of 1e-8 entries whose gradient is rounding, nearly, would move by a whole step.
+# Of the update: as configs/base.py has it, but without the warm-up and with a decay to compare. The
+# steps are long, or the rounding of parameters would be compared; and with its eps of 1e-8 entries
+# whose gradient is little more than rounding would move by whole ones.
 OPTIMIZER: dict[str, Any] = {
-    "learning_rate": 1e-4, "schedule": "constant", "warmup": 0.0, "final": None,
+    "learning_rate": 1e-2, "schedule": "constant", "warmup": 0.0, "final": None,
     "schedule_updates": None, "b1": 0.9, "b2": 0.95, "eps": 1e-6, "weight_decay": 0.1,
     "decayed": ".*", "clip_norm": 1.0,
 }  # fmt: skip
