@@ -95,13 +95,16 @@ def test_long_series_keep_their_extremes():
 
 def test_which_iterations_are_shown():
     parts = [Part("s", i, 100 * i, 100 * i + 100) for i in range(50)]
-    assert spread(parts, 5000) == (parts, 5000)
-    shown, most = spread(parts, 4000)
+    assert spread(parts, 5000, 1.0) == (parts, 5000)
+    assert spread(parts, 2500, 0.5) == (parts, 2500)
+    shown, most = spread(parts, 2000, 0.5)
+    assert len(shown) == 40 and most == 50
+    shown, most = spread(parts, 4000, 1.0)
     assert len(shown) == 40 and most == 100
     assert (shown[0], shown[-1]) == (parts[0], parts[-1])
     gaps = np.diff([part.iteration for part in shown])
     assert set(gaps) == {1, 2}
-    shown, most = spread(parts, 100)  # too little for any: some, cut
+    shown, most = spread(parts, 100, 1.0)  # too little for any: some, cut
     assert len(shown) == 24 and most == 4
 
 
