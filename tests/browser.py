@@ -12,6 +12,7 @@ import pathlib
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,14 @@ FLAGS = (
     "--disable-extensions", "--disable-background-networking", "--hide-scrollbars",
     "--remote-debugging-pipe",
 )  # fmt: skip
+# Puts two pipes where the browser looks for them, out of each other's way first.
+PLACED = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for place, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def found() -> str | None:
@@ -131,7 +140,7 @@ def browser(folder: pathlib.Path) -> Iterator[Page]:
     ours_in, theirs_out = os.pipe()
     flags = [*FLAGS, f"--user-data-dir={folder / 'profile'}"]
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", name, *flags],
+        [sys.executable, "-c", PLACED, str(theirs_in), str(theirs_out), name, *flags],
         pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(theirs_in)

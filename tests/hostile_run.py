@@ -27,11 +27,6 @@ PIECES = (
 STAGE_COUNT, GROUP = 2, 8
 
 
-def hostile(random: np.random.RandomState) -> str:
-    """Some pieces in a row."""
-    return "".join(PIECES[i] for i in random.randint(len(PIECES), size=random.randint(1, 5)))
-
-
 def make_run(workdir: pathlib.Path, completions: int, of: Callable[[str], str]) -> pathlib.Path:
     """A failed run with so many completions; `of` turns a plain text into what is written."""
     config = base.base().to_dict() | {"pipeline": [], "datasets": {of("data"): {"train": of("a")}}}
@@ -85,4 +80,7 @@ def make_run(workdir: pathlib.Path, completions: int, of: Callable[[str], str]) 
 def hostile_run(workdir: pathlib.Path, completions: int, seed: int) -> pathlib.Path:
     """Every text hostile; names keep their plain beginning, so that they differ as these do."""
     random = np.random.RandomState([seed, 0])
-    return make_run(workdir, completions, lambda plain: plain + hostile(random))
+    drawn = iter(random.randint(len(PIECES), size=(20 * completions, 3)).tolist())
+    return make_run(
+        workdir, completions, lambda plain: plain + "".join(PIECES[i] for i in next(drawn))
+    )

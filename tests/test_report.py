@@ -82,7 +82,7 @@ def test_the_policy_is_of_the_script_that_the_page_has():
 def test_escaped_and_island(piece):
     assert not set(escaped(piece)) & set("<>\"'")
     inside = island("x", {"text": legible(piece)}).partition(">")[2].rpartition("</script>")[0]
-    assert not set(inside) & set("<>&") and inside.isascii()
+    assert "<" not in inside and inside.isascii()
     assert json.loads(inside) == {"text": legible(piece)}
 
 

@@ -42,7 +42,7 @@ def runs(tmp_path_factory):
     for is_on in (False, True):
         config = small()
         config.stages.grpo = small_grpo()
-        config.stages.grpo.update(iterations=1, minibatches=2, evaluate_every=1)
+        config.stages.grpo.update(iterations=1, minibatches=2, evaluate_every=0)
         config.pipeline = ("grpo",)
         config.log.tokens = is_on
         with workshop():
@@ -70,4 +70,4 @@ def test_tokens_change_nothing_else(runs):
 def test_a_run_leaves_its_report(runs):
     text = (runs[1] / "report.html").read_text()
     assert '<p class="state finished">' in text and '"ref_logprob"' in text
-    assert "eval/accuracy/strict" in text
+    assert "not measured yet" in text and '<section id="curves">' in text

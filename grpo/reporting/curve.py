@@ -188,7 +188,7 @@ def panels_svg(
     left = EDGE + 8 + CELL * max(width(label) for axis in y_axes for label in axis.labels)
     right = WIDTH - EDGE - (CELL * max(map(width, ends)) + 24 if ends else 0)
 
-    out, frame, bottom = [], None, BOTTOM
+    out, frames, bottom = [], [], BOTTOM
     for i, (panel, y_axis) in enumerate(zip(shown, y_axes, strict=True)):
         bottom = BOTTOM + i * (GAP + LOW)
         frame = Frame(left, right, bottom - LOW if i else TOP, bottom, x_axis, y_axis)
@@ -196,9 +196,8 @@ def panels_svg(
         out += grid(frame)
         out += [text(EDGE, frame.top - 12, cut(panel.y_label, LABEL_CELLS))] if i else []
         out += lines(panel, frame, colour)
-        out += [] if i else end_names(panel, frame, colour, ends)
-        if i == len(shown) - 1:
-            out += below(frame, x_label)
+        frames.append(frame)
+    out += below(frames[-1], x_label) + end_names(shown[0], frames[0], colour, ends)
     return card(title, shown[0].y_label, out, bottom + HEIGHT - BOTTOM)
 
 

@@ -18,7 +18,7 @@ MISTAKES = [
             "legible(str(text)), quote=True", "legible(str(text)), quote=False",
             f"{TESTS}test_escaped_and_island[\\\" onmouseover=\\\"alert(1)]"),
     Mistake("data of a report end their script", MARKUP,
-            'for sign in "<>&"}', 'for sign in "&"}',
+            'return text.replace("<", "\\\\u003c")', "return text",
             f"{TESTS}test_no_element_and_no_attribute_is_of_a_text"),
     Mistake("characters that are not seen are in the data", ROLLOUTS,
             "return legible(found[:LONGEST]) + cut", "return found[:LONGEST] + cut",

@@ -55,10 +55,9 @@ def series_of(rows: Rows) -> dict[str, Series]:
         if name in ends:
             continue
         own = [row for row in rows if name in row and "step" in row]
-        low, high = (
-            [row.get(f"{name}/{end}") for row in own] if f"{name}/{end}" in names else None
-            for end in ("low", "high")
-        )
+        low, high = ([row.get(f"{name}/{end}") for row in own] for end in ("low", "high"))
         y = [row[name] if isinstance(row[name], int | float) else None for row in own]
-        found[name] = Series(name, [row["step"] for row in own], y, low, high)
+        one = Series(name, [row["step"] for row in own], y)
+        has_band = {f"{name}/low", f"{name}/high"} <= ends
+        found[name] = one._replace(low=low, high=high) if has_band else one
     return {name: one for name, one in found.items() if any(y is not None for y in one.y)}

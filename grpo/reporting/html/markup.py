@@ -21,8 +21,6 @@ UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
 )
-# What would end or open something in a script element; the others break lines of older scripts.
-JSON_SIGNS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 
 
 def legible(text: str) -> str:
@@ -50,9 +48,13 @@ def code(name: str) -> str:
 
 def island(kind: str, value: Any) -> str:
     """A value as JSON for the page's script; texts in it are legible already."""
+    return f'<script type="application/json" data-of="{kind}">{as_json(value)}</script>'
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON in ASCII, without the sign that ends or opens something in a script."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    data = text.translate(JSON_SIGNS)
-    return f'<script type="application/json" data-of="{kind}">{data}</script>'
+    return text.replace("<", "\\u003c")
 
 
 def section(name: str, title: str, *content: str) -> str:

@@ -1,10 +1,11 @@
 """Which completions of rollouts.jsonl a page holds, and these.
 
 A journal may be far larger than a page. It is read twice: first for where each iteration's lines
-are, by the head of a line alone; then the lines that are shown. Of what is too large for BUDGET
-bytes there are iterations at even distances, the first and the last among them, at least LEAST of
-them if there are as many, and of each as many whole groups as fit; a text is cut at LONGEST
-characters. The page says what was left out.
+are, by the head of a line alone; then the lines that are shown. Of what would take more than BUDGET
+bytes of the page, by the size of an iteration in the middle, there are iterations at even
+distances, the first and the last among them, at least LEAST of them if there are as many, and of
+each as many whole groups as fit; a text is cut at LONGEST characters. The page says what was left
+out.
 
 A row may have `per_token`: lists as long as the completion has tokens, of which `text` has their
 texts and every other one numbers (grpo/rollout/rollouts_jsonl.py). The viewer colours by any.
@@ -15,11 +16,11 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from grpo.reporting.html.markup import legible
+from grpo.reporting.html.markup import as_json, legible
 
-BUDGET = 4_000_000  # bytes of lines
+BUDGET = 4_000_000  # bytes
 LEAST = 24  # iterations
 LONGEST = 20_000  # characters
 HEAD = re.compile(rb'\{"stage":("[^"\\]*"),"step":\d+,"iteration":(\d+),"round":')
@@ -70,12 +71,12 @@ def row_of(line: bytes) -> Row | None:
     return row if is_row and line.endswith(b"\n") else None
 
 
-def spread(parts: Sequence[Part], budget: int) -> tuple[list[Part], int]:
-    """The iterations that are shown, and how many bytes each may have."""
-    total = sum(part.end - part.begin for part in parts)
+def spread(parts: Sequence[Part], budget: int, share: float) -> tuple[list[Part], int]:
+    """The iterations that are shown, and how many bytes each may have in the page."""
+    total = share * sum(part.end - part.begin for part in parts)
     if total <= budget:
         return list(parts), budget
-    count = max(min(len(parts), LEAST), budget * len(parts) // total)
+    count = max(min(len(parts), LEAST), int(budget * len(parts) / total))
     places = {round(i * (len(parts) - 1) / max(count - 1, 1)) for i in range(count)}
     return [parts[place] for place in sorted(places)], budget // count
 
@@ -84,16 +85,27 @@ def rollouts(path: pathlib.Path, budget: int = BUDGET) -> dict[str, Any]:
     """What the viewer reads; empty where nothing was sampled."""
     if not path.exists() or not (parts := parts_of(path)):
         return {}
-    chosen, most = spread(parts, budget)
     shown = []
     with open(path, "rb") as file:
+        chosen, most = spread(parts, budget, packed_share(file, parts[len(parts) // 2]))
         for part in chosen:
-            file.seek(part.begin)
-            lines = file.read(part.end - part.begin).splitlines(keepends=True)
-            groups, count = groups_of([row for row in map(row_of, lines) if row], most)
+            groups, count = groups_of(rows_at(file, part), most)
             where = {"stage": legible(part.stage), "iteration": part.iteration, "of": count}
             shown.append({**where, "groups": groups})
     return {"iterations": shown, "all": len(parts)}
+
+
+def rows_at(file: BinaryIO, part: Part) -> list[Row]:
+    """The rows of an iteration."""
+    file.seek(part.begin)
+    lines = file.read(part.end - part.begin).splitlines(keepends=True)
+    return [row for row in map(row_of, lines) if row]
+
+
+def packed_share(file: BinaryIO, part: Part) -> float:
+    """How large the groups of an iteration are in a page, as a share of their lines."""
+    groups, _ = groups_of(rows_at(file, part), part.end)
+    return len(as_json(groups)) / (part.end - part.begin)
 
 
 def groups_of(rows: Sequence[Row], most: int) -> tuple[list[dict[str, Any]], int]:
@@ -105,7 +117,7 @@ def groups_of(rows: Sequence[Row], most: int) -> tuple[list[dict[str, Any]], int
     size = 0
     for group in by_group.values():
         packed = pack(group)
-        size += len(json.dumps(packed))
+        size += len(as_json(packed))
         if shown and size > most:
             break
         shown.append(packed)

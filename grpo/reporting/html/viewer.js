@@ -188,7 +188,7 @@
       history.replaceState(null, "", where);
     } catch { /* the address is a convenience */ }
   };
-  // An address that names no iteration of this page opens the newest one.
+  // What an address names, or of its stage the iteration nearest to it; otherwise the newest one.
   const read = () => {
     at.place = iterations.length - 1;
     const found = /^#rollouts=(.*):(\d+):(\d+)$/.exec(location.hash);
@@ -197,10 +197,11 @@
     try {
       stage = decodeURIComponent(stage);
     } catch { /* as it stands */ }
-    const place = iterations.findIndex(
-      (part) => part.stage === stage && part.iteration === Number(found[2]));
-    if (place < 0) return false;
-    Object.assign(at, { place, group: Number(found[3]) - 1 });
+    const away = (part) => Math.abs(part.iteration - Number(found[2]));
+    const own = iterations.filter((part) => part.stage === stage);
+    if (!own.length) return false;
+    const nearest = own.reduce((best, part) => (away(part) < away(best) ? part : best));
+    Object.assign(at, { place: iterations.indexOf(nearest), group: Number(found[3]) - 1 });
     return true;
   };
 
