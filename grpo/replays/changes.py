@@ -16,6 +16,7 @@ from grpo.checks.problems import stage_fields
 from grpo.checks.sections import about_reading
 from grpo.data.nearest import nearest
 from grpo.replays.place import KINDS, ReplayError
+from grpo.rollout.frozen import needs_of
 
 Config = Mapping[str, Any]
 # The first parts of the fields that an update has, and its batch has not.
@@ -68,7 +69,19 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
     for line in wrong_in(changed, name):
         raise ReplayError(f"stages.{name}.{line}")
     stage["loss"] = resolve(stage["loss"])
+    if stage["staleness"] and (more := new_needs(config["stages"][name], stage)):
+        raise ReplayError(
+            f"--set: the batch was sampled an iteration ahead, without the log-probs of {more} "
+            "that this change needs"
+        )
     return changed
+
+
+def new_needs(before: Config, after: Config) -> str:
+    """Whose log-probs a stage needs after a change, and did not need before it."""
+    here, there = needs_of(before), needs_of(after)
+    fields = ("old", "reference")
+    return " and ".join(f for f in fields if getattr(there, f) and not getattr(here, f))
 
 
 def paths(stage: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -76,10 +76,11 @@ def other_update(
 
 def gradient_with(update: Update, advantage_B: np.ndarray) -> Tree:
     """The gradient at the state before an update, had its batch these advantages."""
-    return gradient_of(
+    found, _ = gradient_of(
         update.setting.programs["update"].facts["loss"],
         update.before.trainable,
         update.loop.start.frozen,
         update.batch._replace(advantage_B=advantage_B),
         microbatches=update.setting.stage["microbatches"],
     )
+    return found

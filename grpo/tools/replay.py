@@ -23,15 +23,25 @@ import pathlib
 import sys
 
 from grpo.checks.arguments import end
+from grpo.data.examples import DataError
 from grpo.replays.changes import changes_of
 from grpo.replays.looked_into import Wanted, looked_into
-from grpo.replays.place import place_of
+from grpo.replays.place import ReplayError, place_of
 from grpo.replays.report import data_of, lines_of
 from grpo.reporting.progress import Progress
 from grpo.runs.compile_cache import keep_programs
+from grpo.runs.stage_loop import TroubleError
+from grpo.storage.journal import JournalError
 from grpo.storage.manifest import write_json
+from grpo.storage.snapshot import SnapshotError
+from models.checkpoints.files import CheckpointError
+from models.tokenizer import TokenizerError
 
 EVERY_S = 10.0
+WRONG = (
+    ReplayError, SnapshotError, JournalError, DataError, CheckpointError, TokenizerError,
+    TroubleError, OSError,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,7 +71,7 @@ def main() -> int:
         found = looked_into(place, wanted, flags.scratch, progress)
         if flags.write:
             write_json(flags.write, data_of(found))
-    except (ValueError, OSError) as error:  # all of one line: of this tool, files, data, weights
+    except WRONG as error:  # whatever a run's files may be; all of one line
         end(" ".join(str(error).split()))
     progress.close()
     print("\n".join(lines_of(found)))
