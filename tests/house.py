@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "house.md"
 ORDER = (
     "models", "grpo.algorithms", "grpo.data", "grpo.rewards", "grpo.training", "grpo.storage",
     "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation", "grpo.checks", "grpo.runs",
-    "grpo.stages", "grpo.tools", "grpo.pipeline", "launch",
+    "grpo.stages", "grpo.replays", "grpo.tools", "grpo.pipeline", "launch",
 )  # fmt: skip
 APART = {
     "models": (),  # these two know nothing of each other

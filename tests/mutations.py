@@ -34,6 +34,7 @@ from tests.mistakes.in_meshes import MISTAKES as IN_MESHES
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
+from tests.mistakes.in_replays import MISTAKES as IN_REPLAYS
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
 from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
@@ -84,6 +85,7 @@ MISTAKES = [
     *IN_JUDGE_EVALUATION,
     *IN_TRACES,
     *IN_FINDING,
+    *IN_REPLAYS,
 ]
 
 

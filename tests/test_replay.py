@@ -1,6 +1,7 @@
 """Any update of a run is made again bit by bit, from what the run has left."""
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -206,7 +207,7 @@ def test_log_probs_of_tokens_against_logits(runs):
     update = found.update
     ids_BT, mask_BT = np.asarray(update.batch.ids_BT), np.asarray(update.batch.mask_BT)
     for trainable, add in ((update.before.trainable, False), (update.after.trainable, True)):
-        policy = update.loop.start.with_trained(trainable)
+        policy = dataclasses.replace(update.loop.policy, adapter=trainable)
         z = np.asarray(logits(policy, ids_BT, mask_BT), float)[:, -C - 1 : -1]
         z -= z.max(-1, keepdims=True)
         told = z - np.log(np.exp(z).sum(-1, keepdims=True))
@@ -309,7 +310,7 @@ def test_a_config_of_another_version_is_refused(runs, tmp_path):
     config = json.loads((runs["lora"].workdir / "config.json").read_text())
     del config["stages"]["grpo"]["staleness"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ReplayError, match="another version of this code: stages.grpo.staleness"):
+    with pytest.raises(ReplayError, match=r"another version of this code: stages\.grpo\.staleness"):
         place_of(tmp_path, None, 1)
 
 
