@@ -27,7 +27,7 @@ import numpy as np
 from grpo.algorithms.advantages import SCALES, advantages, all_equal, overlong_penalty
 from grpo.algorithms.objective import Objective
 from grpo.replays.again import Round, Update
-from grpo.replays.gradients import ALL, cosine, difference, norms, products, total
+from grpo.replays.gradients import ALL, cosine, difference, norm_of, products, total
 from grpo.replays.place import ReplayError
 
 Tree = Any
@@ -117,8 +117,8 @@ def by_reward(update: Update, gradient_with: Callable[[Any], Tree]) -> Parts:
 def compared(whole: Tree, rest: Tree, parts: Mapping[str, Tree]) -> tuple:
     """The other fields of Parts."""
     together = {**parts, REST: rest}
-    lengths = {name: norms(tree) for name, tree in together.items()}
-    left_over = norms(difference(whole, total(together))) / max(sum(lengths.values()), 1e-30)
+    lengths = {name: norm_of(tree) for name, tree in together.items()}
+    left_over = norm_of(difference(whole, total(together))) / max(sum(lengths.values()), 1e-30)
     if left_over > LINEAR:
         raise ReplayError(
             f"--by_reward: the loss is not linear in the advantages here, {left_over:.1%} of the "
@@ -126,7 +126,7 @@ def compared(whole: Tree, rest: Tree, parts: Mapping[str, Tree]) -> tuple:
             "the first update of an iteration has none"
         )
     squares = {name: length**2 for name, length in lengths.items()}
-    own = norms(whole) ** 2
+    own = norm_of(whole) ** 2
     to_whole = {
         name: cosine(products(tree, whole)[ALL], squares[name], own)
         for name, tree in together.items()
@@ -139,5 +139,5 @@ def compared(whole: Tree, rest: Tree, parts: Mapping[str, Tree]) -> tuple:
         for left, tree in together.items()
     }
     pulls = sum(lengths[name] for name in parts)
-    conflict = 1 - norms(total(parts)) / pulls if pulls else 0.0
+    conflict = 1 - norm_of(total(parts)) / pulls if pulls else 0.0
     return lengths, to_whole, cosines, conflict, left_over

@@ -85,7 +85,7 @@ def difference(left: Tree, right: Tree) -> Tree:
     return jax.tree.map(lambda g, h: g.astype(jnp.float32) - h.astype(jnp.float32), left, right)
 
 
-def norms(tree: Tree) -> float:
+def norm_of(tree: Tree) -> float:
     """‖g‖ over all of it."""
     return norm(products(tree, tree)[ALL])
 

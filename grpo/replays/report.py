@@ -24,8 +24,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from grpo.replays.again import Update
 from grpo.replays.by_reward import Parts
 from grpo.replays.forecast import Fit
@@ -138,9 +136,8 @@ def about_tokens(rows: list[Row], columns: list[str]) -> list[str]:
 
 def about_fits(fits: Sequence[Fit]) -> list[str]:
     """Predicted beside realised changes, by learning rate."""
-    names = [*Fit._fields[:2], *Fit._fields[2:]]
-    lines = [[shown(getattr(one, name)) for name in names] for one in fits]
-    head = [name.replace("_", " ") for name in names]
+    lines = [[shown(value) for value in one] for one in fits]
+    head = [name.replace("_", " ") for name in Fit._fields]
     return ["each token's change, predicted to first order and realised:", "", table(head, lines)]
 
 
@@ -176,9 +173,9 @@ def data_of(found: Found) -> dict[str, Any]:
     place, other, parts = found.place, found.other, found.parts
     rows = [dict(row) for row in found.rows]
     if parts is not None:
-        for number_of, row in enumerate(rows):
+        for place_in_batch, row in enumerate(rows):
             row["advantages"] = {
-                name: float(np.asarray(A_B)[number_of]) for name, A_B in parts.advantages.items()
+                name: float(A_B[place_in_batch]) for name, A_B in parts.advantages.items()
             }
     return plain({
         "stage": place.stage,

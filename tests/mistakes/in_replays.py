@@ -114,7 +114,7 @@ MISTAKES = [
             "if left_over > LINEAR:", "if left_over > 1e9:",
             P + "a_loss_that_is_not_linear_is_refused"),
     Mistake("a conflict of squares", APART,
-            "1 - norms(total(parts)) / pulls", "1 - norms(total(parts)) ** 2 / pulls",
+            "1 - norm_of(total(parts)) / pulls", "1 - norm_of(total(parts)) ** 2 / pulls",
             P + "gradients_apart_by_hand"),
     Mistake("layers are summed over all of them", GRADIENTS,
             'part = f"layer {layer}"', 'part = "layer 0"', P + "products_by_layer_and_path"),
