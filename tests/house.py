@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "house.md"
 ORDER = (
     "models", "grpo.algorithms", "grpo.statistics", "grpo.data", "grpo.rewards", "grpo.training",
     "grpo.storage", "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation",
-    "grpo.checks", "grpo.runs", "grpo.stages", "grpo.pipeline", "grpo.sweeps",
+    "grpo.checks", "grpo.runs", "grpo.stages", "grpo.pipeline", "grpo.replays", "grpo.sweeps",
     "grpo.certificates", "grpo.parity", "grpo.tools", "launch",
 )  # fmt: skip
 APART = {

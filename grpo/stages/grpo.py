@@ -19,12 +19,13 @@ policy as it was an iteration before, which is π_old: the ratio corrects for it
 comes changes nothing: equal verdicts, equal runs.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from grpo.algorithms.groups import groups_of
+from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.rewards_to_advantages import compiled_advantages
 from grpo.checks.rules import (
     COUNT,
@@ -158,6 +159,15 @@ class Setting(NamedTuple):
 
 def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
+    with opened(run, name, policies) as (setting, loop):
+        loop.evaluate_at_start()
+        while not loop.is_done:
+            iterate(setting, loop)
+
+
+@contextlib.contextmanager
+def opened(run: Run, name: str, policies: Policies) -> Iterator[tuple[Setting, StageLoop]]:
+    """The stage where it is, as long as what calls its reward functions is at work."""
     stage, start = run.config["stages"][name], policies.start(name)
     needs = needs_of(stage)
     table = reward_table({"name": f, **entry} for f, entry in stage["rewards"].items())
@@ -186,35 +196,42 @@ def run(run: Run, name: str, policies: Policies) -> None:
             order=fixed_order(run, name),
             curriculum=curriculum_of(stage["curriculum"], data.train),
         )
-        loop.evaluate_at_start()
-        while not loop.is_done:
-            iterate(setting, loop)
+        yield setting, loop
 
 
 def iterate(setting: Setting, loop: StageLoop) -> None:
     """One iteration, or what is left of it."""
-    stage, needs, run = setting.stage, setting.needs, setting.run
     of_rollout: dict[str, float] = {}
     if not loop.groups:  # a run that was stopped between two updates has them already
         of_rollout = collect(setting, loop)
-    groups = groups_of(loop.groups)
-
-    # (5) Update: epochs in minibatches, each weighed by itself.
-    for update in range(loop.update, needs.updates):
-        batch = minibatch(
-            groups,
-            update,
-            group=stage["group"],
-            minibatches=stage["minibatches"],
-            order=(run.seed, loop.iteration * stage["epochs"]),
-            limit=stage["max_new_tokens"],
-            objective=needs.objective,
-        )
-        state, metrics = setting.programs["update"](loop.state, loop.start.frozen, batch)
-        loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
-        of_rollout, done = {}, update + 1  # they are written once
-        loop.move_to(loop.iteration + done // needs.updates, done % needs.updates)
+    for _ in range(loop.update, setting.needs.updates):
+        learn(setting, loop, of_rollout)
+        of_rollout = {}  # they are written once
         loop.evaluate_save_or_stop()
+
+
+def learn(setting: Setting, loop: StageLoop, of_rollout: Mapping[str, float]) -> None:
+    """One update from its part of the groups that the loop has; other metrics go with its own."""
+    # (5) Update: epochs in minibatches, each weighed by itself.
+    batch = batch_of(setting, loop)
+    state, metrics = setting.programs["update"](loop.state, loop.start.frozen, batch)
+    loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
+    is_last, following = divmod(loop.update + 1, setting.needs.updates)
+    loop.move_to(loop.iteration + is_last, following)
+
+
+def batch_of(setting: Setting, loop: StageLoop) -> Groups:
+    """What the coming update learns from."""
+    stage = setting.stage
+    return minibatch(
+        groups_of(loop.groups),
+        loop.update,
+        group=stage["group"],
+        minibatches=stage["minibatches"],
+        order=(setting.run.seed, loop.iteration * stage["epochs"]),
+        limit=stage["max_new_tokens"],
+        objective=setting.needs.objective,
+    )
 
 
 def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:

@@ -15,7 +15,7 @@ from einops import rearrange
 from jax.sharding import Mesh
 
 from grpo.algorithms.groups import Groups
-from grpo.algorithms.logprobs import token_logprobs
+from grpo.algorithms.logprobs import AT_ONCE, token_logprobs
 from grpo.algorithms.losses import policy_loss, supervised_loss
 from grpo.algorithms.metrics import Metrics
 from grpo.algorithms.objective import Objective
@@ -39,6 +39,7 @@ class Logprobs:
     with_entropy: bool
     entropy_learns: bool = True  # else it is only measured, which costs less
     vocab: int | None = None  # tokens that there are, if the table has more rows: another model's
+    at_once: int = AT_ONCE  # logits that are made without a walk over the vocabulary
 
     def __call__(
         self, variables: dict[str, Tree], ids_BT: Array, mask_BT: Array, completion: int
@@ -59,6 +60,7 @@ class Logprobs:
             temperature=self.temperature,
             with_entropy=self.with_entropy,
             entropy_learns=self.entropy_learns,
+            at_once=self.at_once,
             **vocabulary_parts(mesh, len(ids_BT), table_VD),
         )
 
