@@ -1,0 +1,163 @@
+"""README and the pages of docs/ name what is there: files, names in them, fields, links, anchors."""
+
+import functools
+import importlib
+import posixpath
+import re
+
+import pytest
+
+from configs import base
+from tests.pages import LINK, PAGES, ROOT, anchors, defined, files, prose, spans, text_of, words
+
+# Files of a run's directory, or of a model's, and names that are made up; none is in the tree.
+NOT_HERE = {
+    "summary.md", "config.json", "data.json", "manifest.json", "extra.json", "train.jsonl",
+    "test.jsonl", "README.md", "requirements.txt", "notebook.py",
+}  # fmt: skip
+PATH = re.compile(
+    r"(?<![\w/.:-])((?:configs|docs|grpo|models|tests|benchmarks|\.ci|\.github)/[\w./-]*\w/?)(?![\w<*/-])"
+)
+NAME_IN = re.compile(r"`?([\w/.-]+\.py)`?(?:::|: )`?([A-Za-z_]\w*)(?![\w.=/-])")
+# Sections of a config; a dotted span that begins with one of them is a field.
+SECTIONS = (
+    "config", "stages", "data", "datasets", "model", "mesh", "evaluation", "checkpoint", "loss",
+    "optimizer", "sampling", "lora", "curriculum", "sft", "grpo",
+)  # fmt: skip
+# Code spans that are words and stand in no source, with the reason.
+FOREIGN = {
+    "breakpoint": "Python's own",
+    "vllm": "another program",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page):
+    text = text_of(page)
+    named = {name for name in PATH.findall(text) if not (ROOT / name).exists()}
+    known = {posixpath.basename(file) for file in files()}
+    for span in spans(page):
+        if re.fullmatch(r"[\w-]+\.(?:py|md|toml|txt|cff|ipynb|yml|svg)", span.text):
+            named |= {span.text} - known - NOT_HERE
+    assert named == set(), f"{page} names what is not there"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_that_a_page_puts_into_a_file_is_defined_there(page):
+    """`path: name`, as in docs/grpo.md, beside its equation; `path::name`; file names alone too."""
+    wrong = []
+    for file, name in NAME_IN.findall(text_of(page)):
+        homes = [known for known in files() if known == file or known.endswith(f"/{file}")]
+        if f"configs/{posixpath.basename(file)}" in homes:
+            continue  # a variant: below
+        if not homes or not any(name in defined(home) for home in homes):
+            wrong.append(f"{file}: {name}")
+    assert wrong == [], f"{page} names what is not defined there"
+
+
+def test_the_algorithms_page_has_a_line_of_code_for_each_equation():
+    text = text_of("docs/grpo.md")
+    got = [file for file, _ in NAME_IN.findall(text)]
+    assert len(got) >= 10
+    rooms = {posixpath.basename(file) for file in got}
+    assert rooms >= {"advantages.py", "ratios.py", "surrogates.py", "kl.py", "losses.py"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_variant_that_a_page_names_can_be_had(page):
+    got = set(re.findall(r"configs/(\w+)\.py:([\w,]+)", text_of(page)))
+    for file, variant in sorted(got - {("NAME", "VARIANT")}):
+        importlib.import_module(f"configs.{file}").get_config(variant)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_word_of_code_is_one_of_the_code(page):
+    """A function, a field, a metric that was renamed stands nowhere any more."""
+    wrong = {
+        f"{span.place}: {span.text}"
+        for span in spans(page)
+        if re.fullmatch(r"[A-Za-z_]\w+", span.text)
+        and span.text not in words()
+        and span.text not in FOREIGN
+    }
+    assert wrong == set()
+
+
+def paths_of(tree, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The path of every section and field of a config."""
+    got = set()
+    for key, value in tree.items():
+        here = (*prefix, key)
+        got.add(here)
+        if hasattr(value, "items"):
+            got |= paths_of(value, here)
+    return got
+
+
+@functools.cache
+def fields() -> set[tuple[str, ...]]:
+    """Every field that a config can have; "*" is a name of an experiment's own."""
+    got = paths_of(base.base())
+    for kind in ("sft", "traces", "pairs", "preference", "reward_model", "distill", "grpo",
+                 "evaluate", "grade"):  # fmt: skip
+        got |= {("stages", "*", *path) for path in paths_of(getattr(base, kind)())}
+        got.add(("stages", "*"))
+    entry = paths_of(base.reward(0.0, 0.0, 1.0))
+    got |= {("stages", "*", "rewards", "*", *path) for path in [(), *entry]}
+    got.add(("stages", "*", "rewards", "*", "options", "*"))
+    for section, made in (
+        ("datasets", base.dataset()), ("models", base.model()), ("judges", base.judge()),
+        ("meshes", base.mesh(fsdp=1, tp=1, first=0)),
+    ):  # fmt: skip
+        got |= {(section, "*", *path) for path in [(), *paths_of(made)]}
+    return got
+
+
+def is_field(text: str) -> bool:
+    """Whether a dotted name is a field of some config, or the end of one's path."""
+    path = tuple(re.sub(r"<\w+>", "*", text.removeprefix("config.")).split("."))
+    return any(
+        len(path) <= len(known)
+        and all(a in (b, "*") or b == "*" for a, b in zip(path, known[-len(path) :], strict=True))
+        for known in fields()
+    )
+
+
+def test_fields_are_known_by_their_ends():
+    assert is_field("config.stages.grpo.loss.kl_coef") and is_field("loss.kl_coef")
+    assert is_field("stages.<name>.split") and is_field("config.model.path")
+    assert not is_field("config.stages.grpo.loss.klcoef") and not is_field("loss.kl_coeff")
+    assert not is_field("config.modle.path") and not is_field("evaluation.iterations")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_field_of_a_config_that_a_page_names_is_one(page):
+    wrong = []
+    for span in spans(page):
+        for given in re.findall(r"(?<![\w.\"'/-])(?:--)?([a-z]\w*(?:\.[\w<>]+)+)", span.text):
+            if given.split(".")[0] in SECTIONS and not given.endswith((".update", ".py")):
+                if not is_field(given):
+                    wrong.append(f"{span.place}: {given}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_between_pages_leads_somewhere(page):
+    wrong = []
+    for link in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue  # elsewhere
+        path, _, anchor = link.partition("#")
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
+        if not (ROOT / target).exists():
+            wrong.append(f"{link}: no file {target}")
+        elif anchor and (not target.endswith(".md") or anchor not in anchors(target)):
+            wrong.append(f"{link}: no heading of {target}")
+    assert wrong == []
+
+
+def test_anchors_are_as_github_makes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.pages.ROOT", tmp_path)
+    text = "# A `b` c: d!\n## A [b](c.md)\n\n```sh\n# no heading\n```\n## Über x_y\n## Über x_y\n"
+    (tmp_path / "page.md").write_text(text, "utf-8")
+    assert anchors("page.md") == {"a-b-c-d", "a-b", "über-x_y", "über-x_y-1"}
