@@ -142,7 +142,11 @@ def files() -> frozenset[str]:
 
 @functools.cache
 def words() -> frozenset[str]:
-    """Every identifier that code, configs and settings of the tree have, texts in it included."""
+    """Every identifier that code, configs and settings of the tree have, texts in it included.
+
+    What tables of planted mistakes turn them into does not count.
+    """
     kinds = (".py", ".toml", ".txt", ".diff")
-    texts = [(ROOT / file).read_text("utf-8") for file in files() if file.endswith(kinds)]
+    read = [file for file in files() if file.endswith(kinds) and "/mistakes/" not in file]
+    texts = [(ROOT / file).read_text("utf-8") for file in read]
     return frozenset(re.findall(r"[A-Za-z_]\w*", "\n".join([*texts, text_of(".ci/run")])))

@@ -143,3 +143,17 @@ for variant in ("", "no_kl"):
     assert ours.prompts * ours.group == theirs.prompts * theirs.group
 """
     assert python(tree, "-c", code) == "[] None\n[] 0.0\n"
+
+
+def test_the_page_on_additions_counts_their_lines():
+    """And shows of them what is in them."""
+    page = (HERE.parent.parent / "docs" / "extending.md").read_text()
+    rows = re.findall(r"\| (\d+) \| \[(\w+\.diff)\]\(\.\./tests/diffs/\2\) \|", page)
+    assert {diff for _, diff in rows} == {path.name for path in HERE.glob("*.diff")}
+    for lines, diff in rows:
+        assert int(lines) == sum(added(diff).values()), diff
+    texts = [path.read_text() for path in HERE.glob("*.diff")]
+    shown = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
+    assert len(shown) >= 6
+    for block in shown:
+        assert any(block in text for text in texts), block

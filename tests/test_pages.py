@@ -177,3 +177,11 @@ def test_anchors_are_as_github_makes_them(tmp_path, monkeypatch):
     text = "# A `b` c: d!\n## A [b](c.md)\n\n```sh\n# no heading\n```\n## Über x_y\n## Über x_y\n"
     (tmp_path / "page.md").write_text(text, "utf-8")
     assert anchors("page.md") == {"a-b-c-d", "a-b", "über-x_y", "über-x_y-1"}
+
+
+def test_the_site_has_every_page_in_its_order():
+    """Its file says which come when; README and two guides stand beside docs/ there."""
+    listed = re.findall(r": ([\w/]+\.md)$", text_of(".ci/mkdocs.yml"), re.MULTILINE)
+    pages = {posixpath.basename(page) for page in PAGES if page.startswith("docs/")}
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == pages | {"index.md", "contributing.md", "changelog.md"}
