@@ -49,7 +49,7 @@ def run(words: list[str]) -> int:
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = words
-            sys.path[0] = str(ROOT / pathlib.Path(words[0]).parent)
+            sys.path.insert(0, str(ROOT / pathlib.Path(words[0]).parent))
             runpy.run_path(words[0], run_name="__main__")
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)

@@ -70,7 +70,7 @@ def test_its_cells_run(finished, monkeypatch, capsys):
     names = {"shell": lambda command: commands.append(shlex.split(command))}
     for name, cell in CODE.items():
         if "install" not in cell["metadata"].get("tags", ()):
-            exec(compile(source(cell), name, "exec"), names)  # noqa: S102
+            exec(compile(source(cell), name, "exec"), names)
     assert shown[0].startswith("#") and shown[1].lstrip().startswith("<svg")
     assert capsys.readouterr().out.count("{'tag_format': ") == 8
     launches = [words[1:] for words in commands if words[1] == "launch.py"]
