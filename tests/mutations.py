@@ -32,6 +32,7 @@ from tests.mistakes.in_judging import MISTAKES as IN_JUDGING
 from tests.mistakes.in_launch import MISTAKES as IN_LAUNCH
 from tests.mistakes.in_meshes import MISTAKES as IN_MESHES
 from tests.mistakes.in_models import MISTAKES as IN_MODELS
+from tests.mistakes.in_pages import MISTAKES as IN_PAGES
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_power import MISTAKES as IN_POWER
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
@@ -83,6 +84,7 @@ MISTAKES = [
     *IN_DOMAIN_CONFIGS,
     *IN_LAUNCH,
     *IN_PEOPLE,
+    *IN_PAGES,
     *IN_JUDGES,
     *IN_JUDGING,
     *IN_MESHES,
