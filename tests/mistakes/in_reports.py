@@ -48,7 +48,7 @@ MISTAKES = [
             "except Exception as error:", "except KeyError as error:",
             f"{TESTS}test_a_report_that_fails_is_said_and_no_more"),
     Mistake("a page after every evaluation", REPORT,
-            "if not 0 <= age < EVERY:", "if True:",
+            "if not 0 <= age < wait:", "if True:",
             f"{TESTS}test_while_a_run_goes_on_pages_are_written_now_and_then"),
     Mistake("a page is written in place", REPORT,
             "    draft.replace(file)\n", "    file.write_text(text, \"utf-8\")\n",
