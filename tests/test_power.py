@@ -88,7 +88,8 @@ def test_advice():
     assert advised_group(rows) == 8
     assert advised_group([*rows, {"group": 16, "dead": 0.1}]) == 8
     assert advised_group(rows[:2]) == 4
-    parts = {name: {"share": share} for name, share in (("all", 0.5), ("a", 0.1), ("b", 0.7))}
+    shares = {"all": 0.5, "a": 0.1, "b": 0.7, "c": 0.95}
+    parts = {name: {"share": share} for name, share in shares.items()}
     assert advised_difficulty(parts) == "b"
 
 

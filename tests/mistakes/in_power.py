@@ -28,7 +28,7 @@ MISTAKES = [
             f"{OF_DEAD}::test_worked_by_hand"),
     Mistake("beyond the samples X^G for X^(G - 1)", DEAD,
             "return math.exp(log_moment(a, b, group - 1))", "return math.exp(log_moment(a, b, group))",
-            f"{OF_DEAD}::test_beyond_the_samples"),
+            f"{OF_DEAD}::test_beyond_four_samples"),
     Mistake("the fit takes the half for the whole", DEAD,
             "log_moment(a_for(b), b, h - 1)", "log_moment(a_for(b), b, n - 1)",
             f"{OF_DEAD}::test_a_beta_is_found_again"),
