@@ -95,6 +95,14 @@ def test_beyond_the_samples(a, b):
     assert shares == sorted(shares, reverse=True)
 
 
+def test_beyond_four_samples():
+    """p uniform: X is Beta(2, 1), and f(G) = 2 / (G + 1)."""
+    random = np.random.RandomState(4)
+    reward_Pn = (random.rand(30_000, 4) < random.rand(30_000, 1)).astype(float)
+    for group in (2, 4, 6, 9):
+        assert dead_share(reward_Pn, group) == pytest.approx(2 / (group + 1), abs=0.01)
+
+
 def test_ends():
     """All dead, none dead, and prompts of both kinds."""
     dead, alive = np.ones((5, 4)), np.tile([0.0, 1.0, 2.0, 3.0], (5, 1))

@@ -21,6 +21,7 @@ from grpo.evaluation.power import (
     signal,
 )
 from grpo.evaluation.reward_order import format_first, wrong_above_right
+from grpo.runs.borrow import borrow
 from grpo.runs.start_samples import rounded_up, start_samples
 from grpo.storage.snapshot import SnapshotError
 from grpo.tools.power import (
@@ -88,7 +89,8 @@ def test_advice():
     assert advised_group(rows) == 8
     assert advised_group([*rows, {"group": 16, "dead": 0.1}]) == 8
     assert advised_group(rows[:2]) == 4
-    parts = {name: {"share": share} for name, share in (("all", 0.5), ("a", 0.1), ("b", 0.7))}
+    shares = {"all": 0.5, "a": 0.1, "b": 0.7, "c": 0.95}
+    parts = {name: {"share": share} for name, share in shares.items()}
     assert advised_difficulty(parts) == "b"
 
 
@@ -173,6 +175,37 @@ def test_each_sample_stands_beside_its_example(finished):
     wanted = [code(example, "") for example in examples]
     assert found.total_En.tolist() == [[x] * 6 for x in wanted]
     assert found.right_En.dtype == bool and found.length_En.shape == (5, 6)
+
+
+def test_a_prompt_in_two_batches_is_drawn_for_twice(finished):
+    """Eight slots of one example, four to a batch."""
+    with workshop(), opened(config().to_dict(), finished) as (run, policies):
+        (example,) = first_examples(run, "grpo", "uniform", 1)
+        found = start_samples(
+            run, policies, "grpo", policies.start("grpo"), [example], samples=16, step=0,
+            sampling=run.config["stages"]["grpo"]["sampling"],
+        )  # fmt: skip
+    first, second = found.total_En.reshape(2, 8)
+    assert np.isfinite(found.total_En).all() and np.sum(first == second) < 4
+
+
+def test_what_is_lent(tmp_path):
+    source, into = tmp_path / "run", tmp_path / "into"
+    left = (
+        "tokenizer.model", "checkpoints/sft/00000003", "traces/sft/traces.jsonl",
+        "preferences/sft.jsonl", "preferences/sft.reference.jsonl", "rewards/sft.json",
+    )  # fmt: skip
+    for name in (*left, "checkpoints/grpo/00000001", "metrics.jsonl", "preferences/sft2.jsonl"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    into.mkdir()
+    borrow(source, into, ("sft", "missing"))
+    assert [name for name in left if (into / name).read_text() != name] == []
+    links = {path.relative_to(into).as_posix() for path in into.rglob("*") if path.is_symlink()}
+    assert links == {
+        "tokenizer.model", "checkpoints/sft", "traces/sft", "preferences/sft.jsonl",
+        "preferences/sft.reference.jsonl", "rewards/sft.json",
+    }  # fmt: skip
 
 
 def test_the_first_examples(finished):
