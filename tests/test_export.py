@@ -134,10 +134,11 @@ def test_where_weights_are_from(workdir, monkeypatch, tmp_path):
     assert tool.base_of({"model": {"path": "owner/name"}}) == "name"
     flags = tool.parser().parse_args([str(path), f"--output={tmp_path / 'x'}", "--base=me/own"])
     monkeypatch.setattr(tool, "base_of", lambda _: "me/own")
-    assert tool.of_a_run(path, flags)[2]
     config = json.loads((workdir / "config.json").read_text())
-    config["model"]["path"] = str(path)  # what that run left is not what is published
     monkeypatch.setattr(tool, "former", lambda *_: (Former(config), "sft"))
+    config["model"]["path"] = "me/own"
+    assert tool.of_a_run(path, flags)[2]
+    config["model"]["path"] = str(path)  # what that run left is not what is published
     assert not tool.of_a_run(path, flags)[2]
 
 
