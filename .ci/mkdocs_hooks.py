@@ -1,7 +1,7 @@
 """What the site has beside docs/: README in front, two guides, and links as they are on GitHub.
 
 Pages link to each other and to files of the tree by their places there. Links to what is a page are
-turned to it; those to source lead to `repo_url`, where mkdocs.yml has one, and else are its name only.
+turned to it; those to source lead to `repo_url`, where mkdocs.yml has one, else their text stays.
 """
 
 import pathlib
@@ -12,7 +12,11 @@ from mkdocs.structure.files import File
 from pymdownx.slugs import slugify
 
 ROOT = pathlib.Path(__file__).parent.parent
-TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+TOP = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 FENCE = re.compile(r"(^ *```.*?^ *``` *$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!\\)\[([^\]]*)\]\(([^)\s]+)\)")
 

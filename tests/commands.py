@@ -1,8 +1,8 @@
-"""Runs commands of this project quickly: one process imports what they need, and is forked for each.
+"""Runs commands of this project quickly: one process imports much of it, and is forked for each.
 
     python -m tests.commands < commands.json
 
-Reads a list of lists of words, "python" left out, and writes a list of [exit code, what was printed].
+Reads a list of lists of words, "python" left out, and writes a list of [exit code, output].
 """
 
 import importlib

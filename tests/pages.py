@@ -1,4 +1,4 @@
-"""What README and the pages of docs/ hold that can be true or false: links, references, commands, code.
+"""What README and the pages of docs/ hold that can be true or false: links, names, commands, code.
 
 Read by test_pages.py (links and references) and test_page_blocks.py (commands and code).
 """
@@ -71,7 +71,7 @@ def spans(page: str) -> list[Block]:
 
 def blocks(page: str) -> list[Block]:
     """Everything that a page shows for being run, in order: fences, indented lines and spans."""
-    got = [block for block in fences(page)]
+    got = fences(page)
     lines = prose(page).splitlines()
     for number, line in enumerate(lines, 1):
         if line.startswith("    ") and COMMAND.match(line.strip()):
@@ -103,10 +103,11 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 
 def names_in_files(page: str) -> list[tuple[str, str]]:
-    """(file, name) of each `path: name` and `path::name`, in spans and at the end of drawn lines."""
-    got = [re.fullmatch(r"([\w/.-]+\.py)(?:::|: )(\w+)(?:\[.*\])?", s.text) for s in spans(page)]
+    """(file, name) of `path: name` and `path::name`, in spans and at the end of drawn lines."""
+    texts = "\n".join(span.text for span in spans(page))
+    named = re.findall(r"^([\w/.-]+\.py)(?:::|: )(\w+)(?:\[.*\])?$", texts, re.MULTILINE)
     drawn = re.findall(r"^    .*?([\w/.-]+\.py): (\w+)$", text_of(page), re.MULTILINE)
-    return [*(found.groups() for found in got if found), *drawn]  # pyright: ignore[reportReturnType]
+    return [*named, *drawn]
 
 
 def anchors(page: str) -> set[str]:

@@ -118,8 +118,9 @@ def test_a_dataset_is_a_file_and_its_name(tmp_path):
     assert added("dataset.diff") == {"grpo/data/doubling.py": 18, "grpo/data/worlds.py": 2}
     tree = tmp_path / "tree"
     copy_with("dataset.diff", tree)
-    world = ("--config.data.source=doubling", "--config.data.levels=(2,)", "--config.data.validation_examples=4")
-    python(tree, "launch.py", *SMALL, *world, "--workdir=run")
+    world = {"source": "doubling", "levels": "(2,)", "validation_examples": 4}
+    flags = [f"--config.data.{name}={value}" for name, value in world.items()]
+    python(tree, "launch.py", *SMALL, *flags, "--workdir=run")
     rows = map(json.loads, (tree / "run" / "rollouts.jsonl").read_text().splitlines())
     asked = {(row["prompt"], row["gold"]) for row in rows}
     assert len(asked) == 2

@@ -1,4 +1,4 @@
-"""docs/notebook.ipynb is a notebook, and its cells run: installing left out, the tiny job smaller."""
+"""docs/notebook.ipynb is a notebook, and its cells run, but for installing; the job is smaller."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import answers
 from tests.pages import ROOT
-from tests.small_run import launch, small, small_evaluate, small_grpo, small_sft, workshop
+from tests.small_run import launch, small, small_evaluate, small_grpo, workshop
 from tests.test_page_blocks import PROJECT
 
 NOTEBOOK = json.loads((ROOT / "docs" / "notebook.ipynb").read_text("utf-8"))
@@ -28,7 +28,8 @@ def test_it_is_a_notebook_of_version_4():
     names = [cell["id"] for cell in NOTEBOOK["cells"]]
     assert len(set(names)) == len(names) and all(re.fullmatch(r"[\w-]{1,64}", n) for n in names)
     for cell in NOTEBOOK["cells"]:
-        assert isinstance(cell["metadata"], dict) and all(isinstance(x, str) for x in cell["source"])
+        assert isinstance(cell["metadata"], dict)
+        assert all(isinstance(line, str) for line in cell["source"])
         extra = {"outputs", "execution_count"} if cell["cell_type"] == "code" else set()
         assert set(cell) == {"cell_type", "id", "metadata", "source", *extra}
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CODE.values())
@@ -39,7 +40,8 @@ def test_jax_is_installed_before_anything_imports_it():
     before = "".join("".join(CODE[name]["source"]) for name in order[: order.index("install") + 1])
     assert "pip install" in before and not re.search(r"^\s*(import|from) jax", before, re.M)
     # Nor does the kernel do so later, which would take the TPU.
-    assert not any(re.search(r"^(import|from) (jax|grpo|models)", source(c), re.M) for c in CODE.values())
+    imports = re.compile(r"^(import|from) (jax|grpo|models)", re.MULTILINE)
+    assert not any(imports.search(source(cell)) for cell in CODE.values())
     for target in re.findall(r'"\.\[([\w,]+)\]"', before):
         assert target in PROJECT["project"]["optional-dependencies"]
 
@@ -49,9 +51,9 @@ def finished(tmp_path_factory):
     """A run as the tiny job leaves it, but small."""
     folder = tmp_path_factory.mktemp("notebook")
     config = small()
-    config.stages.sft, config.stages.grpo = small_sft(), small_grpo()
-    config.stages.evaluate = small_evaluate()
-    config.pipeline = ("sft", "grpo", "evaluate")
+    config.stages.grpo, config.stages.evaluate = small_grpo(), small_evaluate()
+    config.stages.evaluate.policies = ("base", "grpo")
+    config.pipeline = ("grpo", "evaluate")
     with workshop():
         assert launch(config, folder / "runs" / "tiny") == 0
     return folder
@@ -61,9 +63,11 @@ def test_its_cells_run(finished, monkeypatch, capsys):
     shown: list[str] = []
     commands: list[list[str]] = []
     display = types.ModuleType("IPython.display")
-    for name in ("Markdown", "SVG"):
-        setattr(display, name, lambda text="", filename="": text or pathlib.Path(filename).read_text())
-    display.display = shown.append  # pyright: ignore[reportAttributeAccessIssue]
+
+    def read(text="", filename=""):
+        return text or pathlib.Path(filename).read_text()
+
+    vars(display).update(Markdown=read, SVG=read, display=shown.append)
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(finished)

@@ -1,4 +1,4 @@
-"""README and the pages of docs/ name what is there: files, names in them, fields, links, anchors."""
+"""README and the pages of docs/ name what is there: files, names in them, fields, headings."""
 
 import ast
 import functools
@@ -25,9 +25,8 @@ from tests.pages import (
 )
 
 NOT_HERE = {"summary.md", "curve.svg"}  # files of a run's directory
-PATH = re.compile(
-    r"(?<![\w/.:-])((?:configs|docs|grpo|models|tests|benchmarks|\.ci|\.github)/[\w./-]*\w/?)(?![\w<*/-])"
-)
+ROOMS = r"(?:configs|docs|grpo|models|tests|benchmarks|\.ci|\.github)"
+PATH = re.compile(rf"(?<![\w/.:-])({ROOMS}/[\w./-]*\w/?)(?![\w<*/-])")
 # Sections of a config; a dotted span that begins with one of them is a field.
 SECTIONS = (
     "config", "stages", "data", "datasets", "model", "mesh", "evaluation", "checkpoint", "loss",
@@ -51,7 +50,8 @@ def test_every_file_that_a_page_names_is_there(page):
     for span in spans(page):
         if re.fullmatch(r"(?:grpo|models|configs|tests)(?:\.\w+)+", span.text):
             module = ROOT / span.text.replace(".", "/")
-            named |= set() if module.is_dir() or module.with_suffix(".py").is_file() else {span.text}
+            there = module.is_dir() or module.with_suffix(".py").is_file()
+            named |= set() if there else {span.text}
         if re.fullmatch(r"[\w-]+\.(?:py|md|toml|txt|cff|ipynb|yml|svg)", span.text):
             named |= {span.text} - known - NOT_HERE
     assert named == set(), f"{page} names what is not there"
@@ -146,9 +146,10 @@ def is_field(text: str) -> bool:
     path = tuple(re.sub(r"<\w+>", "*", text.removeprefix("config.")).split("."))
     for known in fields():
         end = known if text.startswith("config.") else known[-len(path) :]
-        if len(end) == len(path) and all(a in (b, "*") or b == "*" for a, b in zip(path, end)):
-            if end[0] != "*" or path[0] not in SECTIONS or path[0] == "sft":
-                return True
+        of_a_name = end[0] != "*" or path[0] not in SECTIONS or path[0] == "sft"
+        same = all("*" in pair or pair[0] == pair[1] for pair in zip(path, end, strict=False))
+        if len(end) == len(path) and of_a_name and same:
+            return True
     return False
 
 
@@ -164,9 +165,9 @@ def test_every_field_of_a_config_that_a_page_names_is_one(page):
     wrong = []
     for span in spans(page):
         found = re.match(r"(?:--)?([a-z]\w*(?:\.[\w<>]+)+)(=.*| [-+]?= .*)?$", span.text)
-        if found and found[1].split(".")[0] in SECTIONS and not SUFFIX.search(found[1]):
-            if not is_field(found[1]):
-                wrong.append(f"{span.place}: {found[1]}")
+        name = found[1] if found and not SUFFIX.search(found[1]) else "config"
+        if name.split(".")[0] in SECTIONS and name != "config" and not is_field(name):
+            wrong.append(f"{span.place}: {name}")
     assert wrong == []
 
 
