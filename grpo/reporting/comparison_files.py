@@ -12,8 +12,9 @@ from grpo.reporting.bands import bands, bands_svg
 from grpo.reporting.cells import Asked, Cell, baseline_of, read_cells, rows_of
 from grpo.reporting.comparison import Comparison, compare
 from grpo.reporting.comparison_tables import csv_text, markdown
-from grpo.reporting.html.report import FILE, put
+from grpo.reporting.html.report import FILE
 from grpo.reporting.html.sweep_report import sweep_report
+from grpo.storage.whole import put
 
 AS_USUAL = Asked("accuracy/strict", None, None)  # greedy, of the last GRPO stage, measured last
 
@@ -28,9 +29,9 @@ def compared(
 
 
 def write_comparison(sweep: pathlib.Path, found: Comparison, cells: Sequence[Cell]) -> None:
-    """Writes the files, each as a whole."""
-    put(sweep / "table.md", markdown(found))
-    put(sweep / "table.csv", csv_text(found))
+    """Writes the files, each as a whole, where it is not the same already."""
+    put(sweep / "table.md", markdown(found).encode())
+    put(sweep / "table.csv", csv_text(found).encode())
     if curves := bands(cells, found):
-        put(sweep / "curves.svg", bands_svg(found, curves))
-    put(sweep / FILE, sweep_report(sweep, found, cells))
+        put(sweep / "curves.svg", bands_svg(found, curves).encode())
+    put(sweep / FILE, sweep_report(sweep, found, cells).encode())

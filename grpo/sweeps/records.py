@@ -5,9 +5,7 @@ drivers writes last, they say what the directory holds.
 """
 
 import json
-import os
 import pathlib
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ from grpo.reporting.evaluations import share
 from grpo.reporting.progress import table
 from grpo.reporting.text import duration
 from grpo.storage.journal import Row, encode
+from grpo.storage.whole import put
 from grpo.sweeps.cells import Cell
 from grpo.sweeps.jobs import Job, accuracy_of, evaluated, launches_of, state_of
 
@@ -53,15 +52,6 @@ def write_cells(workdir: pathlib.Path, cells: Sequence[Cell], jobs: Mapping[str,
 def write_sweep(workdir: pathlib.Path, sweep: Mapping[str, Any], path: str) -> None:
     """sweep.json: what was asked, and by which file."""
     put(workdir / "sweep.json", json.dumps({"path": path, **sweep}, indent=1).encode() + b"\n")
-
-
-def put(file: pathlib.Path, data: bytes) -> None:
-    """Replaces a file by a draft of this process's own, if it is not the same already."""
-    if file.exists() and file.read_bytes() == data:
-        return
-    draft = file.with_name(f"{file.name}.{platform.node()}.{os.getpid()}.tmp")
-    draft.write_bytes(data)
-    os.replace(draft, file)
 
 
 def summary(workdir: pathlib.Path, cells: Sequence[Cell], jobs: Mapping[str, Job]) -> str:

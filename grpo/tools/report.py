@@ -13,8 +13,9 @@ import pathlib
 from collections.abc import Sequence
 
 from grpo.checks.arguments import end
-from grpo.reporting.html.report import FILE, put, report
+from grpo.reporting.html.report import FILE, report
 from grpo.reporting.html.run_files import NoRunError, read_object
+from grpo.storage.whole import put
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unread:
         end(f"--against={flags.against}: {unread[0]}")
     try:
-        put(out, report(flags.run, against, str(flags.against)))
+        put(out, report(flags.run, against, str(flags.against)).encode())
     except (NoRunError, OSError) as error:
         end(str(error))
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

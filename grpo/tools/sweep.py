@@ -26,11 +26,12 @@ from grpo.reporting.comparison_files import AS_USUAL, compared, write_comparison
 from grpo.reporting.comparison_tables import markdown
 from grpo.reporting.html.report import FILE
 from grpo.storage.journal import JournalError
+from grpo.storage.whole import put
 from grpo.sweeps.cells import Cell, SweepError, cells_of, sweep_of
 from grpo.sweeps.display import Display
 from grpo.sweeps.driver import Driver, Settings
 from grpo.sweeps.jobs import Job, folder_of, run_of
-from grpo.sweeps.records import put, strangers, summary, write_cells, write_sweep
+from grpo.sweeps.records import strangers, summary, write_cells, write_sweep
 from grpo.sweeps.sharing import jobs_of
 from grpo.sweeps.slurm import slurm_script
 

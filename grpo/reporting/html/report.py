@@ -6,7 +6,6 @@ whole, so that whoever reads it has an old one or a new one.
 """
 
 import datetime
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from grpo.reporting.html.overview import overview
 from grpo.reporting.html.page import page
 from grpo.reporting.html.run_files import read_run
 from grpo.reporting.html.viewer import viewer
+from grpo.storage.whole import put
 
 FILE = "report.html"
 EVERY = 30.0  # seconds, at least, between two pages of a run that goes on
@@ -48,7 +48,7 @@ def report(
 def write_report(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
     """Writes the page into the run's directory; what goes wrong is said, and ends nothing else."""
     try:
-        put(workdir / FILE, report(workdir))
+        put(workdir / FILE, report(workdir).encode())
     except Exception as error:
         say(f"no {FILE}: {reason_of(error)}")
 
@@ -60,10 +60,3 @@ def write_if_old(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
     age = time.time() - file.stat().st_mtime if file.exists() else wait
     if not 0 <= age < wait:
         write_report(workdir, say)
-
-
-def put(file: pathlib.Path, text: str) -> None:
-    """Replaces a file as a whole."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    draft.write_text(text, "utf-8")
-    draft.replace(file)
