@@ -36,8 +36,8 @@ from tests.mistakes.in_pages import MISTAKES as IN_PAGES
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_power import MISTAKES as IN_POWER
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
-from tests.mistakes.in_reports import MISTAKES as IN_REPORTS
 from tests.mistakes.in_replays import MISTAKES as IN_REPLAYS
+from tests.mistakes.in_reports import MISTAKES as IN_REPORTS
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
 from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS

@@ -163,7 +163,7 @@ MISTAKES = [
             "rows = [row_of(workdir, cell, jobs) for cell in cells]",
             "rows = [row for row in (row_of(workdir, c, jobs) for c in cells) if row['metrics']]",
             "tests/test_sweep_runs.py::test_a_sweep_from_its_file_to_its_rows"),
-    Mistake("the same files are written again", "grpo/sweeps/records.py",
+    Mistake("the same files are written again", "grpo/storage/whole.py",
             "    if file.exists() and file.read_bytes() == data:",
             "    if False:",
             "tests/test_sweep_runs.py::test_the_same_command_does_nothing"),
