@@ -42,7 +42,7 @@ SLOW = (
     "test_data_in_a_run", "test_evaluate", "test_launch", "test_open_policy", "test_rewards_diff",
     "test_trouble", "test_staleness", "test_presets", "test_real_model", "test_reward_pool",
     "test_reward_pool_faults", "test_sweep_runs", "test_sweep_driver", "test_certificate",
-    "test_power",
+    "test_power", "test_replay", "test_page_blocks", "test_notebook",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import answers
 from tests.pages import ROOT
-from tests.small_run import launch, small, small_evaluate, small_grpo, workshop
+from tests.small_run import launch, small, small_grpo, workshop
 from tests.test_page_blocks import PROJECT
 
 NOTEBOOK = json.loads((ROOT / "docs" / "notebook.ipynb").read_text("utf-8"))
@@ -51,9 +51,8 @@ def finished(tmp_path_factory):
     """A run as the tiny job leaves it, but small."""
     folder = tmp_path_factory.mktemp("notebook")
     config = small()
-    config.stages.grpo, config.stages.evaluate = small_grpo(), small_evaluate()
-    config.stages.evaluate.policies = ("base", "grpo")
-    config.pipeline = ("grpo", "evaluate")
+    config.stages.grpo = small_grpo()
+    config.pipeline = ("grpo",)
     with workshop():
         assert launch(config, folder / "runs" / "tiny") == 0
     return folder

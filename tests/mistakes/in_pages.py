@@ -22,7 +22,7 @@ MISTAKES = [
             "    return jnp.expm1(d) - d", "    return jnp.exp(d) - 1 - d",
             P + "every_equation_has_its_line_of_code"),
     Mistake("a function that the code no longer has", "docs/models.md",
-            "`unstack(params)`", "`unstacked`",
+            "`unstack(params)`", "`unstack_params`",
             P + "every_word_of_code_is_one_of_the_code"),
     Mistake("a field that no config has", "docs/faq.md",
             "`model.remat=\"full\"`", "`model.rematerialize=\"full\"`",
