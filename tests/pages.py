@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from configs.ablations import ABLATIONS
+
 ROOT = pathlib.Path(__file__).parent.parent
 WRITTEN = ("mutations.md",)  # from tables that test_house.py looks at
 PAGES = [
@@ -150,11 +152,13 @@ def files() -> frozenset[str]:
 
 @functools.cache
 def words() -> frozenset[str]:
-    """Every identifier that code, configs and settings of the tree have, texts in it included.
+    """Every identifier that code, configs and settings of the tree have, texts in it included;
+    names of ablations are made there.
 
     What tables of planted mistakes turn them into does not count.
     """
     kinds = (".py", ".toml", ".txt", ".diff")
     read = [file for file in files() if file.endswith(kinds) and "/mistakes/" not in file]
     texts = [(ROOT / file).read_text("utf-8") for file in read]
-    return frozenset(re.findall(r"[A-Za-z_]\w*", "\n".join([*texts, text_of(".ci/run")])))
+    found = re.findall(r"[A-Za-z_]\w*", "\n".join([*texts, text_of(".ci/run")]))
+    return frozenset(found) | ABLATIONS.keys()

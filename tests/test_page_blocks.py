@@ -41,6 +41,9 @@ APART = {
         "executed by tests/test_readme.py, which looks at what it prints",
     ("README.md", "--config.stages.grpo.rewards.shortest.options.threshold=1.2"):
         "of the reward that tests/test_rewards_diff.py adds and gives this flag",
+    ("docs/sweeps.md", "import json\nimport pathlib"):
+        "needs Optuna, which nothing here does",
+    ("docs/export.md", "python convert_hf_to_gguf.py"): "a script of llama.cpp",
     ("docs/kaggle_colab.md", "--config.model.path=DIRECTORY"): "beside the config that is launched",
     ("docs/debugging.md", "--config.checkpoint.keep_last"): "the flag's name alone",
     ("docs/debugging.md", "--config.model.path=runs/tiny/checkpoints/sft/"):
@@ -53,8 +56,24 @@ STANDS_FOR = {
 }
 LOADED = "path/to/gemma-3-1b-it"
 # Programs whose arguments are the reader's own.
-SHELL = {".", "cd", "cp", "export", "git", "python3.11", "rm", "ruff", "pyright", "tail", "taskset"}
-FROM_THE_REGISTRY = {"pre-commit", "xprof"}  # named as what one may want, never needed
+SHELL = {
+    ".",
+    "cd",
+    "cp",
+    "echo",
+    "export",
+    "git",
+    "python3.11",
+    "rm",
+    "ruff",
+    "pyright",
+    "sbatch",
+    "tail",
+    "taskset",
+}
+FROM_THE_REGISTRY = {
+    "pre-commit", "xprof", "optuna", "torch", "transformers", "sentencepiece", "protobuf",
+}  # fmt: skip  # named as what one may want, never needed
 OUTPUT = {"", "text"}  # languages of fences that show what is printed, or a drawing
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -210,7 +229,7 @@ def test_other_commands_name_what_is_there(block):
     extras = PROJECT["project"]["optional-dependencies"]
     markers = PROJECT["tool"]["pytest"]["ini_options"]["markers"]
     for words in commands(block):
-        if words[0] == "pip":
+        if words[0] == "pip" or words[0].endswith("/bin/pip"):
             assert words[1] == "install", words
             for word in (word for word in words[2:] if word[0] != "-"):
                 named = re.fullmatch(r"\.(?:\[([\w,-]+)\])?", word)

@@ -24,7 +24,8 @@ from tests.pages import (
     words,
 )
 
-NOT_HERE = {"summary.md", "curve.svg"}  # files of a run's directory
+# Files of the directory of a run or a sweep.
+NOT_HERE = {"summary.md", "curve.svg", "table.md", "curves.svg"}
 ROOMS = r"(?:configs|docs|grpo|models|tests|benchmarks|\.ci|\.github)"
 PATH = re.compile(rf"(?<![\w/.:-])({ROOMS}/[\w./-]*\w/?)(?![\w<*/-])")
 # Sections of a config; a dotted span that begins with one of them is a field.
@@ -38,6 +39,7 @@ FOREIGN = {
     "num_iterations": "Tunix's μ",
     "JAX_DISABLE_JIT": "a variable that JAX reads",
     "LD_PRELOAD": "a variable that the system reads",
+    "Modelfile": "what Ollama calls its file",
 }
 
 

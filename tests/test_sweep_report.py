@@ -1,4 +1,4 @@
-"""The report of a sweep: its cells and verdicts, drawn to scale, and no text that becomes markup."""
+"""The report of a sweep: cells and verdicts, drawn to scale, and no text that becomes markup."""
 
 import math
 import re
@@ -18,11 +18,11 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e</script>"
 
 
 def make(folder, *, good="good", reason="killed", state="failed"):
-    """Two ablations on four seeds, of which one cell is not there."""
+    """Two ablations on five seeds, of which one cell is not there."""
     rng = np.random.RandomState(0)
     rows = []
     for ablation, place, level in (("", "base", 0.3), (good, "good", 0.9)):
-        for seed in range(4):
+        for seed in range(5):
             directory = f"cells/{place}-{seed}"
             right = rng.uniform(size=50) < level
             write_run(folder / directory, right, curve=[(5, 0.1), (10, level)])
@@ -47,22 +47,22 @@ def sweep(tmp_path_factory):
 
 def test_it_says_what_is_there_and_what_is_not(sweep):
     text, found = page_of(sweep)
-    assert "7 <small>of 8</small>" in text and "7 done, 1 failed" in text
-    assert 'class="state failed"' in text and "8:00" in text  # eight minutes
+    assert "9 <small>of 10</small>" in text and "9 done, 1 failed" in text
+    assert 'class="state failed"' in text and "10:00" in text  # ten minutes
     good = next(row for row in found.rows if row.ablation == "good")
     assert good.p < 0.05 and "1 <small>shown</small>" in text and "good</code> better" in text
     difference = f"{100 * good.difference.value:+.1f}"
-    assert difference in text and "3 of 4" in text
+    assert difference in text and "4 of 5" in text
     assert "<small>failed: killed</small>" in text
     assert "stages.grpo.epochs = 4" in text
     assert text.count('<figure class="chart">') == 1  # good, with the base beside it
-    assert '<li class="c0">good (3 of 4)</li><li class="c1">base</li>' in text
+    assert '<li class="c0">good (4 of 5)</li><li class="c1">base</li>' in text
 
 
 def test_a_difference_that_is_not_shown_is_not_counted(tmp_path):
     """The same cells twice: nothing differs."""
     folder = make(tmp_path)
-    for seed in range(4):
+    for seed in range(5):
         shutil.rmtree(folder / f"cells/good-{seed}")
         right = np.random.RandomState(seed).uniform(size=50) < 0.3 + 0.02 * (seed % 2)
         write_run(folder / f"cells/good-{seed}", right)
