@@ -51,6 +51,7 @@ def test_it_says_what_is_there_and_what_is_not(sweep):
     assert 'class="state failed"' in text and "10:00" in text  # ten minutes
     good = next(row for row in found.rows if row.ablation == "good")
     assert good.p < 0.05 and "1 <small>shown</small>" in text and "good</code> better" in text
+    assert good.difference is not None
     difference = f"{100 * good.difference.value:+.1f}"
     assert difference in text and "4 of 5" in text
     assert "<small>failed: killed</small>" in text
