@@ -1,5 +1,6 @@
 """The command line: what is wrong with it is said in one line, with exit code 2."""
 
+import argparse
 import pathlib
 import re
 import sys
@@ -121,6 +122,20 @@ def end(reason: str) -> NoReturn:
     """Ends the program with a line."""
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(2)
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults are shown, and a description stands as it was written."""
+
+
+def command_line(tool: str, description: str | None) -> argparse.ArgumentParser:
+    """A tool of grpo/tools/ whose flags are yet to be added; its errors are lines as all others."""
+    flags = argparse.ArgumentParser(
+        prog=f"python -m grpo.tools.{tool}", allow_abbrev=False, description=description,
+        formatter_class=Help,
+    )  # fmt: skip
+    flags.error = lambda message: end(message)
+    return flags
 
 
 def run_name(argv: list[str]) -> str:

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo.algorithms.accuracy_estimates import NO_ANSWER
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line, end
 from grpo.data.datasets import section_of
 from grpo.data.padding import pad_prompts
 from grpo.data.templates import TEMPLATES, Template, asked, conversation_ids
@@ -70,12 +70,7 @@ class ChatError(ValueError):
 
 def parser() -> argparse.ArgumentParser:
     """The flags, and their defaults."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.chat", allow_abbrev=False,
-        description="A conversation with any policy.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    flags.error = lambda message: end(message)
+    flags = command_line("chat", "A conversation with any policy.")
     add = flags.add_argument
     add("path", help="a run or its checkpoint, a directory, a .gguf file, a repository, a package")
     add("--samples", type=count, default=1, help="completions of each turn, whose vote is shown")

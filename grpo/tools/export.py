@@ -25,7 +25,7 @@ from typing import Any
 
 import huggingface_hub
 
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line, end
 from grpo.data.datasets import section_of
 from grpo.data.templates import TEMPLATES, Template
 from grpo.reporting.model_card import REPOSITORY, TERMS, Exported, model_card
@@ -49,11 +49,8 @@ class ExportError(ValueError):
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.export", allow_abbrev=False,
-        description="A Hugging Face directory or a PEFT adapter, with its model card.",
-    )  # fmt: skip
-    flags.error = lambda message: end(message)
+    about = "A Hugging Face directory or a PEFT adapter, with its model card."
+    flags = command_line("export", about)
     add = flags.add_argument
     add("path", help="a run, one of its checkpoints, a directory, a .gguf file, a package")
     add("--to", choices=("hf", "peft"), default="hf", help="merged, or the adapter alone")

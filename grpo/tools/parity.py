@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo.algorithms.advantages import advantages
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line, end
 from grpo.parity import compare, ours
 from grpo.parity.beside import REFERENCES, ReferenceError, beside, installed
 from grpo.parity.compare import DIFFERS, Row
@@ -47,11 +47,7 @@ LEAST_TOKENS = 8  # of which a quarter are padding
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.parity", allow_abbrev=False,
-        description="This code beside Tunix and transformers, piece by piece.",
-    )  # fmt: skip
-    flags.error = lambda message: end(message)
+    flags = command_line("parity", "This code beside Tunix and transformers, piece by piece.")
     add = flags.add_argument
     add("--checkpoint", help="a checkpoint of a run, a directory, a .gguf file, a repository")
     add("--size", default="gemma3_micro", choices=SIZES, help="of random weights")

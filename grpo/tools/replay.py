@@ -22,7 +22,7 @@ import argparse
 import pathlib
 import sys
 
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line, end
 from grpo.data.examples import DataError
 from grpo.replays.changes import changes_of
 from grpo.replays.looked_into import Wanted, looked_into
@@ -46,9 +46,7 @@ WRONG = (
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.replay", allow_abbrev=False, usage=__doc__
-    )
+    flags = command_line("replay", __doc__)
     flags.add_argument("run", type=pathlib.Path)
     flags.add_argument("--step", type=int, required=True)
     flags.add_argument("--stage")

@@ -8,11 +8,10 @@ in it, or --out. --against is another run, or a config.json, whose config is com
 one's.
 """
 
-import argparse
 import pathlib
 from collections.abc import Sequence
 
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line, end
 from grpo.reporting.html.report import FILE, report
 from grpo.reporting.html.run_files import NoRunError, read_object
 from grpo.storage.whole import put
@@ -20,9 +19,7 @@ from grpo.storage.whole import put
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """From the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("report", __doc__)
     parser.add_argument("run", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--against", type=pathlib.Path)

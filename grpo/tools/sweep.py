@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line, end
 from grpo.reporting.cells import CellError
 from grpo.reporting.comparison_files import AS_USUAL, compared, write_comparison
 from grpo.reporting.comparison_tables import markdown
@@ -56,12 +56,8 @@ def count(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The flags, and their defaults."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.sweep", allow_abbrev=False,
-        description="A config under changes and seeds, each cell a run in a process of its own.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    flags.error = lambda message: end(message)  # as any other command line: one line, code 2
+    about = "A config under changes and seeds, each cell a run in a process of its own."
+    flags = command_line("sweep", about)
     add = flags.add_argument
     add("file", help="a file of configs/sweeps/, or one like it")
     add("--workdir", type=pathlib.Path, help="where all is written; without it runs/sweeps/ and "

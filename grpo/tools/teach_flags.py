@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from grpo.checks.arguments import end
+from grpo.checks.arguments import command_line
 from grpo.data.templates import TEMPLATES
 from grpo.judges.teacher import WAYS
 
@@ -55,12 +55,7 @@ def amount(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The flags, and their defaults."""
-    flags = argparse.ArgumentParser(
-        prog="python -m grpo.tools.teach", allow_abbrev=False,
-        description="Worked solutions from a teacher: a server, or a policy here.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    flags.error = lambda message: end(message)  # as any other command line: one line, code 2
+    flags = command_line("teach", "Worked solutions from a teacher: a server, or a policy here.")
     add = flags.add_argument
     add("--questions", required=True, help="a file of examples: .jsonl, .csv, .parquet")
     add("--source", choices=("rows", "gsm8k"), default="rows", help="the form of its rows")

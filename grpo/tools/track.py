@@ -8,12 +8,12 @@ or after the run. A tracker that is off or not installed is said in one line, wi
 that fails ends this process, with exit code 1, and no run.
 """
 
-import argparse
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
 
+from grpo.checks.arguments import command_line
 from grpo.reporting.failure import reason_of
 from grpo.reporting.html.run_files import NoRunError, read_run
 from grpo.reporting.trackers import TRACKERS, Tracker, TrackerOffError, new_rows
@@ -35,9 +35,7 @@ def forward(workdir: pathlib.Path, tracker: Tracker, *, follow: bool, every_s: f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """From the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("track", __doc__)
     parser.add_argument("run", type=pathlib.Path)
     parser.add_argument("--to", choices=sorted(TRACKERS), required=True)
     parser.add_argument("--follow", action="store_true")
