@@ -1,5 +1,6 @@
 """A run goes out as a directory for other programs, with a card that says what was measured."""
 
+import importlib
 import json
 import re
 import shutil
@@ -200,9 +201,9 @@ def test_the_card_says_how_to_ask_and_how_to_make_it_again(workdir, tmp_path, mo
     assert json.dumps(TEMPLATES["reasoning_tags"]["instruction"]) + r" + '\n\n' + question" in ask
     compile(ask, "card", "exec")
     monkeypatch.chdir(out)
-    there: dict = {}
-    exec(again, there)  # noqa: S102
-    config = there["get_config"]()
+    (out / "again.py").write_text(again)
+    monkeypatch.syspath_prepend(out)
+    config = importlib.import_module("again").get_config()
     assert isinstance(config, ConfigDict) and problems(config.to_dict(), STAGES) == []
     before = json.loads((workdir / "config.json").read_text())
     assert json.loads(config.to_json()) == before

@@ -24,7 +24,7 @@ from grpo.replays.forecast import forecast
 from grpo.replays.looked_into import Wanted, gradient_with, looked_into
 from grpo.replays.place import ReplayError, nearest_checkpoint, place_of, retention
 from grpo.replays.report import data_of, lines_of, shown
-from grpo.replays.tokens import scored
+from grpo.replays.tokens import rows_with, scored
 from grpo.reporting.progress import Progress
 from grpo.runs.stage_loop import StageLoop
 from grpo.tools import replay
@@ -202,6 +202,23 @@ def test_rows_are_those_of_the_journal(runs):
     assert 2 * P * G in sizes  # or it shows little
 
 
+def test_tokens_are_those_that_count(runs):
+    """Of a completion that ends early, those up to its end; of a row that is left out, none."""
+    update = looked(runs["lora"].workdir, 3).update
+    mask_BC = np.zeros_like(update.batch.completion_mask_BC)
+    mask_BC[0, :2] = 1
+    run = dataclasses.replace(update.setting.run, workdir=runs["lora"].workdir)
+    cut = update._replace(
+        batch=update.batch._replace(completion_mask_BC=mask_BC),
+        setting=update.setting._replace(run=run),
+    )
+    place_BC = np.broadcast_to(np.arange(mask_BC.shape[1]), mask_BC.shape)
+    first, *others = rows_with(cut, {"place": place_BC})
+    ids = np.asarray(update.batch.ids_BT)[0, -mask_BC.shape[1] :]
+    assert first["ids"] == ids[:2].tolist() and first["place"] == [0.0, 1.0]
+    assert others and all(row["ids"] == row["tokens"] == row["place"] == [] for row in others)
+
+
 def test_log_probs_of_tokens_against_logits(runs):
     found = looked(runs["lora"].workdir, 3)
     update = found.update
@@ -285,7 +302,7 @@ def test_a_checkpoint_amid_the_iteration_is_not_begun_at(runs, tmp_path):
     """Its completions would be read, not sampled: the one before it is taken."""
     folder = runs["full"].workdir / "checkpoints" / "grpo"
     place = place_of(runs["full"].workdir, "grpo", 12)._replace(workdir=tmp_path)
-    for step in (8, 9, 10):
+    for step in (4, 8, 9, 10):
         shutil.copytree(folder / "00000008", tmp_path / "checkpoints" / "grpo" / f"{step:08d}")
     assert nearest_checkpoint(place).step == 8
     assert nearest_checkpoint(place).later == [9, 10]

@@ -43,11 +43,15 @@ def a_round(seed: int) -> Round:
 
 
 def test_advantages_apart_by_hand():
-    """r = x + y of a group of two; std of (3, 1) is √2, of x alone it would be another."""
+    """r = x + y of a group of two; std of (3, 1) is √2, of (3, 0) 3 / √2, and of x alone √2."""
     terms = {"x": np.array([[2.0, 0.0]]), "y": np.array([[1.0, 1.0]])}
     apart = advantages_apart(terms, objective=objective(eps=0.5))
     np.testing.assert_allclose(apart["x"], [[1 / (2**0.5 + 0.5), -1 / (2**0.5 + 0.5)]], rtol=1e-6)
     assert apart["y"].tolist() == [[0.0, 0.0]]
+    terms["y"] = np.array([[1.0, 0.0]])
+    apart, divisor = advantages_apart(terms, objective=objective(eps=0.5)), 3 / 2**0.5 + 0.5
+    np.testing.assert_allclose(apart["x"], [[1 / divisor, -1 / divisor]], rtol=1e-6)
+    np.testing.assert_allclose(apart["y"], [[0.5 / divisor, -0.5 / divisor]], rtol=1e-6)
     terms = {"x": np.array([[4.0, 0.0]]), "y": np.array([[0.0, 1.0]])}
     apart = advantages_apart(terms, objective=objective(baseline="leave_one_out", scale="none"))
     assert apart["x"].tolist() == [[4.0, -4.0]] and apart["y"].tolist() == [[-1.0, 1.0]]

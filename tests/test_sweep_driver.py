@@ -3,7 +3,9 @@
 import io
 import os
 import signal
+import subprocess
 import time
+from typing import cast
 
 import pytest
 
@@ -219,7 +221,9 @@ def test_a_cell_is_asked_once(tmp_path):
     class Process:
         send_signal = sent.append
 
-    launched = Launch(jobs_of({"a": "fine"})["a"], claim, Process(), 0.0, 0, 0.0)  # type: ignore
+    assert claim is not None
+    process = cast(subprocess.Popen, Process())
+    launched = Launch(jobs_of({"a": "fine"})["a"], claim, process, 0.0, 0, 0.0)
     ask_to_stop(launched)
     ask_to_stop(launched)
     assert sent == [signal.SIGTERM]

@@ -85,8 +85,8 @@ def tokens_apart(a: Arrays, b: Arrays) -> tuple[int, int, str | None, float]:
     same_B = ~differ_BT.any(axis=1)
     first = None
     if rows.size:
-        I = differ_BT.shape[1] - a["completion_mask_BC"].shape[1]  # noqa: E741
-        first = f"row {rows[0]}, token {int(np.argmax(differ_BT[rows[0]])) - I}"
+        prompt = differ_BT.shape[1] - a["completion_mask_BC"].shape[1]
+        first = f"row {rows[0]}, token {int(np.argmax(differ_BT[rows[0]])) - prompt}"
     mask_BC = a["completion_mask_BC"].astype(bool) & same_B[:, None]
     names = [name for name in OF_TOKENS if name in a and name in b]
     apart = [largest(np.abs(a[name] - b[name])[mask_BC]) for name in names]

@@ -190,9 +190,10 @@ def training(policy: Exported) -> str:
 
 def value_at(stage: Config, path: str) -> Any:
     """A field of a stage, None where it has none."""
+    value: Any = stage
     for name in path.split("."):
-        stage = stage.get(name) if isinstance(stage, Mapping) else None  # type: ignore[assignment]
-    return stage
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def again(policy: Exported) -> str:

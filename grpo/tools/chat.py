@@ -18,6 +18,7 @@ completion that has the most frequent one is the reply.
 
 import argparse
 import collections
+import io
 import json
 import pathlib
 import sys
@@ -240,7 +241,8 @@ def main() -> None:
     """From the command line."""
     flags = parser().parse_args()
     for file in (sys.stdin, sys.stdout):
-        file.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if isinstance(file, io.TextIOWrapper):  # others have no encoding
+            file.reconfigure(errors="replace")
     try:
         writer = opened(flags)
     except (ValueError, OSError) as error:  # of models, runs and file systems

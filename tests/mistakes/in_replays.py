@@ -126,7 +126,7 @@ MISTAKES = [
             R + "the_command"),
     Mistake("log-probs are shown by the batch's padding", TOKENS,
             "ids = ids_BC[row][np.asarray(mask_BC[row], bool)]", "ids = ids_BC[row]",
-            R + "rows_are_those_of_the_journal"),
+            R + "tokens_are_those_that_count"),
     Mistake("the tokens that moved least", TOKENS,
             "tokens.sort(key=lambda token: -max(", "tokens.sort(key=lambda token: max(",
             P + "the_tokens_that_moved_most"),
