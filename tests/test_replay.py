@@ -306,6 +306,7 @@ def test_a_checkpoint_amid_the_iteration_is_not_begun_at(runs, tmp_path):
         shutil.copytree(folder / "00000008", tmp_path / "checkpoints" / "grpo" / f"{step:08d}")
     assert nearest_checkpoint(place).step == 8
     assert nearest_checkpoint(place).later == [9, 10]
+    assert nearest_checkpoint(place).passed == []  # the later ones are not even looked at
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ MISTAKES = [
             "tests/test_parity.py::test_what_tunix_has_no_word_for_is_refused"),
     Mistake("a stream skips the last chunk", STREAM,
             "drawn >= max_new_tokens or", "drawn > max_new_tokens - chunk or",
-            "tests/test_stream.py::test_all_chunks_and_settings_are_one_program"),
+            "tests/test_stream.py::test_a_stream_has_the_samplers_tokens"),
     Mistake("a chunk with one token too many", STREAM,
             "drawn + chunk,", "drawn + chunk + 1,",
             STREAMED),
