@@ -6,7 +6,7 @@ over seeds       s_x² + s_y² against s_(x - y)² of the cells' values (grpo/st
 over problems    the same of the answers of one seed, x and y on the same problems; the mean over
                  seeds: what is left of chance with one seed
 
-in points of the metric where it is a share. The last lines are sums over the ablations, and over
+in points of the metric where it is a share. The last lines are means over the ablations, and over
 all pairs of cells' ablations, the base or not: single ratios of a few seeds say little.
 """
 
@@ -65,9 +65,10 @@ def report(by_name: dict[str, list[Cell]], baseline: str, metric: str) -> str:
         if name < other:
             of_any.append(found)
     for name, every in ((f"all with {baseline}", of_base), ("any two", of_any)):
-        seeds, problems = ([one for one in of if one] for of in zip(*every, strict=True))
-        summed = [pooled(of) if of else None for of in (seeds, problems)]
-        means = [one and Pairing(*(x / len(every) for x in one)) for one in summed]
+        if not every:
+            continue
+        columns = [[one for one in of if one] for of in zip(*every, strict=True)]
+        means = [Pairing(*(x / len(of) for x in pooled(of))) if of else None for of in columns]
         lines.append(line(name, len(every), means, scale))
     return table(HEADER, lines)
 

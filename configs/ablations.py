@@ -175,7 +175,9 @@ def base_of(of: str, variant: str) -> Any:
     file, _, of_file = of.partition(":")
     try:
         make = importlib.import_module(f"configs.{file}").get_config
-    except (ModuleNotFoundError, ValueError, AttributeError):
+    except ModuleNotFoundError as error:
+        if error.name != f"configs.{file}":
+            raise  # an import of that file
         raise ValueError(
             f"variant {variant!r} of configs/ablations.py: expected BASE/NAME, "
             f"and there is no configs/{file}.py"

@@ -23,7 +23,7 @@ from grpo.certificates.certify import (
 from grpo.certificates.compare import Found, arrays_of, compared, tokens_apart
 from grpo.certificates.variants import before, cut, variants
 from grpo.pipeline import SAVED, with_presets
-from grpo.tools.certificate import numbers_of, page, possible, shown, stage_of
+from grpo.tools.certificate import numbers_of, page, possible, require_ends, shown, stage_of
 from tests.small_run import final, rows, small, small_evaluate, small_grpo, small_sft, workshop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -150,7 +150,8 @@ def test_it_was_interrupted_within_iterations(held):
     ]  # fmt: skip
     assert (last / "checkpoints/grpo/00000001/pending.npz").exists()
     assert (last / "checkpoints/sft").is_symlink() and rows(last, "environment")[3:] == []
-    assert len(rows(last, "environment")) == 3 and len(rows(last, "metrics")) == 4
+    own = [row for row in rows(last, "metrics") if row["stage"] == "grpo"]
+    assert len(rows(last, "environment")) == 3 and len(own) == 4
 
 
 def test_a_loss_that_depends_on_microbatches_is_said(tmp_path, monkeypatch):
@@ -322,3 +323,23 @@ def test_flags_that_say_nothing(call, said, capsys):
         call()
     assert end.value.code == 2 and said in capsys.readouterr().err
     assert numbers_of("meshes", ["2x1", "1x4"], 2) == [(2, 1), (1, 4)]
+
+
+def test_a_run_to_start_from_has_come_to_its_end(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        require_ends(tmp_path, config())
+    said = f"error: --start={tmp_path}: has no final checkpoint of sft\n"
+    assert end.value.code == 2 and capsys.readouterr().err == said
+
+
+def test_judges_that_are_stages_to_come_are_left_out():
+    whole = config()
+    whole["judges"] = {name: {"model": name} for name in ("sft", "later")} | {
+        "url": {"model": None}
+    }
+    assert cut(whole, "grpo", 2, 2)["judges"].keys() == {"sft", "url"}
+
+
+def test_without_an_interruption_there_is_no_base_for_one():
+    names = [one.name for one in variants(cut(config(), "grpo", 1, 2), "grpo", [], [])]
+    assert names == ["base", "again, compiled anew"]

@@ -25,6 +25,7 @@ from grpo.reporting.cells import (
 )
 from grpo.reporting.comparison import BOTH, MORE_PROBLEMS, OTHERS, SEEDS, compare
 from grpo.reporting.comparison_tables import COLUMNS, csv_text, markdown
+from grpo.reporting.evaluations import last_policy
 from grpo.tools.compare import comparison
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -375,6 +376,17 @@ def test_a_band_has_gaps_where_a_seed_has_none():
     assert band.points[0] is not None
     low, high = stats.t.interval(0.95, 1, 0.2, 0.1)
     assert band.points[0][:3] == pytest.approx((0.2, low, high))
+
+
+def test_a_run_is_about_its_last_policy_that_is_no_control():
+    stages = {
+        "sft": {"kind": "sft"}, "more_sft": {"kind": "sft"}, "grpo": {"kind": "grpo"},
+        "shuffled": {"kind": "grpo", "shuffle_rewards": True},
+    }  # fmt: skip
+    assert last_policy(stages, ["sft", "grpo", "more_sft", "shuffled"]) == "grpo"
+    assert last_policy(stages, ["base", "sft", "shuffled"]) == "shuffled"  # or it is the ablation
+    assert last_policy(stages, ["base", "sft", "more_sft"]) == "more_sft"
+    assert last_policy(stages, ["base"]) == "base"
 
 
 def test_curves_of_a_sweep(sweep):

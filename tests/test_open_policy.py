@@ -133,8 +133,9 @@ def test_an_evaluation_on_any_file(workdir, tmp_path):
 
 
 def test_an_evaluation_on_a_file_keeps_the_form_of_its_source():
+    data = {"source": "gsm8k", "test": "x", "shots": 3, "max_prompt": 4, "buckets": (4, 9)}
     config = {
-        "model": {"path": None}, "data": {"source": "gsm8k", "test": "x", "shots": 3},
+        "model": {"path": None}, "data": data,
         "datasets": {"more": {}}, "evaluation": {"data": "more", "split": "validation"},
         "pipeline": ("measure",), "stages": {"measure": {"kind": "evaluate", "data": "more"}},
     }  # fmt: skip
@@ -142,6 +143,8 @@ def test_an_evaluation_on_a_file_keeps_the_form_of_its_source():
     assert (got["data"]["source"], got["data"]["test"], got["data"]["shots"]) == (
         "gsm8k", "f.jsonl", 0,
     )  # fmt: skip
+    assert got["data"]["max_prompt"] == 9  # the longest that is compiled
+    assert got["data"]["min_kept"] == 1.0
     assert got["datasets"] == {} and got["evaluation"] == {"data": None, "split": "test"}
     assert got["stages"]["measure"]["data"] is None
     config["data"]["source"] = "arithmetic"

@@ -195,7 +195,7 @@ def test_a_reference_that_fails_says_why_in_a_line(tmp_path, monkeypatch):
     script = tmp_path / "tests" / "references" / "parity_transformers.py"
     script.write_text("import sys\nsys.exit('out of luck')\n")
     monkeypatch.setattr(beside, "ROOT", tmp_path)
-    with pytest.raises(beside.ReferenceError, match=r"^transformers: out of luck$"):
+    with pytest.raises(beside.BesideError, match=r"^transformers: out of luck$"):
         beside.beside("transformers", sys.executable, tmp_path, {}, {})
     assert not beside.installed("tunix", "/nowhere/python")
 

@@ -20,6 +20,7 @@ from grpo.evaluation.power import (
 from grpo.evaluation.reward_order import format_first, wrong_above_right
 from grpo.runs.borrow import borrow
 from grpo.runs.start_samples import rounded_up, start_samples
+from grpo.storage.journal import Journal
 from grpo.storage.snapshot import SnapshotError
 from grpo.tools.power import (
     evaluations_of,
@@ -195,14 +196,25 @@ def test_what_is_lent(tmp_path):
     for name in (*left, "checkpoints/grpo/00000001", "metrics.jsonl", "preferences/sft2.jsonl"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
+    (source / "metrics.jsonl").unlink()
+    for stage in ("sft", "grpo"):
+        Journal(source / "metrics.jsonl").write({"stage": stage, "step": 1})
     into.mkdir()
     borrow(source, into, ("sft", "missing"))
     assert [name for name in left if (into / name).read_text() != name] == []
     links = {path.relative_to(into).as_posix() for path in into.rglob("*") if path.is_symlink()}
     assert links == {
-        "tokenizer.model", "checkpoints/sft", "traces/sft", "preferences/sft.jsonl",
-        "preferences/sft.reference.jsonl", "rewards/sft.json",
+        "tokenizer.model", "checkpoints/sft", "traces/sft", "rewards/sft.json",
     }  # fmt: skip
+    copies = {
+        path.relative_to(into).as_posix()
+        for path in into.rglob("*")
+        if path.is_file() and not any(p.is_symlink() for p in (path, *path.parents))
+    }
+    assert copies == {
+        "preferences/sft.jsonl", "preferences/sft.reference.jsonl", "metrics.jsonl",
+    }  # fmt: skip
+    assert Journal(into / "metrics.jsonl").rows() == [{"stage": "sft", "step": 1}]
 
 
 def test_the_first_examples(finished):
@@ -216,7 +228,8 @@ def test_the_first_examples(finished):
     assert {e["level"] for e in usual} == {1, 2} and {e["level"] for e in own} == {1}
     with workshop(), opened(config().to_dict(), finished) as (run, _):
         assert first_examples(run, "grpo", "stage", 7) == usual[:7]
-        assert evaluations_of(run) == [("evaluate, greedy", 4, 1), ("evaluate, samples", 4, 2)]
+        found = evaluations_of(run, "grpo")
+        assert found == [("evaluate, greedy", 4, 1), ("evaluate, samples", 4, 2)]
 
 
 def test_a_policy_of_its_own(finished):

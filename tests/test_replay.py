@@ -356,6 +356,10 @@ def test_an_update_under_other_fields_is_that_of_a_run_with_them(runs, tmp_path)
     assert_same_bits(made.batches[0], found.other.update.batch)
     assert_same_bits(made.states[0], jax.tree.map(np.asarray, found.other.update.after))
     assert found.other.update.metrics != found.update.metrics
+    norms = [one.metrics["grad_norm"] for one in (found.update, found.other.update)]
+    of_all = found.other.parts["all"]
+    assert [of_all["norm"], of_all["changed_norm"]] == pytest.approx(norms, rel=1e-4)
+    assert norms[0] != pytest.approx(norms[1], rel=1e-2)
 
 
 def test_an_update_amid_an_iteration_under_another_rate(runs):
@@ -404,6 +408,9 @@ def test_the_forecast_against_differences(runs):
     """The derivative along the update, of small steps there and back."""
     for run, step in (("lora", 3), ("full", 2)):
         update = looked(runs[run].workdir, step).update
+        mask_BC = np.array(update.batch.completion_mask_BC)
+        mask_BC[0, 1:] = 0  # a completion that ends early
+        update = update._replace(batch=update.batch._replace(completion_mask_BC=mask_BC))
         before, after = update.before.trainable, update.after.trainable
         predicted_BC, fits = forecast(update, (0.01, 1.0))
         c = 0.004

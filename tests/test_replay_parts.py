@@ -226,6 +226,25 @@ def test_what_needs_log_probs_that_a_waiting_batch_lacks():
     with pytest.raises(ReplayError, match="sampled an iteration ahead, without the log-probs"):
         with_changes(config.to_dict(), "grpo", {"loss.kl_coef": 0.1})
     with_changes(config.to_dict(), "grpo", {"loss.clip_high": 0.3})
+    config.stages.grpo.loss.kl_coef = 0.1
+    other = {"start": "base", "base": "start"}[config.stages.grpo.reference]
+    with pytest.raises(ReplayError, match="sampled an iteration ahead, without the log-probs"):
+        with_changes(config.to_dict(), "grpo", {"reference": other})
+    with_changes(config.to_dict(), "grpo", {"loss.kl_coef": 0.2})
+
+
+def test_what_chooses_groups_stays_where_groups_are_chosen():
+    config = small()
+    config.stages.grpo, config.pipeline = small_grpo(), ("grpo",)
+    name = next(iter(config.stages.grpo.rewards))
+    changes = {f"rewards.{name}.weight": 0.5}, {"shuffle_rewards": True}
+    for change in changes:
+        with_changes(config.to_dict(), "grpo", change)
+    config.stages.grpo.dynamic_sampling = "drop"
+    for change in changes:
+        with pytest.raises(ReplayError, match="chooses groups by it: it would change the batch"):
+            with_changes(config.to_dict(), "grpo", change)
+    with_changes(config.to_dict(), "grpo", {"loss.kl_coef": 0.2})
 
 
 def test_values_of_fields():

@@ -151,6 +151,9 @@ def test_what_cannot_be_read_is_said(tmp_path):
     (run / "evaluations" / "check.json").write_text("[1]")
     with open(run / "rollouts.jsonl", "a") as file:
         file.write('no json\n{"stage": "s0", "iteration": 9, "torn')
+        file.write('\n{"stage":"s0","iteration":9,"step":9,"round":0,"torn')
+    shown = rollouts(run / "rollouts.jsonl")["iterations"]
+    assert shown and all(one["groups"] for one in shown)
     text = report(run)
     assert "metrics.jsonl:line 1" in text and "check.json holds no JSON object" in text
     assert '<section id="rollouts">' in text

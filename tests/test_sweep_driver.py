@@ -11,6 +11,7 @@ import pytest
 
 from grpo.storage.journal import read_journal
 from grpo.sweeps.claims import give_back, path_of, renew, take
+from grpo.sweeps.jobs import standing
 from grpo.sweeps.launching import Launch, ask_to_stop
 from tests.fake_sweep import driver_of, jobs_of, lines, started, until
 
@@ -151,6 +152,8 @@ def test_cells_of_a_shared_run_that_failed_are_failed(tmp_path):
     assert driver.drive() == 1
     reason = "its shared run s failed: TroubleError: loss is not finite"
     assert driver.state("a") == ("failed", reason)
+    assert standing(tmp_path, jobs_of(behaviours), "a") == ("failed", reason)  # for cells.jsonl
+    assert standing(tmp_path, jobs_of(behaviours), "c") == ("done", None)
     assert not (tmp_path / "cells" / "a").exists()
     assert driven(tmp_path, {**behaviours, "s": "fine"}, retry_failed=True)[0] == 0
     assert [row["state"] for row in launches(tmp_path, "a")] == ["done"]

@@ -19,6 +19,8 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from grpo.runs.policies import trains
+
 Config = Mapping[str, Any]
 AMOUNTS = ("iterations", "steps")  # the field that says how long a stage trains
 NEVER = 10**6
@@ -41,11 +43,6 @@ def amount_of(stage: Config) -> str:
     return next(field for field in AMOUNTS if field in stage)
 
 
-def trains(stage: Config) -> bool:
-    """Whether a stage has updates."""
-    return any(field in stage for field in AMOUNTS)
-
-
 def updates_of(stage: Config) -> int:
     """The updates of an iteration."""
     return stage.get("epochs", 1) * stage.get("minibatches", 1)
@@ -63,6 +60,8 @@ def cut(config: Config, name: str, iterations: int, few: int) -> dict[str, Any]:
     found = copy.deepcopy(dict(config))
     kept = (*before(config, name), name)
     found |= {"pipeline": kept, "stages": {n: found["stages"][n] for n in kept}, "meshes": {}}
+    models = (None, "base", *kept, *found["models"])
+    found["judges"] = {n: one for n, one in found["judges"].items() if one["model"] in models}
     found["mesh"] |= {"fsdp": 1, "tp": 1}
     found["checkpoint"] |= {"keep_last": NEVER}
     for stage_name, stage in found["stages"].items():
@@ -102,9 +101,11 @@ def variants(
             other = changed(config, name, {}, {"fsdp": fsdp, "tp": tp})
             yield Variant(f"mesh {fsdp} x {tp}", other, "base", exact=False)
     beside, within = "base", dict(config)
-    if "epochs" in stage and updates_of(stage) == 1:
+    has_one = "epochs" in stage and updates_of(stage) == 1
+    if has_one:
         beside, within = "base, epochs=2", changed(config, name, {"epochs": 2}, {})
-        yield Variant(beside, within, None, exact=True)
     updates = updates_of(within["stages"][name])
     if stage[amount_of(stage)] * updates > updates + 1 - (updates == 1):
+        if has_one:
+            yield Variant(beside, within, None, exact=True)
         yield Variant("interrupted", within, beside, exact=True, stop_at=1, kill_at=updates + 1)

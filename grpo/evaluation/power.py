@@ -77,7 +77,10 @@ def histogram(right_Pn: np.ndarray) -> dict[str, int]:
 
 
 def signal(total_Pn: np.ndarray, group: int, rows: int) -> dict[str, Any]:
-    """Of a group size: dead groups, and what is left of `rows` completions per iteration."""
+    """Of a group size: dead groups, and what is left of `rows` completions per iteration.
+
+    The interval is Wilson's with one group of each problem: too wide for small groups.
+    """
     is_fit, groups = group > total_Pn.shape[1], rows / group
     dead = dead_share(total_Pn, group)
     found: dict[str, Any] = {"group": group, "dead": dead, "fitted": is_fit}

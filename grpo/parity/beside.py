@@ -36,7 +36,7 @@ REFERENCES = {
 }
 
 
-class ReferenceError(ValueError):
+class BesideError(ValueError):
     """A reference that did not finish; one line."""
 
 
@@ -69,10 +69,10 @@ def beside(
             words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise ReferenceError(f"{name}: did not finish in {SECONDS} s") from None
+        raise BesideError(f"{name}: did not finish in {SECONDS} s") from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no word"]
-        raise ReferenceError(f"{name}: {said[-1]}")
+        raise BesideError(f"{name}: {said[-1]}")
     with np.load(folder / "theirs.npz") as file:
         theirs = {key: file[key] for key in file.files}
     return theirs, json.loads((folder / "about.json").read_text("utf-8"))

@@ -121,7 +121,7 @@ def groups(task: Arrays, objective: Objective) -> Groups:
 
 
 def losses(logprob_BC: np.ndarray, entropy_BC: np.ndarray, task: Arrays) -> Arrays:
-    """The losses of the batch by their names, and the metrics of the first."""
+    """The losses of the batch by their names, each with its metrics."""
     found = {}
     for name, case in LOSSES.items():
         objective = objective_of(case)

@@ -123,7 +123,7 @@ def compared(whole: Tree, rest: Tree, parts: Mapping[str, Tree]) -> tuple:
         raise ReplayError(
             f"--by_reward: the loss is not linear in the advantages here, {left_over:.1%} of the "
             "gradient belongs to no reward function alone: clips depend on the advantage's sign; "
-            "the first update of an iteration has none"
+            "the first update of an iteration has none, unless it was sampled ahead"
         )
     squares = {name: length**2 for name, length in lengths.items()}
     own = norm_of(whole) ** 2

@@ -21,6 +21,7 @@ from grpo.rollout.frozen import needs_of
 Config = Mapping[str, Any]
 # The first parts of the fields that an update has, and its batch has not.
 MAY = ("loss", "optimizer", "rewards", "reference", "shuffle_rewards", "microbatches")
+CHOOSING = ("rewards.", "shuffle_rewards", "loss.decoupled")  # which groups are dropped
 WORDS = {"None": None, "True": True, "False": False}
 
 
@@ -58,6 +59,10 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
                 f"--set={field}: would change the batch, and not the update alone; what may change "
                 f"is {', '.join(MAY)}"
             )
+        if field.startswith(CHOOSING) and stage["dynamic_sampling"] != "off":
+            raise ReplayError(
+                f"--set={field}: dynamic_sampling chooses groups by it: it would change the batch"
+            )
     stage["loss"] = of_preset(stage["loss"])
     for field, value in changes.items():
         *sections, last = field.split(".")
@@ -69,19 +74,18 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
     for line in wrong_in(changed, name):
         raise ReplayError(f"stages.{name}.{line}")
     stage["loss"] = resolve(stage["loss"])
-    if stage["staleness"] and (more := new_needs(config["stages"][name], stage)):
+    if stage["staleness"] and needs_another_reference(config["stages"][name], stage):
         raise ReplayError(
-            f"--set: the batch was sampled an iteration ahead, without the log-probs of {more} "
-            "that this change needs"
+            "--set: the batch was sampled an iteration ahead, without the log-probs of the "
+            "reference that this change needs"
         )
     return changed
 
 
-def new_needs(before: Config, after: Config) -> str:
-    """Whose log-probs a stage needs after a change, and did not need before it."""
-    here, there = needs_of(before), needs_of(after)
-    fields = ("old", "reference")
-    return " and ".join(f for f in fields if getattr(there, f) and not getattr(here, f))
+def needs_another_reference(before: Config, after: Config) -> bool:
+    """Whether a stage needs log-probs of a reference that its waiting batch does not have."""
+    had, needs = needs_of(before).reference, needs_of(after).reference
+    return needs and (not had or before["reference"] != after["reference"])
 
 
 def paths(stage: Mapping[str, Any], prefix: str = "") -> list[str]:

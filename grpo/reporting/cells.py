@@ -21,6 +21,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from grpo.reporting.evaluations import last_policy
 from grpo.storage.journal import Row, read_journal
 
 BASE, DONE = "base", "done"
@@ -117,7 +118,7 @@ def measured(cell: Cell, asked: Asked) -> Cell:
     results = json.loads(file.read_text("utf-8"))
     if not isinstance(results, dict) or not results:
         raise CellError(f"{stage}.json has no policy")
-    policy = asked.policy or policy_of(config, results)
+    policy = asked.policy or last_policy(config["stages"], list(results))
     if policy not in results:
         raise CellError(f"{stage} did not measure {policy}: it has {', '.join(results)}")
     value = results[policy].get(asked.metric)
@@ -138,16 +139,6 @@ def evaluation_of(config: Mapping[str, Any]) -> str:
     if not names:
         raise CellError("its pipeline has no stage of kind evaluate")
     return names[-1]
-
-
-def policy_of(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """The last GRPO stage that was measured, or else the last policy that was."""
-    trained = [
-        name
-        for name in config["pipeline"]
-        if config["stages"][name]["kind"] == "grpo" and name in results
-    ]
-    return [*results, *trained][-1]
 
 
 def by_problem(rows: Sequence[Row], metric: str, *, is_greedy: bool) -> dict[Problem, float]:

@@ -7,7 +7,7 @@ samples    a column per policy: mean@n, pass@k and maj@k
 domains    a column per policy: right answers in strict form by domain, if there are several
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo.reporting.progress import table
@@ -15,6 +15,13 @@ from grpo.reporting.text import duration
 
 Found = Mapping[str, Any]  # the metrics of a policy
 Results = Mapping[str, Found]  # by policy
+
+
+def last_policy(stages: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What a run is about: its last GRPO stage that is no control, or any, or else the last."""
+    grpo = [name for name in names if stages.get(name, {}).get("kind") == "grpo"]
+    own = [name for name in grpo if not stages[name].get("shuffle_rewards")]
+    return [*names, *grpo, *own][-1]
 
 
 def share(value: float | None) -> str:

@@ -104,8 +104,8 @@ def is_checkpoint(path: str | pathlib.Path) -> bool:
     return (pathlib.Path(path) / MANIFEST).is_file()
 
 
-def former(path: pathlib.Path, mesh: Mesh | None) -> tuple[Policies, str]:
-    """The policies of the run that a checkpoint is of, and its stage."""
+def run_of(path: pathlib.Path) -> tuple[dict[str, Any], pathlib.Path, str]:
+    """Config and directory of the run that a checkpoint is of, and its stage."""
     workdir, stage = path.absolute().parents[2], path.absolute().parent.name
     try:
         config = json.loads((workdir / "config.json").read_text("utf-8"))
@@ -114,6 +114,12 @@ def former(path: pathlib.Path, mesh: Mesh | None) -> tuple[Policies, str]:
         raise SnapshotError(
             f"{path}: is no <workdir>/checkpoints/<stage>/<step> of a run with a config.json"
         ) from None
+    return config, workdir, stage
+
+
+def former(path: pathlib.Path, mesh: Mesh | None) -> tuple[Policies, str]:
+    """The policies of the run that a checkpoint is of, and its stage."""
+    config, workdir, stage = run_of(path)
     base = source_of(config, workdir, mesh, no_texts)
     return Policies(config, workdir, base.load, {}), stage
 

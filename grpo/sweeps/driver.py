@@ -24,6 +24,7 @@ from grpo.sweeps.jobs import (
     WAITING,
     Job,
     accuracy_of,
+    because,
     folder_of,
     progress_of,
     run_of,
@@ -105,7 +106,7 @@ class Driver:
             else:
                 parent = self.jobs[name].parent
                 if parent and not self._has_begun(name) and self.state(parent)[0] == FAILED:
-                    return FAILED, f"its shared run {parent} failed: {self.state(parent)[1]}"
+                    return FAILED, because(parent, self.state(parent)[1])
             return state, reason
         return self.ended[name]
 

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from grpo.reporting.evaluations import last_policy
 from grpo.storage.journal import JournalError, Row, read_journal
 
 WAITING, RUNNING, STOPPED, COMPLETE, FAILED = "waiting", "running", "stopped", "done", "failed"
@@ -58,6 +59,22 @@ def state_of(workdir: pathlib.Path, job: Job) -> tuple[str, str | None, float]:
     if (run_of(workdir, job) / "DONE").exists():
         return COMPLETE, None, last["ended"]
     return last["state"], last["reason"], last["ended"]
+
+
+def standing(workdir: pathlib.Path, jobs: Mapping[str, Job], name: str) -> tuple[str, str | None]:
+    """State and reason of a job, which fails with the shared run that it waits for."""
+    job = jobs[name]
+    state, reason, _ = state_of(workdir, job)
+    if state == WAITING and job.parent and not run_of(workdir, job).exists():
+        above, why = standing(workdir, jobs, job.parent)
+        if above == FAILED:
+            return FAILED, because(job.parent, why)
+    return state, reason
+
+
+def because(parent: str, reason: str | None) -> str:
+    """Why a job cannot be."""
+    return f"its shared run {parent} failed: {reason}"
 
 
 def progress_of(workdir: pathlib.Path, job: Job) -> tuple[str, float]:
@@ -109,7 +126,7 @@ def evaluated(workdir: pathlib.Path, job: Job) -> tuple[str | None, dict[str, An
 
 
 def accuracy_of(workdir: pathlib.Path, job: Job) -> float | None:
-    """Right answers of the last policy of its last evaluation."""
-    found = list(evaluated(workdir, job)[1].values())
-    last = found[-1] if found else {}
+    """Right answers of what it is about, in its last evaluation."""
+    found = evaluated(workdir, job)[1]
+    last = found[last_policy(job.config["stages"], list(found))] if found else {}
     return last.get("accuracy/strict", last.get("sampled/accuracy/strict"))

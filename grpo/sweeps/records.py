@@ -15,13 +15,13 @@ from grpo.reporting.text import duration
 from grpo.storage.journal import Row, encode
 from grpo.storage.whole import put
 from grpo.sweeps.cells import Cell
-from grpo.sweeps.jobs import Job, accuracy_of, evaluated, launches_of, state_of
+from grpo.sweeps.jobs import Job, accuracy_of, evaluated, launches_of, standing
 
 
 def row_of(workdir: pathlib.Path, cell: Cell, jobs: Mapping[str, Job]) -> Row:
     """The row of a cell."""
     job = jobs[cell.name]
-    state, reason, _ = state_of(workdir, job)
+    state, reason = standing(workdir, jobs, cell.name)
     stage, metrics = evaluated(workdir, job)
     return {
         "cell": cell.cell,
@@ -59,7 +59,7 @@ def summary(workdir: pathlib.Path, cells: Sequence[Cell], jobs: Mapping[str, Job
     lines = []
     for cell in cells:
         job = jobs[cell.name]
-        state, reason, _ = state_of(workdir, job)
+        state, reason = standing(workdir, jobs, cell.name)
         seconds = seconds_of(workdir, job)
         lines.append([
             cell.ablation or "base", str(cell.seed), state, share(accuracy_of(workdir, job)),

@@ -34,13 +34,16 @@ from grpo.certificates.certify import (
     in_process_of_its_own,
     start_from,
 )
-from grpo.certificates.variants import Variant, cut, trains, variants
+from grpo.certificates.variants import Variant, cut, variants
 from grpo.checks.arguments import end, parse
 from grpo.checks.devices import about_devices
 from grpo.checks.problems import problems
 from grpo.pipeline import STAGES, print_errors, with_presets
 from grpo.reporting.progress import table
+from grpo.runs.policies import trains
+from grpo.runs.run import checkpoints_of
 from grpo.storage.manifest import write_json
+from grpo.storage.snapshot import read_about
 
 Config = Mapping[str, Any]
 
@@ -144,6 +147,16 @@ points as a share of all that the updates moved.
 """
 
 
+def require_ends(start: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Refuses a run in which a stage before the last one has not come to its end."""
+    for name in config["pipeline"][:-1]:
+        if trains(config["stages"][name]):
+            checkpoints = checkpoints_of(config, start, name)
+            steps = checkpoints.steps()
+            if not steps or not read_about(checkpoints.path(steps[-1])).final:
+                end(f"--start={start}: has no final checkpoint of {name}")
+
+
 def main(argv: list[str]) -> int:
     """From the command line."""
     given: Any = flags.FLAGS.flag_values_dict()
@@ -152,7 +165,10 @@ def main(argv: list[str]) -> int:
     if wrong := problems(one, STAGES):
         return print_errors(wrong)
     name = stage_of(whole, given["stage"])
-    config = with_presets(cut(whole, name, given["updates"], given["before"]))
+    few = 1 if given["start"] else given["before"]  # what a run has left is not trained further
+    config = with_presets(cut(whole, name, given["updates"], few))
+    if given["start"]:
+        require_ends(pathlib.Path(given["start"]), config)
     microbatches = [n for (n,) in numbers_of("microbatches", given["microbatches"], 1)]
     meshes = [(n[0], n[1]) for n in numbers_of("meshes", given["meshes"], 2)]
     more: list[str] = []

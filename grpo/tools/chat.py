@@ -39,7 +39,7 @@ from grpo.rewards.extract import lenient
 from grpo.rollout.generate import decoding_module, decoding_program
 from grpo.rollout.sampler import row_keys
 from grpo.rollout.stream import stream
-from grpo.runs.open_policy import former, is_checkpoint, open_policy
+from grpo.runs.open_policy import is_checkpoint, open_policy, run_of
 from grpo.tools.export import ABOUT, checkpoint_of
 from grpo.tools.teach_flags import amount, count, from_0, part, seed, share
 from models.chat import Message
@@ -89,9 +89,8 @@ def parser() -> argparse.ArgumentParser:
 def template_of(path: pathlib.Path) -> Template:
     """How a policy was asked when it was trained; for what says nothing, plainly."""
     if is_checkpoint(path):
-        policies, stage = former(path, None)
-        data = policies.config["stages"][stage].get("data")
-        return TEMPLATES[section_of(policies.config, data)["template"]]
+        config, _, stage = run_of(path)
+        return TEMPLATES[section_of(config, config["stages"][stage].get("data"))["template"]]
     if not (path / ABOUT).is_file():
         return TEMPLATES["plain"]
     try:

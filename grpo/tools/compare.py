@@ -11,20 +11,13 @@ What the columns mean: docs/statistics.md. Runs are read, never written.
 """
 
 import pathlib
-import sys
+from collections.abc import Sequence
 
-from absl import app, flags
-
+from grpo.checks.arguments import command_line, end
 from grpo.reporting.cells import Asked, CellError
 from grpo.reporting.comparison_files import AS_USUAL, compared, write_comparison
 from grpo.reporting.comparison_tables import markdown
 from grpo.storage.journal import JournalError
-
-BASELINE = flags.DEFINE_string("baseline", None, "What the ablations are compared with.")
-METRIC = flags.DEFINE_string("metric", AS_USUAL.metric, "What is compared.")
-POLICY = flags.DEFINE_string("policy", None, "Whose; the last GRPO stage.")
-STAGE = flags.DEFINE_string("stage", None, "Measured by which evaluation; the last one.")
-WRITE = flags.DEFINE_bool("write", False, "Also write the table and the curves.")
 
 
 def comparison(sweep: pathlib.Path, *, asked: Asked, baseline: str | None, is_written: bool) -> str:
@@ -35,22 +28,23 @@ def comparison(sweep: pathlib.Path, *, asked: Asked, baseline: str | None, is_wr
     return markdown(found)
 
 
-def main(argv: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    asked = Asked(METRIC.value, POLICY.value, STAGE.value)
+    parser = command_line("compare", __doc__)
+    parser.add_argument("sweep", type=pathlib.Path)
+    parser.add_argument("--baseline")
+    parser.add_argument("--metric", default=AS_USUAL.metric)
+    parser.add_argument("--policy")
+    parser.add_argument("--stage")
+    parser.add_argument("--write", action="store_true")
+    flags = parser.parse_args(arguments)
+    asked = Asked(flags.metric, flags.policy, flags.stage)
     try:
-        text = comparison(
-            pathlib.Path(argv[1]), asked=asked, baseline=BASELINE.value, is_written=WRITE.value
-        )
+        text = comparison(flags.sweep, asked=asked, baseline=flags.baseline, is_written=flags.write)
     except (CellError, JournalError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        end(str(error))
     print(text, end="")
-    return 0
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(main(argv)))
+    main()

@@ -28,9 +28,10 @@ import huggingface_hub
 from grpo.checks.arguments import command_line, end
 from grpo.data.datasets import section_of
 from grpo.data.templates import TEMPLATES, Template
+from grpo.reporting.evaluations import last_policy
 from grpo.reporting.model_card import REPOSITORY, TERMS, Exported, model_card
 from grpo.reporting.model_card_data import shown_path
-from grpo.runs.open_policy import former, is_checkpoint, merged_as
+from grpo.runs.open_policy import former, is_checkpoint, merged_as, run_of
 from grpo.runs.policies import Policies, lora_of, trains
 from grpo.runs.run import checkpoints_of
 from grpo.storage.snapshot import SnapshotError, read_about
@@ -76,7 +77,7 @@ def checkpoint_of(path: pathlib.Path, wanted: str | None) -> pathlib.Path:
     if not names:
         raise ExportError(f"{path}: no stage of the run trains a policy")
     # The control of a pipeline may come last, so what evaluations know is asked first.
-    name = wanted or last_of(stages, names)
+    name = wanted or last_policy(stages, names)
     checkpoints = checkpoints_of(config, path, name)
     if not (steps := checkpoints.steps()):
         raise ExportError(f"{path}: stage {name} has left no checkpoint")
@@ -86,13 +87,6 @@ def checkpoint_of(path: pathlib.Path, wanted: str | None) -> pathlib.Path:
             f"{path}: stage {name} has not finished, its newest checkpoint is {found}: name that"
         )
     return found
-
-
-def last_of(stages: Mapping[str, Any], names: list[str]) -> str:
-    """The last stage that trains a policy and is none of a control."""
-    plain = [name for name in names if not stages[name].get("shuffle_rewards")]
-    grpo = [name for name in plain if stages[name]["kind"] == "grpo"]
-    return (grpo or plain or names)[-1]
 
 
 def chain_of(policies: Policies, stage: str) -> list[str]:
@@ -113,8 +107,7 @@ def base_of(config: Mapping[str, Any]) -> str | None:
     """Whose weights a run began with, through the runs before it; None: random ones."""
     path = config["model"]["path"]
     while path is not None and is_checkpoint(path):
-        policies, _ = former(pathlib.Path(path), None)
-        path = policies.config["model"]["path"]
+        path = run_of(pathlib.Path(path))[0]["model"]["path"]
     return None if path is None else name_of(path)
 
 
@@ -186,7 +179,7 @@ def write(policy: Policy, card: Exported, is_published: bool, output: pathlib.Pa
         elif is_published:
             save_adapter(policy, tmp, base=card.base)
         else:
-            save_adapter(policy, tmp, base=str(output / "base"))
+            save_adapter(policy, tmp, base="base")  # beside it
             save_hf(policy.base(), tmp / "base")
         if card.to == "peft" and policy.tokenizer is not None:
             write_tokenizer(tmp, policy.tokenizer)

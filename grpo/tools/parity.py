@@ -28,7 +28,7 @@ import numpy as np
 from grpo.algorithms.advantages import advantages
 from grpo.checks.arguments import command_line, end
 from grpo.parity import compare, ours
-from grpo.parity.beside import REFERENCES, ReferenceError, beside, installed
+from grpo.parity.beside import REFERENCES, BesideError, beside, installed
 from grpo.parity.compare import DIFFERS, Row
 from grpo.parity.task import BATCH_NEW, STOPS, TEMPERATURE, make_task
 from grpo.parity.words import ADVANTAGE
@@ -175,7 +175,7 @@ def main() -> None:
     """From the command line."""
     try:
         sys.exit(parity(parser().parse_args()))
-    except ReferenceError as error:
+    except BesideError as error:
         end(str(error))
 
 

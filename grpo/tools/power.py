@@ -36,7 +36,6 @@ from grpo.algorithms.differences import difference
 from grpo.checks.arguments import end, parse
 from grpo.checks.problems import problems
 from grpo.data.curriculum import START, curriculum_of, promoted_at
-from grpo.data.datasets import DEFAULT
 from grpo.data.examples import DataError, Example
 from grpo.evaluation.power import GROUPS, by_difficulty, histogram, signal
 from grpo.pipeline import STAGES, print_errors, with_presets
@@ -134,18 +133,18 @@ def first_examples(run: Run, name: str, order: str, count: int) -> list[Example]
     return [data.train[place] for place in places]
 
 
-def evaluations_of(run: Run) -> list[tuple[str, int, int]]:
-    """How many problems and completions of each the config's evaluations have, by what they are."""
+def evaluations_of(run: Run, stage: str) -> list[tuple[str, int, int]]:
+    """How many problems and completions of each measure a stage, by what the evaluations are."""
     config, found = run.config, []
     for name in config["pipeline"]:
-        stage = config["stages"][name]
-        if stage["kind"] == "evaluate":
-            size = len(getattr(run.data_of(name), stage["split"])[: stage["examples"]])
-            found += [(f"{name}, greedy", size, 1)] if stage["greedy"] else []
-            found += [(f"{name}, samples", size, m)] if (m := stage["samples"]) else []
+        one = config["stages"][name]
+        if one["kind"] == "evaluate":
+            size = len(getattr(run.data_of(name), one["split"])[: one["examples"]])
+            found += [(f"{name}, greedy", size, 1)] if one["greedy"] else []
+            found += [(f"{name}, samples", size, m)] if (m := one["samples"]) else []
     if not found:
         section = config["evaluation"]
-        data = run.datasets[section["data"] or DEFAULT]
+        data = run.datasets[section["data"]] if section["data"] else run.data_of(stage)
         size = len(getattr(data, section["split"])[: section["examples"]])
         found.append(("running evaluation", size, 1))
     return found
@@ -201,7 +200,7 @@ def measured(
                 at_own.right_En, problems=size, completions=m, seed_sd=seed_sd, wanted=wanted,
                 alpha=ALPHA, power=POWER,
             )._asdict()
-            for what, size, m in evaluations_of(run)
+            for what, size, m in evaluations_of(run, name)
         }  # fmt: skip
     return {
         "stage": name, "examples": len(chosen), "samples": at_own.right_En.shape[1],

@@ -34,6 +34,7 @@ from grpo.sweeps.jobs import Job, folder_of, run_of
 from grpo.sweeps.records import strangers, summary, write_cells, write_sweep
 from grpo.sweeps.sharing import jobs_of
 from grpo.sweeps.slurm import slurm_script
+from grpo.tools.teach_flags import count
 
 PASSED = ("workers", "cell_seconds", "stale_seconds")  # on to the tasks of an array job
 Item = TypeVar("Item")
@@ -45,13 +46,6 @@ def shard_of(text: str) -> tuple[int, int]:
     if not found or not int(found[1]) < int(found[2]):
         raise argparse.ArgumentTypeError(f"{text!r}: expected i/n, such as 0/4 to 3/4")
     return int(found[1]), int(found[2])
-
-
-def count(text: str) -> int:
-    """A number from 1 on."""
-    if not re.fullmatch(r"\d{1,6}", text) or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 on")
-    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:

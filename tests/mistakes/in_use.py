@@ -84,7 +84,7 @@ MISTAKES = [
             'end("there is no reference to compare with")', "return 0",
             "tests/test_parity.py::test_without_a_reference_a_line_says_what_to_install"),
     Mistake("a reference fails without a word", BESIDE,
-            'raise ReferenceError(f"{name}: {said[-1]}")', 'raise ReferenceError(f"{name}")',
+            'raise BesideError(f"{name}: {said[-1]}")', 'raise BesideError(f"{name}")',
             "tests/test_parity.py::test_a_reference_that_fails_says_why_in_a_line"),
     Mistake("keys and values change places on the way to Tunix", "tests/references/tunix_layout.py",
             "np.stack([x[0], x[1]])", "np.stack([x[1], x[0]])",

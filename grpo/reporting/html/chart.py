@@ -104,10 +104,15 @@ def thinned(one: Series) -> Series:
     xs = [float(x) for x in one.x if x is not None]
     low, step = min(xs), (max(xs) - min(xs)) / SPANS or 1.0
     spans: dict[int, list[int]] = {}
+    kept: set[int] = set()
+    is_gap = False
     for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)):
         if x is not None and y is not None and math.isfinite(y):
             spans.setdefault(int((x - low) / step), []).append(i)
-    kept: set[int] = set()
+            is_gap = False
+        elif not is_gap:
+            kept.add(i)  # one point of a gap, so that nothing is drawn across it
+            is_gap = True
     for found in spans.values():
         ys = {i: float(one.y[i] or 0.0) for i in found}
         lowest, highest = min(found, key=ys.__getitem__), max(found, key=ys.__getitem__)

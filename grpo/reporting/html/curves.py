@@ -26,7 +26,8 @@ def curves(rows: Rows, config: Mapping[str, Any]) -> str:
         own = [row for row in rows if row.get("stage") == stage and "policy" not in row]
         if drawn := of_stage(own):
             kind = stages.get(stage, {}).get("kind", "")
-            updates = f"{own[-1].get('step', '?')} updates"
+            unit = "updates" if "start" in stages.get(stage, {}) else "batches"
+            updates = f"{own[-1].get('step', '?')} {unit}"
             more = f" <small>{escaped(f'{kind}, ' * (kind != stage) + updates)}</small>"
             parts.append(f'<h3>{escaped(stage)}{more}</h3>\n<div class="stage">{drawn}</div>')
     return section("curves", "Curves", *parts)

@@ -107,7 +107,7 @@ def time_tile(run: RunFiles) -> str:
 def size_tile(run: RunFiles) -> str:
     """The tile of what is trained, and how often."""
     model = run.config.get("model", {})
-    updates = {row["stage"]: row["step"] for row in run.metrics if "step" in row}
+    updates = {row["stage"]: row["step"] for row in run.timing}
     lines = [f"{escaped(name)} {count:,}" for name, count in updates.items()]
     total = f"{sum(updates.values()):,} <small>updates</small>"
     return tile("model", total, escaped(model.get("path") or model.get("size", "")), *lines[:5])

@@ -23,7 +23,7 @@ from grpo.storage.whole import put
 
 FILE = "report.html"
 EVERY = 30.0  # seconds, at least, between two pages of a run that goes on
-PACE = 2e6  # bytes of completions for which it waits another second; reading them takes 1/50 of it
+PACE = 2e6  # bytes of journals for which it waits another second; reading them takes 1/50 of it
 
 
 def report(
@@ -55,8 +55,13 @@ def write_report(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
 
 def write_if_old(workdir: pathlib.Path, say: Callable[[str], None]) -> None:
     """The same while a run goes on, unless it was done a moment ago: longer, the more there is."""
-    rollouts, file = workdir / "rollouts.jsonl", workdir / FILE
-    wait = EVERY + (rollouts.stat().st_size / PACE if rollouts.exists() else 0.0)
-    age = time.time() - file.stat().st_mtime if file.exists() else wait
+    file = workdir / FILE
+    try:
+        journals = [*workdir.glob("*.jsonl"), *workdir.glob("evaluations/*.jsonl")]
+        wait = EVERY + sum(journal.stat().st_size for journal in journals) / PACE
+        age = time.time() - file.stat().st_mtime if file.exists() else wait
+    except OSError as error:
+        say(f"no {FILE}: {reason_of(error)}")
+        return
     if not 0 <= age < wait:
         write_report(workdir, say)

@@ -43,7 +43,7 @@ def parts_of(path: pathlib.Path) -> list[Part]:
     with open(path, "rb") as file:
         for line in file:
             begin, place = place, place + len(line)
-            key = key_of(line)
+            key = key_of(line) if line.endswith(b"\n") else None  # else it is torn
             if key is None:
                 continue
             if parts and parts[-1][:2] == key and parts[-1].end == begin:
@@ -68,7 +68,7 @@ def row_of(line: bytes) -> Row | None:
     except (ValueError, RecursionError):
         return None
     is_row = isinstance(row, dict) and isinstance(row.get("iteration"), int)
-    return row if is_row and line.endswith(b"\n") else None
+    return row if is_row else None
 
 
 def spread(parts: Sequence[Part], budget: int, share: float) -> tuple[list[Part], int]:
@@ -104,11 +104,11 @@ def rows_at(file: BinaryIO, part: Part) -> list[Row]:
 
 def packed_share(file: BinaryIO, part: Part) -> float:
     """How large the groups of an iteration are in a page, as a share of their lines."""
-    groups, _ = groups_of(rows_at(file, part), part.end)
+    groups, _ = groups_of(rows_at(file, part), math.inf)
     return len(as_json(groups)) / (part.end - part.begin)
 
 
-def groups_of(rows: Sequence[Row], most: int) -> tuple[list[dict[str, Any]], int]:
+def groups_of(rows: Sequence[Row], most: float) -> tuple[list[dict[str, Any]], int]:
     """The first groups of an iteration that have so many bytes, one at least; of how many."""
     by_group: dict[tuple[Any, Any], list[Row]] = {}
     for row in rows:

@@ -55,13 +55,13 @@ def config(
         first = seen.setdefault(stages[stage].get("kind"), stage)
         if first != stage:
             parts.append(differences(stages[first], stages[stage], [first, stage]))
-    for key, value in sorted(here.items(), key=lambda item: isinstance(item[1], Mapping)):
+    for key, value in here.items():
         if isinstance(value, Mapping) and value:
             groups = value.items() if key == "stages" else [("", value)]
             for stage, fields in groups:
                 title = f"{key}.{stage}" if stage else key
                 parts.append(folded(title, fields_of(fields, title)))
-    own = {key: value for key, value in here.items() if not isinstance(value, Mapping)}
+    own = {key: x for key, x in here.items() if not (isinstance(x, Mapping) and x)}
     parts.append(folded("of the run", fields_of(own, "of the run")))
     return section("config", "Config", *parts)
 

@@ -29,18 +29,19 @@
 
   // What tokens are coloured by: (completion, token's place) -> number.
   const column = (completion, name) => completion.per_token?.by[name];
+  const valueAt = (completion, name, t) => column(completion, name)?.[t] ?? NaN;
   const COLOURS = {
     advantage: { of: (c) => c.advantage, needs: [] },
     "KL to the reference (k3)": {
       of: (c, t) => {
-        const own = (column(c, "old_logprob") || column(c, "sample_logprob"))[t];
-        const d = column(c, "ref_logprob")[t] - own;
+        const own = column(c, "old_logprob") ? "old_logprob" : "sample_logprob";
+        const d = valueAt(c, "ref_logprob", t) - valueAt(c, own, t);
         return Math.exp(d) - d - 1;
       },
       needs: ["ref_logprob", "sample_logprob"],
     },
     "ratio old / sampler - 1": {
-      of: (c, t) => Math.exp(column(c, "old_logprob")[t] - column(c, "sample_logprob")[t]) - 1,
+      of: (c, t) => Math.exp(valueAt(c, "old_logprob", t) - valueAt(c, "sample_logprob", t)) - 1,
       needs: ["old_logprob", "sample_logprob"],
     },
   };
