@@ -11,9 +11,10 @@ What the columns mean: docs/statistics.md. Runs are read, never written.
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 
-from grpo.checks.arguments import command_line, end
+from grpo.checks.arguments import command_line
 from grpo.reporting.cells import Asked, CellError
 from grpo.reporting.comparison_files import AS_USUAL, compared, write_comparison
 from grpo.reporting.comparison_tables import markdown
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         text = comparison(flags.sweep, asked=asked, baseline=flags.baseline, is_written=flags.write)
     except (CellError, JournalError) as error:
-        end(str(error))
+        sys.exit(str(error))
     print(text, end="")
 
 

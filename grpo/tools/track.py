@@ -4,8 +4,8 @@
 
 --to is tensorboard, wandb or trackio (grpo/reporting/trackers.py). With --follow it waits for more
 until the run is finished or has failed, or until Ctrl-C; start it in a terminal of its own, while
-the run goes or after it. A tracker that is off or not installed is said in one line, with exit code 0; one
-that fails ends this process, with exit code 1, and no run.
+the run goes or after it. A tracker that is off or not installed is said in one line, with exit code
+0; one that fails ends this process, with exit code 1, and no run.
 """
 
 import pathlib

@@ -75,7 +75,7 @@ MISTAKES = [
             "    for line in wrong_in(changed, name):\n", "    for line in ():\n",
             P + "a_change_that_makes_no_sense_is_one_line"),
     Mistake("a batch that waited is scored by nobody", CHANGES,
-            'if stage["staleness"] and (more', 'if not stage["staleness"] and (more',
+            'if stage["staleness"] and needs_another', 'if not stage["staleness"] and needs_another',
             P + "what_needs_log_probs_that_a_waiting_batch_lacks"),
     Mistake("the derivative is taken after the update", FORECAST,
             "in_float32(update.before.trainable),", "in_float32(update.after.trainable),",
