@@ -70,6 +70,20 @@ def small_grpo() -> base.ConfigDict:
     return stage
 
 
+def sft_and_adapter(*measured: str):
+    """All parameters are trained, then an adapter on these; two updates each, all of them kept."""
+    run = small()
+    run.stages.sft, run.stages.adapter, run.stages.evaluate = (
+        small_sft(), small_sft(), small_evaluate(),
+    )  # fmt: skip
+    for stage in (run.stages.sft, run.stages.adapter):
+        stage.update(steps=2, checkpoint_every=1)
+    run.stages.adapter.lora.update(rank=2, alpha=4.0, targets="q|v")
+    run.stages.evaluate.policies = measured
+    run.pipeline = ("sft", "adapter", "evaluate")
+    return run
+
+
 def small_evaluate() -> base.ConfigDict:
     """Two policies, greedily."""
     stage = base.evaluate()

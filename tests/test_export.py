@@ -21,7 +21,7 @@ from models.loading import load_model, save_hf
 from models.policy import logits
 from models.tokenizer import Tokenizer
 from tests.helpers import assert_trees_equal
-from tests.small_run import final, launch, small, small_evaluate, small_sft, workshop
+from tests.small_run import final, launch, sft_and_adapter, workshop
 
 IDS = np.arange(3, 15)[None] % 7 + 4
 TEXTS = ("README.md", "run_config.json", "export.json")
@@ -29,18 +29,9 @@ TEXTS = ("README.md", "run_config.json", "export.json")
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """All parameters are trained, then an adapter on these."""
-    run = small()
+    run = sft_and_adapter("sft", "adapter")
     run.data.template = "reasoning_tags"
     run.data.update(max_prompt=128, buckets=(128,))
-    run.stages.sft, run.stages.adapter, run.stages.evaluate = (
-        small_sft(), small_sft(), small_evaluate(),
-    )  # fmt: skip
-    for stage in (run.stages.sft, run.stages.adapter):
-        stage.update(steps=2, checkpoint_every=1)
-    run.stages.adapter.lora.update(rank=2, alpha=4.0, targets="q|v")
-    run.stages.evaluate.policies = ("sft", "adapter")
-    run.pipeline = ("sft", "adapter", "evaluate")
     folder = tmp_path_factory.mktemp("former") / "run"
     with workshop():
         assert launch(run, folder) == 0

@@ -15,23 +15,22 @@ from grpo.tools.evaluate import only_evaluation
 from models.loading import load_model, save_hf
 from models.policy import logits
 from tests.helpers import assert_trees_equal
-from tests.small_run import final, launch, opened, rows, small, small_evaluate, small_sft, workshop
+from tests.small_run import (
+    final,
+    launch,
+    opened,
+    rows,
+    sft_and_adapter,
+    small,
+    workshop,
+)
 
 IDS = np.arange(3, 15)[None] % 7 + 4
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """All parameters are trained, then an adapter on these."""
-    run = small()
-    run.stages.sft, run.stages.adapter, run.stages.evaluate = (
-        small_sft(), small_sft(), small_evaluate(),
-    )  # fmt: skip
-    for stage in (run.stages.sft, run.stages.adapter):
-        stage.update(steps=2, checkpoint_every=1)
-    run.stages.adapter.lora.update(rank=2, alpha=4.0, targets="q|v")
-    run.stages.evaluate.policies = ("adapter",)
-    run.pipeline = ("sft", "adapter", "evaluate")
+    run = sft_and_adapter("adapter")
     folder = tmp_path_factory.mktemp("former") / "run"
     with workshop():
         assert launch(run, folder) == 0
