@@ -83,13 +83,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
             server.times.append(time.monotonic())
             server.now += 1
             server.most = max(server.most, server.now)
+        self.is_counted = True
         try:
             self.close_connection = word != "ok"
             self.body = completion(server.answer(prompt, body.get("seed")))
             FAULTS[word](self) if word in FAULTS else self.by_status(word)
         finally:
-            with server.lock:
-                server.now -= 1
+            self.leave()
+
+    def leave(self):
+        """It is at work no longer; before the client has all of its reply, and may ask again."""
+        if self.is_counted:
+            self.is_counted = False
+            with self.server.lock:
+                self.server.now -= 1
 
     def end_headers(self):
         """What closes says so, or a client may send its next request into a closed connection."""
@@ -105,6 +112,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        self.leave()
         self.wfile.write(body)
 
     def by_status(self, word):
