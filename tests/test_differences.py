@@ -45,8 +45,8 @@ def test_the_error_is_that_of_many_evaluations(completions):
     mean = random.binomial(completions, level).mean(axis=2) / completions
     assert np.std(mean[0] - mean[1]) == pytest.approx(got.paired_se, rel=0.03)
     other = rate_P[random.randint(0, problems, (2, 8000, problems))]  # other problems for each
-    mean = random.binomial(1, np.clip(other + sd * random.standard_normal((2, 8000, 1)), 0, 1))
-    apart = mean.mean(axis=2)
+    level = np.clip(other + sd * random.standard_normal((2, 8000, 1)), 0, 1)
+    apart = random.binomial(completions, level).mean(axis=2) / completions
     assert np.std(apart[0] - apart[1]) == pytest.approx(got.unpaired_se, rel=0.03)
 
 

@@ -2,11 +2,11 @@
 
     w_p     c (n - c) / (n (n - 1))            c of n samples right: p (1 - p), unbiased
     v       mean of w_p over problems          what a completion varies within a problem
-    u       p̂ (1 - p̂)                          and over problems as well
+    u       p̂ (1 - p̂)                          and over problems as well: u - v between them
     SE²     2 (v / (N m) + τ²) / S             paired: N problems in common, m completions of
                                                each, S seeds of training, over which the true
                                                accuracies have the standard deviation τ
-            2 (u / N + τ²) / S                 unpaired: other problems for each, m = 1
+            2 ((u - v) / N + v / (N m) + τ²) / S     unpaired: other problems for each
     δ       (z_{1-α/2} + z_{power}) SE         the smallest difference that is shown, two-sided,
                                                with a chance of `power`; 2.80 SE for 5 % and 80 %
     N(δ)    2 v (z + z)² / (m δ²)              problems that show δ of one pair of runs, were τ 0
@@ -64,8 +64,10 @@ def difference(
     """What so many problems and completions can show, by samples of a policy on such problems."""
     v, share = within(right_Pn), float(right_Pn.mean())
     z, of_seed = z_of(alpha, power), seed_sd**2
-    paired = math.sqrt(2 * (v / (problems * completions) + of_seed))
-    unpaired = math.sqrt(2 * (share * (1 - share) / problems + of_seed))
+    of_completions = v / (problems * completions)
+    between = max(0.0, share * (1 - share) - v) / problems
+    paired = math.sqrt(2 * (of_completions + of_seed))
+    unpaired = math.sqrt(2 * (between + of_completions + of_seed))
     return Difference(
         paired_se=paired,
         unpaired_se=unpaired,
