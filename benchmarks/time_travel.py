@@ -88,14 +88,15 @@ def made(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def drawn(runs: Sequence[pathlib.Path], count: int, seed: int) -> list[tuple[pathlib.Path, int]]:
-    """Random updates of random runs."""
-    random = np.random.RandomState([seed, count])
-    found = []
-    for _ in range(count):
-        run = runs[random.randint(len(runs))]
-        rows = [row for row in rows_of(run, "metrics") if row["stage"] == STAGE and "loss" in row]
-        found.append((run, int(random.randint(1, rows[-1]["step"] + 1))))
-    return found
+    """Random updates of the runs, none of them twice."""
+    every = [
+        (run, row["step"])
+        for run in runs
+        for row in rows_of(run, "metrics")
+        if row["stage"] == STAGE and "loss" in row
+    ]
+    chosen = np.random.RandomState([seed, count]).permutation(len(every))[:count]
+    return [every[i] for i in chosen]
 
 
 def thinned(run: pathlib.Path, step: int, folder: pathlib.Path) -> None:

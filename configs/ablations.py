@@ -40,12 +40,13 @@ USUAL_SCALE = 2.0  # alpha / rank where the base has no adapter
 CORRECT = {"correct_answer": base.reward(1.0, 0.0, 1.0, strict=True)}
 
 
-def preset(name: str) -> Delta:
+def preset(name: str, **but: float) -> Delta:
     """A preset, and nothing of the base's own loss; a teacher's share is the stage's affair."""
 
     def leaves(stage: Any) -> Leaves:
         own = [field for field in stage.loss if field not in ("preset", "teacher_coef")]
-        return {"loss.preset": name, **{f"loss.{field}": None for field in own}}
+        fields = {**dict.fromkeys(own), **but}
+        return {"loss.preset": name, **{f"loss.{field}": x for field, x in fields.items()}}
 
     return {"grpo": leaves}
 
@@ -106,6 +107,7 @@ def curriculum(order: str) -> Delta:
 
 ABLATIONS: dict[str, Delta] = {
     **{f"preset_{name}": preset(name) for name in PRESETS},
+    "preset_dapo_no_overlong": preset("dapo", overlong_buffer=0.0, overlong_penalty=0.0),
     # What holds the policy.
     "no_kl": grpo(loss__kl_coef=0.0),
     **{f"kl_{coef:g}": grpo(loss__kl_coef=coef) for coef in (0.02, 0.08, 0.3)},
