@@ -15,7 +15,7 @@ from grpo.sweeps.worker import tuples
 from grpo.tools.sweep import part_of, shard_of
 
 SIZES = {  # of the sweeps that are there: cells, runs that are shared
-    "clip": (20, 5), "group_size": (20, 5), "kl": (20, 5), "null": (50, 0), "presets": (55, 5),
+    "clip": (20, 5), "group_size": (20, 5), "kl": (20, 5), "null": (30, 0), "presets": (55, 5),
     "overlong": (15, 5), "shuffled": (10, 5), "worked_share": (25, 0),
 }  # fmt: skip
 FOLDER = pathlib.Path(__file__).parent.parent / "configs" / "sweeps"

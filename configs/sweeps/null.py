@@ -10,4 +10,4 @@ from configs import base
 
 def get_config():
     """The sweep."""
-    return base.sweep(ablations=("", *(f"copy_{n}" for n in range(1, 10))))
+    return base.sweep(ablations=("", *(f"copy_{n}" for n in range(1, 10))), seeds=(0, 1, 2))
