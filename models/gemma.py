@@ -24,7 +24,7 @@ from flax import linen as nn
 from models.attention import contract, softcap, visible
 from models.cache import Cache, LayerCache, key_positions
 from models.config import GLOBAL, LOCAL, GemmaConfig
-from models.layers import Block, RMSNorm, View, init_weight, rope_angles
+from models.layers import Block, RMSNorm, View, init_weight, rope_angles, rotation
 from models.sharding import shard_rows
 
 Array = jax.Array
@@ -53,7 +53,7 @@ def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str,
     slots: dict[str, int | None] = dict.fromkeys((LOCAL, GLOBAL))
     if cache is not None:
         position_BT = jnp.where(mask_BT > 0, position_BT + cache.length_B[:, None], -1)
-        sizes = (layer.k_BSKH.shape[1] for layer in cache.layers)
+        sizes = (layer.v_BKSH.shape[2] for layer in cache.layers)
         slots = dict(zip(config.kinds, sizes, strict=True))
 
     def view(kind: str, slots: int | None) -> View:
@@ -67,7 +67,7 @@ def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str,
         window = config.window if is_local else None
         return View(
             position_BT=position_BT,
-            angle=rope_angles(position_BT, config.head_dim, theta, factor),
+            rotation=rotation(rope_angles(position_BT, config.head_dim, theta, factor)),
             visible_BTS=visible(position_BT, key_position_BS, window, segment_BT),
         )
 

@@ -37,7 +37,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"head/[wb]", P()),  # D H, H: of a reward model
     (r"", P()),  # the counters of a training state
 )
-CACHE = P("fsdp", None, "tp", None)  # B S K H, and B alone
+CACHE = P("fsdp", "tp", None, None)  # B K H S and B K S H, and B alone
 
 
 def make_mesh(fsdp: int, tp: int, devices: list | None = None) -> Mesh:

@@ -55,7 +55,8 @@ def test_softcap_by_hand():
 def inputs(dtype=jnp.float32, heads=4, kv_heads=2):
     random = np.random.RandomState(0)
     q = jnp.asarray(random.standard_normal((2, 6, heads, 8)), dtype)
-    k, v = (jnp.asarray(random.standard_normal((2, 6, kv_heads, 8)), dtype) for _ in range(2))
+    k = jnp.asarray(random.standard_normal((2, kv_heads, 8, 6)), dtype)
+    v = jnp.asarray(random.standard_normal((2, kv_heads, 6, 8)), dtype)
     position = jnp.stack([jnp.arange(6), jnp.array([-1, -1, 0, 1, 2, 3])])
     return q, k, v, visible(position, position, 3)
 
@@ -65,13 +66,13 @@ def loop(q, k, v, seen, cap):
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     out = np.zeros_like(q)
     for b, t, n in np.ndindex(q.shape[:3]):
-        kv = n // (q.shape[2] // k.shape[2])
+        kv = n // (q.shape[2] // k.shape[1])
         keys = np.flatnonzero(seen[b, t])
         if len(keys):
-            score = k[b, keys, kv] @ q[b, t, n]
+            score = q[b, t, n] @ k[b, kv][:, keys]
             score = cap * np.tanh(score / cap) if cap else score
             weight = np.exp(score - score.max())
-            out[b, t, n] = weight / weight.sum() @ v[b, keys, kv]
+            out[b, t, n] = weight / weight.sum() @ v[b, kv, keys]
     return out
 
 
@@ -131,7 +132,7 @@ def test_values_of_unseen_keys_do_not_matter():
     q, k, v, seen = inputs()
     hidden = ~np.any(np.asarray(seen), axis=1, keepdims=True)  # keys that no query sees
     assert hidden.any()
-    other = jnp.where(rearrange(hidden, "B 1 S -> B S 1 1"), 1e6, v)
+    other = jnp.where(rearrange(hidden, "B 1 S -> B 1 S 1"), 1e6, v)
     live = np.asarray(seen).any(-1)
     got = np.asarray(einsum_attention(q, k, other, seen, None))[live]
     np.testing.assert_array_equal(got, np.asarray(einsum_attention(q, k, v, seen, None))[live])

@@ -27,39 +27,44 @@ def test_what_slots_hold():
 
 def test_sizes_of_rings_and_full_layers():
     cache = init_cache(TINY["gemma3"], 3, 20, jnp.bfloat16)
-    slots = [layer.k_BSKH.shape for layer in cache.layers]
-    assert slots == [(3, n, 2, 16) for n in (8, 8, 8, 8, 8, 20, 8)]
+    sizes = (8, 8, 8, 8, 8, 20, 8)
+    assert [layer.k_BKHS.shape for layer in cache.layers] == [(3, 2, 16, n) for n in sizes]
+    assert [layer.v_BKSH.shape for layer in cache.layers] == [(3, 2, n, 16) for n in sizes]
     assert {x.dtype for x in jax.tree.leaves(cache.layers)} == {jnp.dtype(jnp.bfloat16)}
     short = init_cache(TINY["gemma3"], 3, 5, jnp.float32)  # less than a window
-    assert {layer.v_BSKH.shape[1] for layer in short.layers} == {5}
+    assert {layer.v_BKSH.shape[2] for layer in short.layers} == {5}
 
 
 def numbered(*positions):
     """A chunk whose keys are their own positions, so that slots show what was written."""
     position_BT = jnp.array([positions])
-    k_BTKH = jnp.asarray(position_BT, jnp.float32)[:, :, None, None]
-    return LayerCache(k_BSKH=k_BTKH, v_BSKH=k_BTKH), position_BT
+    return filled(jnp.asarray(position_BT, jnp.float32)), position_BT
+
+
+def filled(value_BS):
+    """A layer of one head of width 1 with these numbers as keys and values."""
+    return LayerCache(k_BKHS=value_BS[:, None, None, :], v_BKSH=value_BS[:, None, :, None])
 
 
 def test_writing_skips_padding_and_keeps_the_latest():
-    empty = LayerCache(k_BSKH=jnp.full((1, 4, 1, 1), -5.0), v_BSKH=jnp.full((1, 4, 1, 1), -5.0))
+    empty = filled(jnp.full((1, 4), -5.0))
     chunk, position = numbered(-1, 0, -1, 1)
     _, layer = extend(empty, chunk, position)
-    np.testing.assert_array_equal(layer.k_BSKH[0, :, 0, 0], [0, 1, -5, -5])
+    np.testing.assert_array_equal(layer.k_BKHS[0, 0, 0], [0, 1, -5, -5])
     chunk, position = numbered(2, 3, 4, 5, 6, 7, 8, -1)  # longer than the ring
     keys, layer = extend(layer, chunk, position)
-    np.testing.assert_array_equal(layer.v_BSKH[0, :, 0, 0], [8, 5, 6, 7])
+    np.testing.assert_array_equal(layer.v_BKSH[0, 0, :, 0], [8, 5, 6, 7])
     # the chunk attends to the old slots and to all of itself
     np.testing.assert_array_equal(
         key_positions(jnp.array([2]), position, 4)[0], [0, 1, -1, -1, 2, 3, 4, 5, 6, 7, 8, -1]
     )
-    assert keys.k_BSKH.shape[1] == 4 + 8
+    assert keys.k_BKHS.shape[3] == keys.v_BKSH.shape[2] == 4 + 8
     chunk, position = numbered(9)
     keys, layer = extend(layer, chunk, position)
-    np.testing.assert_array_equal(layer.k_BSKH[0, :, 0, 0], [8, 9, 6, 7])
+    np.testing.assert_array_equal(layer.k_BKHS[0, 0, 0], [8, 9, 6, 7])
     np.testing.assert_array_equal(key_positions(jnp.array([9]), position, 4)[0], [8, 9, 6, 7])
     _, still = extend(layer, *numbered(-1))  # a padded single token
-    np.testing.assert_array_equal(still.k_BSKH, layer.k_BSKH)
+    np.testing.assert_array_equal(still.k_BKHS, layer.k_BKHS)
 
 
 def rows():
@@ -105,5 +110,5 @@ def test_rows_may_end_while_others_go_on():
     _, after = hidden(Gemma(config), variables, ids[:, 10:11], np.array([[1], [0], [1]]), cache)
     np.testing.assert_array_equal(after.length_B, [11, 10, 11])
     for old, new in zip(cache.layers, after.layers, strict=True):
-        np.testing.assert_array_equal(old.k_BSKH[1], new.k_BSKH[1])
-        assert not np.array_equal(old.k_BSKH[0], new.k_BSKH[0])
+        np.testing.assert_array_equal(old.k_BKHS[1], new.k_BKHS[1])
+        assert not np.array_equal(old.k_BKHS[0], new.k_BKHS[0])

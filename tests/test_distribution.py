@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo.algorithms.distribution import Sampling, draw, edge, restrict, sample, temper
+from grpo.algorithms.distribution import Sampling, blocks_of, draw, edge, restrict, sample, temper
 
 OFF = Sampling(1.0, 0, 1.0, 0.0)
 # Probabilities of eight tokens, two of them tied.
@@ -117,11 +117,15 @@ def test_chi_square(size, sampling):
 
 
 def test_temperature_zero_is_the_likeliest_token():
-    logits = jnp.array([[0.0, 3.0, 2.9], [5.0, 1.0, 4.9]])
-    keys = jax.random.split(jax.random.key(0), 2)
+    logits = jnp.array([
+        [0.0, 3.0, 2.9, 2.9, 2.9, 2.9],  # in blocks of two, the likeliest token's is the lightest
+        [5.0, 1.0, 4.9, 4.9, 0.0, 0.0],
+        [1.0, 0.0, 0.0, 0.0, 2.0, 2.0],  # of equals the first
+    ])  # fmt: skip
+    keys = jax.random.split(jax.random.key(0), 3)
     token_B, logprob_B = sample(keys, logits, OFF._replace(temperature=0.0))
-    assert token_B.tolist() == [1, 0]
-    expected = jax.nn.log_softmax(logits)[jnp.arange(2), token_B]
+    assert token_B.tolist() == [1, 0, 4]
+    expected = jax.nn.log_softmax(logits)[jnp.arange(3), token_B]
     np.testing.assert_allclose(logprob_B, expected, rtol=1e-6)
 
 
@@ -143,7 +147,9 @@ def test_a_row_depends_on_its_own_key_and_logits_only():
     logits = jnp.asarray(np.random.RandomState(6).standard_normal((6, 96)), jnp.float32)
     keys = jax.random.split(jax.random.key(7), 6)
     order = jnp.array([3, 0, 5])
-    np.testing.assert_array_equal(draw(keys, logits)[order], draw(keys[order], logits[order]))
+    token_B, _ = draw(keys, blocks_of(logits))
+    again_B, _ = draw(keys[order], blocks_of(logits[order]))
+    np.testing.assert_array_equal(token_B[order], again_B)
 
 
 def test_settings_do_not_recompile():

@@ -136,7 +136,7 @@ def test_rollout_and_scores():
 @pytest.mark.parametrize(
     ("variables", "wrong"),
     [
-        ({"q_BTNH": jnp.zeros((2, 3, 4, 5)), "k_BSKH": jnp.zeros((2, 7, 1, 5))}, 0),
+        ({"q_BTNH": jnp.zeros((2, 3, 4, 5)), "k_BKHS": jnp.zeros((2, 1, 5, 7))}, 0),
         ({"q_BTNH": jnp.zeros((2, 3, 4))}, 1),
         ({"q_BT": jnp.zeros((2, 3)), "k_TB": jnp.zeros((2, 3))}, 2),
         ({"x_B1": jnp.zeros((2, 3))}, 1),

@@ -87,34 +87,62 @@ def restrict(z_BV: Array, sampling: Sampling) -> Array:
     return keep(z_BV, top_B1 + jnp.minimum(jnp.log(sampling.min_p), 0.0))
 
 
-def draw(key_B: Array, z_BV: Array) -> Array:
-    """token_B ~ softmax(z_BV), each row by its own key.
+class Blocks(NamedTuple):
+    """z_BV in about √V blocks of neighbours, and the mass of each block."""
 
-    First a block of about √V tokens by its mass, then the token in it: P(block) P(token | block).
-    Each of the two is the argmax of z + Gumbel noise, so a draw takes 2√V random numbers, not V.
-    """
+    z_BNW: Array
+    mass_BN: Array  # log Σ exp z of a block
+
+
+def blocks_of(z_BV: Array) -> Blocks:
+    """The blocks of a vocabulary; the mass of all is log Σ_v exp z_v."""
     size = z_BV.shape[1]
     width = math.gcd(size, 1 << (size.bit_length() // 2))
-    blocks = z_BV.reshape(z_BV.shape[0], size // width, width)
+    z_BNW = z_BV.reshape(z_BV.shape[0], size // width, width)
+    return Blocks(z_BNW, jax.nn.logsumexp(z_BNW, axis=2))
+
+
+def token_at(blocks: Blocks, block_B: Array, within) -> tuple[Array, Array]:
+    """The token that `within` finds in a block of each row, and its z."""
+    z_BW = jnp.take_along_axis(blocks.z_BNW, block_B[:, None, None], axis=1)[:, 0]
+    place_B = within(z_BW)
+    z_B = jnp.take_along_axis(z_BW, place_B[:, None], axis=1)[:, 0]
+    return (block_B * z_BW.shape[1] + place_B).astype(jnp.int32), z_B
+
+
+def draw(key_B: Array, blocks: Blocks) -> tuple[Array, Array]:
+    """token_B ~ softmax(z_BV), each row by its own key, and its z.
+
+    First a block by its mass, then the token in it: P(block) P(token | block). Each of the two is
+    the argmax of z + Gumbel noise, so a draw takes 2√V random numbers, not V.
+    """
     categorical = jax.vmap(jax.random.categorical)
     fold = jax.vmap(jax.random.fold_in, (0, None))
-    block_B = categorical(fold(key_B, BLOCK), jax.nn.logsumexp(blocks, axis=2))
-    chosen = jnp.take_along_axis(blocks, block_B[:, None, None], axis=1)[:, 0]
-    return block_B * width + categorical(fold(key_B, WITHIN), chosen)
+    block_B = categorical(fold(key_B, BLOCK), blocks.mass_BN)
+    return token_at(blocks, block_B, lambda z_BW: categorical(fold(key_B, WITHIN), z_BW))
+
+
+def likeliest(blocks: Blocks) -> tuple[Array, Array]:
+    """The token of the largest z, the first of equals, and its z; an argmax over all V is slow."""
+    block_B = jnp.argmax(jnp.max(blocks.z_BNW, axis=2), axis=1)
+    return token_at(blocks, block_B, lambda z_BW: jnp.argmax(z_BW, axis=1))
 
 
 def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, Array]:
     """token_B, and its log-probability under π (not under what it was drawn from)."""
     z_BV = temper(logits_BV, sampling.temperature)
+    blocks = blocks_of(z_BV)
     restricts = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
-
-    def drawn(z_BV: Array) -> Array:
-        kept_BV = jax.lax.cond(restricts, lambda z: restrict(z, sampling), lambda z: z, z_BV)
-        return draw(key_B, kept_BV)
-
     is_greedy = jnp.asarray(sampling.temperature) <= 0
-    token_B = jax.lax.cond(is_greedy, lambda z: jnp.argmax(z, axis=-1), drawn, z_BV)
-    return token_B.astype(jnp.int32), logprob_of(z_BV, token_B)
+    token_B, z_B = jax.lax.switch(
+        jnp.where(is_greedy, 0, 1 + restricts),
+        (
+            lambda: likeliest(blocks),
+            lambda: draw(key_B, blocks),
+            lambda: draw(key_B, blocks_of(restrict(blocks.z_BNW.reshape(z_BV.shape), sampling))),
+        ),
+    )
+    return token_B, z_B - jax.nn.logsumexp(blocks.mass_BN, axis=1)
 
 
 def logprob_of(z: Array, token: Array) -> Array:

@@ -50,7 +50,7 @@ MISTAKES = [
             'Shape(x.shape, "float32", sharding=x.sharding)', "Shape(x.shape, x.dtype, sharding=x.sharding)",
             SYSTEMS + "test_an_update_adds_what_it_saves_and_its_gradient"),
     Mistake("a device's cache is that of all heads", "models/sharding.py",
-            'CACHE = P("fsdp", None, "tp", None)', 'CACHE = P("fsdp", None, None, None)',
+            'CACHE = P("fsdp", "tp", None, None)', 'CACHE = P("fsdp", None, None, None)',
             SYSTEMS + "test_the_heads_of_a_cache_are_cut"),
     Mistake("the cache of a group is gathered along tp", "grpo/rollout/sampler.py",
             "shard_cache(grouped(x, group), mesh)", "shard_rows(grouped(x, group), mesh)",

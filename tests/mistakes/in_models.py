@@ -20,9 +20,9 @@ MISTAKES = [
             "UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)", "UNSEEN = -jnp.inf",
             "tests/test_attention.py::test_a_row_that_sees_nothing_is_finite_and_so_are_its_gradients"),
     Mistake("soft-cap after the mask", "models/attention.py",
-            "softcap(contract(\"BKTQH,BKSH->BKTQS\", q_BKTQH, k_BKSH), cap)\n"
+            "softcap(contract(\"BKTQH,BKHS->BKTQS\", q_BKTQH, k_BKHS), cap)\n"
             "    score_BKTQS += jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :]",
-            "contract(\"BKTQH,BKSH->BKTQS\", q_BKTQH, k_BKSH)\n"
+            "contract(\"BKTQH,BKHS->BKTQS\", q_BKTQH, k_BKHS)\n"
             "    score_BKTQS = softcap(\n"
             "        score_BKTQS + jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :], cap\n"
             "    )",
@@ -68,8 +68,8 @@ MISTAKES = [
             "c.query_scalar**-0.5", "c.head_dim**-0.5",
             "tests/test_transformers.py::test_logits"),
     Mistake("query norm after RoPE", "models/layers.py",
-            "q_BTNH = (rope(q_BTNH, view.angle) *",
-            'q_BTNH = (norm(name="q_norm2")(rope(q_BTNH, view.angle)) *',
+            "q_BTNH = (rope(q_BTNH, view.rotation) *",
+            'q_BTNH = (norm(name="q_norm2")(rope(q_BTNH, view.rotation)) *',
             "tests/test_gemma.py::test_against_the_oracle"),
     Mistake("embedding scale in float32 under bfloat16", "models/gemma.py",
             "jnp.asarray(self.config.width**0.5, self.dtype)",
@@ -114,8 +114,7 @@ MISTAKES = [
             "(position_BT > end_B1 - slots)", "(position_BT < slots)",
             "tests/test_cache.py::test_writing_skips_padding_and_keeps_the_latest"),
     Mistake("chunk written before it attends", "models/cache.py",
-            "return jax.tree.map(lambda *kv: jnp.concatenate(kv, axis=1), old, chunk), written",
-            "return jax.tree.map(lambda *kv: jnp.concatenate(kv, axis=1), written, chunk), written",
+            "k_BKHS=jnp.concatenate([old.k_BKHS,", "k_BKHS=jnp.concatenate([written.k_BKHS,",
             "tests/test_cache.py::test_cached_equals_full_at_every_step"),
     Mistake("slots off by one", "models/cache.py",
             "return jnp.maximum(last_B1 - (last_B1 - slot_1S) % slots, -1)",
