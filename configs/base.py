@@ -63,6 +63,10 @@ def model(**fields) -> ConfigDict:
         "attention": "einsum",  # how scores are computed: models/attention.py
         "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
         "unroll": 1,  # layers in one step of the scan over depth; all: no loop
+        # Completions that are written at a time, None: all of a batch. Who ends makes room for
+        # the next; when none waits, as many halvings of the seats: grpo/rollout/seats.py.
+        "seats": optional(int),
+        "halvings": 0,
     })  # fmt: skip
     section.update(fields)
     return section

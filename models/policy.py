@@ -26,7 +26,8 @@ from models.tokenizer import Tokenizer
 
 Array = jax.Array
 Params = Any
-APPLIED = ("dtype", "attention", "remat", "unroll")  # fields of how a module computes
+# Fields of how a model is computed.
+APPLIED = ("dtype", "attention", "remat", "unroll", "seats", "halvings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +44,8 @@ class Policy:
     attention: str = "einsum"  # models/attention.py
     remat: str = "none"  # models/gemma.py
     unroll: int = 1
+    seats: int | None = None  # completions at a time: grpo/rollout/seats.py
+    halvings: int = 0
 
     def __post_init__(self):
         if (self.lora is None) != (self.adapter is None):

@@ -41,6 +41,7 @@ from tests.mistakes.in_reports import MISTAKES as IN_REPORTS
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
 from tests.mistakes.in_reward_pool import MISTAKES as IN_REWARD_POOL
 from tests.mistakes.in_rewards import MISTAKES as IN_REWARDS
+from tests.mistakes.in_seats import MISTAKES as IN_SEATS
 from tests.mistakes.in_stages import MISTAKES as IN_STAGES
 from tests.mistakes.in_statistics import MISTAKES as IN_STATISTICS
 from tests.mistakes.in_sweeps import MISTAKES as IN_SWEEPS
@@ -72,6 +73,7 @@ MISTAKES = [
     *IN_CHECKPOINT,
     *IN_DISPLAY,
     *IN_UNITS,
+    *IN_SEATS,
     *IN_STAGES,
     *IN_PREFERENCES,
     *IN_REWARD_MODELS,

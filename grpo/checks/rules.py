@@ -139,6 +139,8 @@ MODEL: dict[str, Rule] = {
     "attention": one_of(*ATTENTION),
     "remat": one_of(*REMAT),
     "unroll": COUNT,
+    "seats": optional(COUNT),
+    "halvings": number(int, 0, 8),
 }
 MESH: dict[str, Rule] = {"fsdp": COUNT, "tp": COUNT, "first": number(int, 0)}
 JUDGE: dict[str, Rule] = {

@@ -15,6 +15,7 @@ from grpo.algorithms.decoding import DECODINGS, sampling_of
 from grpo.algorithms.distribution import Sampling
 from grpo.data.padding import pad_prompts
 from grpo.rollout.sampler import Rollout, decoding_params, rollout, row_keys
+from grpo.rollout.seats import rollout_in_seats
 from grpo.training.program import Program, Shape, shapes_on
 from models.gemma import Gemma
 from models.policy import Policy
@@ -29,7 +30,7 @@ class Sampler:
     """A policy as it stands, ready to write completions: its weights are copied for decoding."""
 
     def __init__(self, policy: Policy, buckets: Sequence[int]):
-        self._buckets, self.tokenizer = buckets, policy.own_tokenizer
+        self._policy, self._buckets, self.tokenizer = policy, buckets, policy.own_tokenizer
         self._stop_ids = np.array(self.tokenizer.stop_ids, np.int32)
         self._weights = decoding_program(policy)(policy.params, policy.adapter)
         self._module = decoding_module(policy, self._weights)
@@ -45,7 +46,8 @@ class Sampler:
     ) -> Rollout:
         """`group` completions of every prompt, each row by its own key."""
         ids_PI, mask_PI = pad_prompts(prompts, self._buckets)
-        return rollout(
+        write, static = writing(self._policy, len(prompts) * group)
+        return write(
             self._module,
             self._weights,
             ids_PI,
@@ -55,7 +57,16 @@ class Sampler:
             self._stop_ids,
             group=group,
             max_new_tokens=max_new_tokens,
+            **static,
         )
+
+
+def writing(policy: Policy, rows: int) -> tuple[Any, dict[str, int]]:
+    """What writes so many completions, and what it is compiled for beside their shapes."""
+    seats = min(policy.seats or rows, rows)
+    if seats == rows and not policy.halvings:
+        return rollout, {}
+    return rollout_in_seats, {"seats": seats, "halvings": policy.halvings}
 
 
 def decoding_program(policy: Policy) -> Program:
@@ -89,10 +100,11 @@ def sampling_programs(
     for bucket in buckets:
         ids_PI = Shape((prompts, bucket), jnp.dtype(jnp.int32))
         cases.append((module, weights, ids_PI, ids_PI, key_B, Sampling(**sampling), stop_ids))
-    static = {"group": group, "max_new_tokens": max_new_tokens}
+    write, static = writing(policy, prompts * group)
+    static |= {"group": group, "max_new_tokens": max_new_tokens}
     return {
         "decoding weights": decoding,
-        "rollout": Program(rollout, tuple(cases), static),
+        "rollout": Program(write, tuple(cases), static),
     }
 
 
