@@ -115,8 +115,7 @@ def rollout_in_seats(
     for few in (*sizes, 0):
 
         def is_going(carry: tuple[Desks, Cache], few: int = few) -> Array:
-            state, _ = carry
-            return jnp.any(state.waiting_D) | jnp.any(state.taken_DS.sum(axis=1) > few)
+            return jnp.any(carry[0].taken_DS.sum(axis=1) > few)  # while rows wait all are taken
 
         carry = jax.lax.while_loop(is_going, step, carry)
         if few:
@@ -146,7 +145,7 @@ def desks_of(module: Gemma, prompts: int, seats: int) -> int:
 def read(module: Gemma, variables: dict[str, Params], ids_PI: Array, mask_PI: Array) -> Prompts:
     """The prompts without their last tokens."""
     before = functools.partial(jnp.pad, pad_width=((0, 0), (1, 0)))
-    cache = init_cache(module.config, *ids_PI.shape, module.dtype)
+    cache = init_cache(module.config, len(ids_PI), ids_PI.shape[1], module.dtype)
     _, cache = module.apply(variables, before(ids_PI[:, :-1]), before(mask_PI[:, :-1]), cache)
     return Prompts(cast(Cache, cache), ids_PI[:, -1])
 
@@ -183,7 +182,7 @@ def draw(
 
 def fill(state: Desks, cache: Cache, begin: Prompts, group: int) -> tuple[Desks, Cache]:
     """Every empty seat is taken by a row that waits at its desk, one after the other."""
-    (desks, seats), rows = state.row_DS.shape, state.length_DN.shape[1]
+    seats, rows = state.row_DS.shape[1], state.length_DN.shape[1]
     prompts = rows // group  # of a desk
 
     def can_D(state: Desks) -> Array:

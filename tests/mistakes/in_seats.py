@@ -22,8 +22,6 @@ MISTAKES = [
     Mistake("who has ended stays", SEATS,
             "row_DS=jnp.where(leaves_DS, state.length_DN.shape[1], state.row_DS)",
             "row_DS=jnp.where(drawn_DS + 1 == limit, state.length_DN.shape[1], state.row_DS)", ROWS),
-    Mistake("seats are closed while rows wait", SEATS,
-            "return jnp.any(state.waiting_D) | jnp.any(", "return jnp.any(", ROWS),
     Mistake("the empty seats stay", SEATS,
             "jnp.argsort(~state.taken_DS", "jnp.argsort(state.taken_DS", ROWS),
     Mistake("seats never halve", SEATS,
