@@ -92,6 +92,8 @@ def test_by_hand():
     ]  # fmt: skip
     both = grpo("tiny/no_kl+lr_x0.1")
     assert both.loss.kl_coef == 0.0 and both.optimizer.learning_rate == pytest.approx(1e-5)
+    dapo = grpo("tiny/preset_dapo_no_overlong").loss
+    assert (dapo.preset, dapo.overlong_buffer, dapo.overlong_penalty) == ("dapo", 0.0, 0.0)
     controls = get_config("tiny:controls/no_kl").stages
     assert controls.grpo.loss.kl_coef == controls.shuffled.loss.kl_coef == 0.0
     assert get_config("tiny/").to_dict() == get_config().to_dict() == base_of("tiny", "").to_dict()

@@ -35,7 +35,7 @@ MISTAKES = [
             "needed = needs.old, False, needs.teacher",
             "tests/test_demo_config.py::test_the_rehearsal_runs"),
     Mistake("a preflight rolls out one completion per prompt", "grpo/rollout/generate.py",
-            "    static = {\"group\": group, \"max_new_tokens\": max_new_tokens}", "    static = {\"group\": 1, \"max_new_tokens\": max_new_tokens}",
+            "static |= {\"group\": group, \"max_new_tokens\"", "static |= {\"group\": 1, \"max_new_tokens\"",
             "tests/test_demo_config.py::test_the_rehearsal_runs"),
     Mistake("what is kept counts the weights too", SHAPES,
             "(saved - given).items()", "saved.items()",
