@@ -85,7 +85,6 @@ def rollout_in_seats(
     (prompts, columns), mesh, C = prompt_ids_PI.shape, module.mesh, max_new_tokens
     desks = desks_of(module, prompts, seats)
     rows, seats = prompts * group // desks, seats // desks
-    at_desks = functools.partial(rearrange, pattern="(d n) ... -> d n ...", d=desks)
     begin = read(module, variables, prompt_ids_PI, prompt_mask_PI)
     cache = init_cache(module.config, desks * seats, columns + C, module.dtype)
     cache = jax.tree.map(lambda x: shard_cache(x, mesh), cache)
@@ -99,7 +98,7 @@ def rollout_in_seats(
         stopped_DN=jnp.zeros((desks, rows), bool),
     )
     state = jax.tree.map(lambda x: shard_rows(x, mesh), state)
-    key_DN = at_desks(key_B)
+    key_DN = rearrange(key_B, "(d n) -> d n", d=desks)
 
     def step(carry: tuple[Desks, Cache]) -> tuple[Desks, Cache]:
         state, cache = carry
