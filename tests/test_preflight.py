@@ -1,5 +1,6 @@
 """The demo's programs at their full size on eight virtual devices, without an array of it."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -12,12 +13,14 @@ import pytest
 from configs import grpo_demo_gemma3_1b as demo
 from grpo.checks.problems import problems
 from grpo.pipeline import STAGES
+from grpo.rollout.generate import sampling_programs
 from grpo.runs.shapes import base_of, shapes_at_start
 from grpo.stages import grpo as stage_of_grpo
-from grpo.tools.preflight import preflight, trained
+from grpo.tools.preflight import needed, preflight, trained
 from grpo.tools.shapes import amount, device_bytes
 from grpo.training.program import Program
 from models.sharding import path_name
+from tests.tiny_run import policy_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 ADAPTER = (
@@ -157,3 +160,30 @@ def test_from_the_command_line_on_any_machine():
     command += ["--config.mesh.fsdp=1", "--config.mesh.tp=3", "--config.model.path=None"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "does not divide the 4 heads" in done.stderr
+
+
+def test_the_cache_is_that_of_the_seats():
+    """And of the prompts, from which who waits begins."""
+
+    def asked(**fields):
+        policy = dataclasses.replace(policy_of(), **fields)
+        programs = sampling_programs(
+            policy, (8,), prompts=6, group=4, max_new_tokens=16,
+            sampling={"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+        )  # fmt: skip
+        said = needed(programs["rollout"], policy)
+        return said.line, said.adds - device_bytes(programs["rollout"].cases[0][1])
+
+    def bytes_of(rows, capacity):
+        config = policy_of().config
+        slots = [
+            min(config.window, capacity) if kind == "local" else capacity for kind in config.kinds
+        ]
+        numbers = sum(slots) * 2 * config.num_kv_heads * config.head_dim
+        return rows * (numbers + 1) * 4  # and the row's length
+
+    line, cache = asked()
+    assert "6 prompts of 8 tokens, 4 x 16 new ones; " in line and cache == bytes_of(24, 24)
+    line, cache = asked(seats=5)
+    assert "6 prompts of 8 tokens, 4 x 16 new ones through 5 seats; " in line
+    assert cache == bytes_of(5, 24) + bytes_of(6, 8)

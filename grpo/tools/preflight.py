@@ -149,9 +149,14 @@ def needed(program: Program, policy: Policy) -> Said:
         _, weights, ids_PI, _, key_B, *_ = case
         prompts, width = ids_PI.shape
         G, C = static["group"], static["max_new_tokens"]
-        copied, cache = device_bytes(weights), device_bytes(cache_of(policy, len(key_B), width + C))
+        copied, seats = device_bytes(weights), static.get("seats", len(key_B))
+        cache = device_bytes(cache_of(policy, seats, width + C))
+        waiting = ""
+        if "seats" in static:
+            cache += device_bytes(cache_of(policy, prompts, width))  # of prompts, for who waits
+            waiting = f" through {seats} seats"
         return Said(
-            f"{prompts} prompts of {width} tokens, {G} x {C} new ones; a device holds "
+            f"{prompts} prompts of {width} tokens, {G} x {C} new ones{waiting}; a device holds "
             f"{amount(copied)} of weights for it and a cache of {amount(cache)}",
             copied + cache,
         )
