@@ -24,7 +24,7 @@ from flax import linen as nn
 from models.attention import contract, softcap, visible
 from models.cache import Cache, LayerCache, key_positions
 from models.config import GLOBAL, LOCAL, GemmaConfig
-from models.layers import Block, RMSNorm, View, init_weight, rope_angles, rotation
+from models.layers import Block, RMSNorm, View, init_weight, rope_angles
 from models.sharding import shard_rows
 
 Array = jax.Array
@@ -67,7 +67,7 @@ def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str,
         window = config.window if is_local else None
         return View(
             position_BT=position_BT,
-            rotation=rotation(rope_angles(position_BT, config.head_dim, theta, factor)),
+            angle=rope_angles(position_BT, config.head_dim, theta, factor),
             visible_BTS=visible(position_BT, key_position_BS, window, segment_BT),
         )
 

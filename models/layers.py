@@ -48,21 +48,9 @@ def rope_angles(position_BT: Array, head_dim: int, theta: float, factor: float) 
     return position_BT.astype(jnp.float32)[:, :, None] * frequency[None, None, :]
 
 
-class Rotation(struct.PyTreeNode):
-    """Cosine and sine [B, T, H/2] of the angles: once for all layers of a kind."""
-
-    cos: Array
-    sin: Array
-
-
-def rotation(angle: Array) -> Rotation:
-    """The rotation by these angles."""
-    return Rotation(jnp.cos(angle), jnp.sin(angle))
-
-
-def rope(x: Array, by: Rotation) -> Array:
+def rope(x: Array, angle: Array) -> Array:
     """Rotates x [B, T, heads, H] in float32; plane i is the dimensions i and i + H/2."""
-    cos, sin = by.cos[:, :, None, :], by.sin[:, :, None, :]
+    cos, sin = jnp.cos(angle)[:, :, None, :], jnp.sin(angle)[:, :, None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
@@ -99,7 +87,7 @@ class View(struct.PyTreeNode):
     """Positions, rotations and visible keys, for the layers of one kind."""
 
     position_BT: Array  # -1 for padding
-    rotation: Rotation  # RoPE at this kind's base
+    angle: Array  # RoPE angles [B, T, H/2] at this kind's base
     visible_BTS: Array
 
 
@@ -123,8 +111,8 @@ class Attention(nn.Module):
         v_BTKH = linear((c.width, c.num_kv_heads, c.head_dim), name="v")(x_BTD)
         if c.qk_norm:
             q_BTNH, k_BTKH = norm(name="q_norm")(q_BTNH), norm(name="k_norm")(k_BTKH)
-        q_BTNH = (rope(q_BTNH, view.rotation) * c.query_scalar**-0.5).astype(x_BTD.dtype)
-        k_BTKH = rope(k_BTKH, view.rotation).astype(x_BTD.dtype)
+        q_BTNH = (rope(q_BTNH, view.angle) * c.query_scalar**-0.5).astype(x_BTD.dtype)
+        k_BTKH = rope(k_BTKH, view.angle).astype(x_BTD.dtype)
         keys = LayerCache(
             k_BKHS=rearrange(k_BTKH, "B T K H -> B K H T"),
             v_BKSH=rearrange(v_BTKH, "B T K H -> B K T H"),

@@ -139,7 +139,7 @@ def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, A
         (
             lambda: likeliest(blocks),
             lambda: draw(key_B, blocks),
-            lambda: draw(key_B, blocks_of(restrict(blocks.z_BNW.reshape(z_BV.shape), sampling))),
+            lambda: draw(key_B, blocks_of(restrict(z_BV, sampling))),
         ),
     )
     return token_B, z_B - jax.nn.logsumexp(blocks.mass_BN, axis=1)

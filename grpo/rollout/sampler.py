@@ -133,16 +133,31 @@ def rollout(
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
     end = decode(module, variables, first, drawing, max_new_tokens)
-    mask_BC = jnp.arange(max_new_tokens)[None, :] < end.length_B[:, None]
-    ids_BI, mask_BI = (
-        shard_rows(grouped(x, group), module.mesh) for x in (prompt_ids_PI, prompt_mask_PI)
-    )
+    return laid_out(
+        module.mesh, prompt_ids_PI, prompt_mask_PI, end.ids_BC, end.logprob_BC, end.length_B,
+        end.ended_B,
+    )  # fmt: skip
+
+
+def laid_out(
+    mesh: Mesh | None,
+    prompt_ids_PI: Array,
+    prompt_mask_PI: Array,
+    ids_BC: Array,
+    logprob_BC: Array,
+    length_B: Array,
+    stopped_B: Array,
+) -> Rollout:
+    """Completions beside the prompts of their groups."""
+    group = len(length_B) // len(prompt_ids_PI)
+    mask_BC = jnp.arange(ids_BC.shape[1])[None, :] < length_B[:, None]
+    ids_BI, mask_BI = (shard_rows(grouped(x, group), mesh) for x in (prompt_ids_PI, prompt_mask_PI))
     return Rollout(
-        ids_BT=jnp.concatenate([ids_BI, end.ids_BC], axis=1),
+        ids_BT=jnp.concatenate([ids_BI, ids_BC], axis=1),
         mask_BT=jnp.concatenate([mask_BI, mask_BC.astype(jnp.int32)], axis=1),
         completion_mask_BC=mask_BC,
-        truncated_B=~end.ended_B,
-        sample_logprob_BC=end.logprob_BC,
+        truncated_B=~stopped_B,
+        sample_logprob_BC=logprob_BC,
     )
 
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from grpo.algorithms.distribution import Sampling, sample
-from grpo.rollout.sampler import Rollout, forward, grouped
+from grpo.rollout.sampler import Rollout, forward, laid_out
 from models.cache import Cache, init_cache
 from models.gemma import Gemma
 from models.sharding import shard_cache, shard_rows
@@ -120,19 +120,13 @@ def rollout_in_seats(
         if few:
             carry = close(*carry, few)
     end, _ = carry
-    length_B, stopped_B, ids_BC, logprob_BC = (
-        shard_rows(x.reshape(desks * rows, *x.shape[2:]), mesh)
-        for x in (end.length_DN, end.stopped_DN, end.ids_DNC, end.logprob_DNC)
-    )
-    mask_BC = jnp.arange(C)[None, :] < length_B[:, None]
-    ids_BI, mask_BI = (shard_rows(grouped(x, group), mesh) for x in (prompt_ids_PI, prompt_mask_PI))
-    return Rollout(
-        ids_BT=jnp.concatenate([ids_BI, ids_BC], axis=1),
-        mask_BT=jnp.concatenate([mask_BI, mask_BC.astype(jnp.int32)], axis=1),
-        completion_mask_BC=mask_BC,
-        truncated_B=~stopped_B,
-        sample_logprob_BC=logprob_BC,
-    )
+    return laid_out(
+        mesh, prompt_ids_PI, prompt_mask_PI,
+        *(
+            shard_rows(x.reshape(desks * rows, *x.shape[2:]), mesh)
+            for x in (end.ids_DNC, end.logprob_DNC, end.length_DN, end.stopped_DN)
+        ),
+    )  # fmt: skip
 
 
 def desks_of(module: Gemma, prompts: int, seats: int) -> int:

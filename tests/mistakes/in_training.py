@@ -4,12 +4,12 @@ from tests.mistakes import Mistake
 
 MISTAKES = [
     Mistake("the stop token is masked out", "grpo/rollout/sampler.py",
-            "[None, :] < end.length_B[:, None]",
-            "[None, :] < end.length_B[:, None] - end.ended_B[:, None]",
+            "[None, :] < length_B[:, None]",
+            "[None, :] < length_B[:, None] - stopped_B[:, None]",
             "tests/test_sampler.py::test_stopping"),
     Mistake("a full last slot is always truncated", "grpo/rollout/sampler.py",
-            "truncated_B=~end.ended_B",
-            "truncated_B=end.length_B == max_new_tokens",
+            "truncated_B=~stopped_B",
+            "truncated_B=length_B == ids_BC.shape[1]",
             "tests/test_sampler.py::test_stopping"),
     Mistake("one token too many", "grpo/rollout/sampler.py",
             "(state.c < tokens)",
