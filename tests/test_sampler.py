@@ -235,11 +235,16 @@ def expected_stop(ids_BC: np.ndarray, stop) -> np.ndarray:
     return np.arange(ids_BC.shape[1])[None, :] < np.array(lengths)[:, None]
 
 
+def last_is_new(ids_BC: np.ndarray) -> int:
+    """A row whose last token is none of those before."""
+    return next(row for row, ids in enumerate(ids_BC) if ids[-1] not in ids[:-1])
+
+
 @pytest.mark.parametrize(
     "choose",
     [
         lambda ids: [ids[0, 0]],  # the first token
-        lambda ids: [ids[0, -1]],  # the last slot
+        lambda ids: [ids[last_is_new(ids), -1]],  # the last slot
         lambda ids: [ids[0, -2], ids[3, 4]],  # several ids
         lambda ids: list(ids[:, 0]),  # all rows at once, at the start
         lambda ids: list(ids[:, 5]),
@@ -262,13 +267,14 @@ def test_stopping(choose):
 
 
 def test_a_stop_token_in_the_last_slot_is_not_truncated():
-    free = roll(GREEDY, group=1)
-    last = free.completion_ids_BC[1, -1]
-    got = roll(GREEDY, group=1, stop=np.array([last, 1000], np.int32))
-    row = 1
+    free = roll()
+    row = last_is_new(free.completion_ids_BC)
+    last = free.completion_ids_BC[row, -1]
+    got = roll(stop=np.array([last, 1000], np.int32))
     assert (
         got.completion_mask_BC[row].sum()
         == expected_stop(free.completion_ids_BC, {last})[row].sum()
+        == NEW
     )
     assert not got.truncated_B[row]
 
