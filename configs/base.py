@@ -61,8 +61,11 @@ def model(**fields) -> ConfigDict:
         # bfloat16 rounds most small updates away.
         "param_dtype": "float32",
         "attention": "einsum",  # how scores are computed: models/attention.py
-        "remat": "none",  # what a layer recomputes in the backward pass: none, dots, full
+        # What the backward pass computes again: none, all but the products of weights, full.
+        "remat": "dots",
         "unroll": 1,  # layers in one step of the scan over depth; all: no loop
+        # Whether the update reads a prompt once for the completions of its group: models/forks.py.
+        "share_prompts": True,
         # Completions that are written at a time, None: all of a batch. Who ends makes room for
         # the next; when none waits, as many halvings of the seats: grpo/rollout/seats.py.
         "seats": optional(int),

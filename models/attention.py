@@ -38,36 +38,49 @@ def visible(
 
 
 def contract(equation: str, x: Array, y: Array) -> Array:
-    """An einsum that accumulates and returns float32, whatever its operands' dtype."""
-    if x.dtype == y.dtype == jnp.float32:
-        return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+    """An einsum that accumulates and returns float32, whatever its operands' dtype.
+
+    Its gradients are products of the operands' dtype too. Else the float32 gradient of the result
+    would meet a short float: a product of two dtypes, for which XLA has no fast way (on CPUs with
+    bfloat16 an update took more than twenty times as long).
+    """
     return _contract(equation, x, y)
+
+
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _contract(equation: str, x: Array, y: Array) -> Array:
-    """`contract` of short floats, whose gradients are products of short floats too.
-
-    Else the float32 gradient of the result would meet the other operand: a product of two dtypes,
-    for which XLA has no fast way (on CPUs with bfloat16 an update took more than twenty times as
-    long).
-    """
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+    return _product(equation, x, y)
 
 
-def _contract_forward(equation: str, x: Array, y: Array):
+def _forward(equation: str, x: Array, y: Array):
     return _contract(equation, x, y), (x, y)
 
 
-def _contract_backward(equation: str, operands: tuple[Array, Array], grad: Array):
+def _backward(equation: str, operands: tuple[Array, Array], grad: Array):
     (x, y), (of_x, of_y, of_out) = operands, equation.replace("->", ",").split(",")
-    short = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    grad_x = short(f"{of_out},{of_y}->{of_x}", grad.astype(y.dtype), y)
-    grad_y = short(f"{of_out},{of_x}->{of_y}", grad.astype(x.dtype), x)
+    grad_x = _product(f"{of_out},{of_y}->{of_x}", grad.astype(y.dtype), y)
+
+    def plain(grad: Array, x: Array) -> Array:
+        return _product(f"{of_out},{of_x}->{of_y}", grad, x)
+
+    def flipped(grad: Array, x: Array) -> Array:
+        flipped_grad = _product(f"{of_out},{of_x}->{of_y[::-1]}", grad, x)
+        return jax.lax.optimization_barrier(flipped_grad).T
+
+    rows = grad.astype(x.dtype), x
+    if y.ndim == 2 and y.shape[0] > y.shape[1]:
+        # XLA's CPU product copies the side whose rows it sums over, if that is the left one: it
+        # should be the smaller; for a table the hidden states, not the gradients of all logits.
+        grad_y = jax.lax.platform_dependent(*rows, cpu=flipped, default=plain)
+    else:
+        grad_y = plain(*rows)
     return grad_x.astype(x.dtype), grad_y.astype(y.dtype)
 
 
-_contract.defvjp(_contract_forward, _contract_backward)
+_contract.defvjp(_forward, _backward)
 
 
 def softcap(x: Array, cap: float | None) -> Array:

@@ -11,7 +11,7 @@ instead, because rings and full-length layers have different shapes; so it is wh
 cut out of a stack first.
 
 The row mask is 0 for padding. Where it is larger than 1 it numbers the packed examples of a row (1,
-2, ... from left to right), which then do not see each other; with a cache it is 0 or 1.
+2, ... from left to right), which then do not see each other; with a cache or a fork it is 0 or 1.
 """
 
 import functools
@@ -24,7 +24,8 @@ from flax import linen as nn
 from models.attention import contract, softcap, visible
 from models.cache import Cache, LayerCache, key_positions
 from models.config import GLOBAL, LOCAL, GemmaConfig
-from models.layers import Block, RMSNorm, View, init_weight, rope_angles
+from models.forks import Fork, fork_positions, seen
+from models.layers import PRODUCT, Block, RMSNorm, View, init_weight, rope_angles, rotation
 from models.sharding import shard_rows
 
 Array = jax.Array
@@ -32,7 +33,7 @@ Params = Any
 REMAT = {
     "none": lambda f: f,
     "dots": functools.partial(
-        jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(PRODUCT)
     ),
     "full": jax.checkpoint,
 }
@@ -47,9 +48,11 @@ def row_positions(mask_BT: Array) -> Array:
     return jnp.where(mask_BT > 0, count_BT - start_BT, -1)
 
 
-def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str, View]:
+def views(
+    config: GemmaConfig, mask_BT: Array, cache: Cache | None, fork: Fork | None = None
+) -> dict[str, View]:
     """Positions, rotations and visible keys for the layers of each kind."""
-    position_BT = row_positions(mask_BT)
+    position_BT = fork_positions(mask_BT, fork) if fork else row_positions(mask_BT)
     slots: dict[str, int | None] = dict.fromkeys((LOCAL, GLOBAL))
     if cache is not None:
         position_BT = jnp.where(mask_BT > 0, position_BT + cache.length_B[:, None], -1)
@@ -60,16 +63,16 @@ def views(config: GemmaConfig, mask_BT: Array, cache: Cache | None) -> dict[str,
         is_local = kind == LOCAL
         theta = config.local_theta if is_local else config.global_theta
         factor = 1.0 if is_local else config.global_rope_factor
-        key_position_BS, segment_BT = position_BT, mask_BT
-        if cache is not None and slots is not None:
-            key_position_BS = key_positions(cache.length_B, position_BT, slots)
-            segment_BT = None
         window = config.window if is_local else None
-        return View(
-            position_BT=position_BT,
-            angle=rope_angles(position_BT, config.head_dim, theta, factor),
-            visible_BTS=visible(position_BT, key_position_BS, window, segment_BT),
-        )
+        if fork:
+            visible_BTS = seen(position_BT, fork, window)
+        elif cache is not None and slots is not None:
+            key_position_BS = key_positions(cache.length_B, position_BT, slots)
+            visible_BTS = visible(position_BT, key_position_BS, window)
+        else:
+            visible_BTS = visible(position_BT, position_BT, window, mask_BT)
+        angle = rope_angles(position_BT, config.head_dim, theta, factor)
+        return View(position_BT=position_BT, rotation=rotation(angle), visible_BTS=visible_BTS)
 
     return {kind: view(kind, size) for kind, size in slots.items()}
 
@@ -97,17 +100,17 @@ class Gemma(nn.Module):
     param_dtype: Any = jnp.float32
     lora_scale: float = 0.0
     attention: str = "einsum"
-    remat: str = "none"
+    remat: str = "dots"
     unroll: int = 1  # layers in one step of the scan
     mesh: jax.sharding.Mesh | None = None
 
     @nn.compact
     def __call__(
-        self, ids_BT: Array, mask_BT: Array, cache: Cache | None = None
+        self, ids_BT: Array, mask_BT: Array, cache: Cache | None = None, fork: Fork | None = None
     ) -> tuple[Array, Cache | None]:
         """The hidden states (for `unembed`), and the cache with this chunk in it."""
         config = self.config
-        view = views(config, mask_BT.astype(jnp.int32), cache)
+        view, remat = views(config, mask_BT.astype(jnp.int32), cache, fork), REMAT[self.remat]
         block = Block(config, self.param_dtype, self.lora_scale, self.attention, parent=None)
         x_BTD = Embedder(config, self.dtype, self.param_dtype, name="embedder")(ids_BT)
         x_BTD = shard_rows(x_BTD, self.mesh)
@@ -122,8 +125,6 @@ class Gemma(nn.Module):
             x_BTD, cache = cast(tuple, block.apply(layer, x_BTD, view, cache))
             return shard_rows(x_BTD, self.mesh), cache
 
-        run_layer = REMAT[self.remat](run_layer)
-
         def scan_layer(x_BTD: Array, layer: tuple[Params, Array]):
             variables, is_local = layer
             here = jax.tree.map(
@@ -133,13 +134,14 @@ class Gemma(nn.Module):
 
         if cache is None and not isinstance(layers["params"], tuple):
             is_local_L = jnp.array([kind == LOCAL for kind in config.kinds])
-            x_BTD, _ = jax.lax.scan(scan_layer, x_BTD, (layers, is_local_L), unroll=self.unroll)
+            step = remat(scan_layer)
+            x_BTD, _ = jax.lax.scan(step, x_BTD, (layers, is_local_L), unroll=self.unroll)
         else:
             old = (None,) * config.num_layers if cache is None else cache.layers
             new = []
             for i, kind in enumerate(config.kinds):
                 layer = {name: layer_at(stack, i) for name, stack in layers.items()}
-                x_BTD, layer_cache = run_layer(x_BTD, layer, view[kind], old[i])
+                x_BTD, layer_cache = remat(run_layer)(x_BTD, layer, view[kind], old[i])
                 new.append(layer_cache)
             if cache is not None:
                 length_B = cache.length_B + jnp.sum(mask_BT > 0, axis=1, dtype=jnp.int32)

@@ -17,12 +17,15 @@ import numpy as np
 from einops import rearrange
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import ATTENTION, contract
 from models.cache import LayerCache, extend
 from models.config import GemmaConfig
+from models.forks import Seen, fork_attention
 
 Array = jax.Array
+PRODUCT = "product"  # the name of what a weight's product gives: `remat` may keep it
 init_weight = nn.initializers.normal(0.02)  # the `initializer_range` of the published configs
 
 
@@ -48,9 +51,21 @@ def rope_angles(position_BT: Array, head_dim: int, theta: float, factor: float) 
     return position_BT.astype(jnp.float32)[:, :, None] * frequency[None, None, :]
 
 
-def rope(x: Array, angle: Array) -> Array:
+class Rotation(struct.PyTreeNode):
+    """Cosine and sine [B, T, H/2] of some angles."""
+
+    cos: Array
+    sin: Array
+
+
+def rotation(angle: Array) -> Rotation:
+    """The rotation by these angles, made once for the heads of all layers of a kind."""
+    return Rotation(jnp.cos(angle), jnp.sin(angle))
+
+
+def rope(x: Array, by: Rotation) -> Array:
     """Rotates x [B, T, heads, H] in float32; plane i is the dimensions i and i + H/2."""
-    cos, sin = jnp.cos(angle)[:, :, None, :], jnp.sin(angle)[:, :, None, :]
+    cos, sin = by.cos[:, :, None, :], by.sin[:, :, None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
@@ -80,15 +95,15 @@ class Linear(nn.Module):
         if self.has_variable("lora", "a"):
             h = dot(x, self.get_variable("lora", "a"), self.num_inputs).astype(x.dtype)
             y = y + self.lora_scale * dot(h, self.get_variable("lora", "b"), 1)
-        return y.astype(x.dtype).reshape(*batch, *outputs)
+        return checkpoint_name(y.astype(x.dtype), PRODUCT).reshape(*batch, *outputs)
 
 
 class View(struct.PyTreeNode):
     """Positions, rotations and visible keys, for the layers of one kind."""
 
     position_BT: Array  # -1 for padding
-    angle: Array  # RoPE angles [B, T, H/2] at this kind's base
-    visible_BTS: Array
+    rotation: Rotation  # RoPE at this kind's base
+    visible_BTS: Array | Seen
 
 
 class Attention(nn.Module):
@@ -111,17 +126,20 @@ class Attention(nn.Module):
         v_BTKH = linear((c.width, c.num_kv_heads, c.head_dim), name="v")(x_BTD)
         if c.qk_norm:
             q_BTNH, k_BTKH = norm(name="q_norm")(q_BTNH), norm(name="k_norm")(k_BTKH)
-        q_BTNH = (rope(q_BTNH, view.angle) * c.query_scalar**-0.5).astype(x_BTD.dtype)
-        k_BTKH = rope(k_BTKH, view.angle).astype(x_BTD.dtype)
+        q_BTNH = (rope(q_BTNH, view.rotation) * c.query_scalar**-0.5).astype(x_BTD.dtype)
+        k_BTKH = rope(k_BTKH, view.rotation).astype(x_BTD.dtype)
         keys = LayerCache(
             k_BKHS=rearrange(k_BTKH, "B T K H -> B K H T"),
             v_BKSH=rearrange(v_BTKH, "B T K H -> B K T H"),
         )
         if cache is not None:
             keys, cache = extend(cache, keys, view.position_BT)
-        out_BTNH = ATTENTION[self.kernel](
-            q_BTNH, keys.k_BKHS, keys.v_BKSH, view.visible_BTS, c.attention_softcap
-        )
+        attend, seen = ATTENTION[self.kernel], view.visible_BTS
+        rows = q_BTNH, keys.k_BKHS, keys.v_BKSH
+        if isinstance(seen, Seen):
+            out_BTNH = fork_attention(attend, *rows, seen, c.attention_softcap)
+        else:
+            out_BTNH = attend(*rows, seen, c.attention_softcap)
         return linear((c.num_heads, c.head_dim, c.width), num_inputs=2, name="o")(out_BTNH), cache
 
 

@@ -27,7 +27,7 @@ from models.tokenizer import Tokenizer
 Array = jax.Array
 Params = Any
 # Fields of how a model is computed.
-APPLIED = ("dtype", "attention", "remat", "unroll", "seats", "halvings")
+APPLIED = ("dtype", "attention", "remat", "unroll", "share_prompts", "seats", "halvings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,8 +42,9 @@ class Policy:
     mesh: Mesh | None = None
     dtype: Any = None  # of activations and cache; None: that of the parameters
     attention: str = "einsum"  # models/attention.py
-    remat: str = "none"  # models/gemma.py
+    remat: str = "dots"  # models/gemma.py
     unroll: int = 1
+    share_prompts: bool = True  # read once for the completions of a group: models/forks.py
     seats: int | None = None  # completions at a time: grpo/rollout/seats.py
     halvings: int = 0
 

@@ -65,3 +65,20 @@ def test_training_in_bfloat16_multiplies_bfloat16_only():
     program = jax.make_jaxpr(jax.grad(loss))(adapter, params, ids_BT)
     found = list(products(program.jaxpr))
     assert len(found) > 20 and set(found) == {("bfloat16", "bfloat16")}
+
+
+@pytest.mark.parametrize(
+    ("platform", "rows", "flips"), [("cpu", 7, 1), ("cpu", 3, 0), ("tpu", 7, 0)]
+)
+def test_a_cpu_does_not_copy_the_larger_side(platform, rows, flips):
+    """What a product's left side sums over is copied there: the gradient of a tall table flips."""
+    x, table = (
+        jax.ShapeDtypeStruct((9, 5), jnp.float32),
+        jax.ShapeDtypeStruct((rows, 5), jnp.float32),
+    )
+
+    def loss(table, x):
+        return jnp.sum(contract("...D,VD->...V", x, table) ** 2)
+
+    text = jax.jit(jax.grad(loss)).trace(table, x).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("optimization_barrier") == flips

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.gemma import Gemma, param_shapes, unembed
-from models.layers import MLP, Linear, RMSNorm, rope, rope_angles
+from models.layers import MLP, Linear, RMSNorm, rope, rope_angles, rotation
 from tests.helpers import TINY3
 
 
@@ -41,7 +41,7 @@ def test_rope_by_hand():
     # theta 100, H 4: plane 0 turns (1, 3) by 1 rad, plane 1 turns (2, 4) by 0.1 rad
     angle = rope_angles(jnp.array([[1]]), 4, 100.0, 1.0)
     np.testing.assert_allclose(angle[0, 0], [1.0, 0.1], rtol=1e-6)
-    got = rope(jnp.array([[[[1.0, 2.0, 3.0, 4.0]]]]), angle)[0, 0, 0]
+    got = rope(jnp.array([[[[1.0, 2.0, 3.0, 4.0]]]]), rotation(angle))[0, 0, 0]
     c1, s1, c2, s2 = np.cos(1), np.sin(1), np.cos(0.1), np.sin(0.1)
     want = [c1 - 3 * s1, 2 * c2 - 4 * s2, 3 * c1 + s1, 4 * c2 + 2 * s2]
     np.testing.assert_allclose(got, want, rtol=1e-6)
@@ -57,7 +57,7 @@ def test_rope_depends_on_distance_alone():
 
     def score(t, s):
         turned = [
-            rope(jnp.asarray(x), rope_angles(jnp.array([[position]]), 8, 1e4, 1.0))
+            rope(jnp.asarray(x), rotation(rope_angles(jnp.array([[position]]), 8, 1e4, 1.0)))
             for x, position in ((q, t), (k, s))
         ]
         return float(jnp.sum(turned[0] * turned[1]))
@@ -96,7 +96,7 @@ def test_every_contraction_of_a_bfloat16_model_accumulates_in_float32():
                 if inner is not None:
                     yield from dots(getattr(inner, "jaxpr", inner))
 
-    module = Gemma(TINY3, jnp.bfloat16, jnp.bfloat16)
+    module = Gemma(TINY3, jnp.bfloat16, jnp.bfloat16, remat="none")
 
     def forward(params, ids):
         return unembed(TINY3, params, module.apply({"params": params}, ids, jnp.ones_like(ids))[0])

@@ -139,6 +139,7 @@ MODEL: dict[str, Rule] = {
     "attention": one_of(*ATTENTION),
     "remat": one_of(*REMAT),
     "unroll": COUNT,
+    "share_prompts": FLAG,
     "seats": optional(COUNT),
     "halvings": number(int, 0, 8),
 }

@@ -23,7 +23,7 @@ from grpo.training.logprobs import Logprobs, make_policy_loss
 from grpo.training.optimizer import optimizer_of
 from models.config import GLOBAL, LOCAL
 from models.gemma import Embedder, layer_at, views
-from models.layers import Block, rope, rope_angles
+from models.layers import Block, rope, rope_angles, rotation
 from models.policy import Policy, logits
 
 Arrays = dict[str, Any]  # NumPy's
@@ -62,7 +62,8 @@ def layers(policy: Policy, task: Arrays) -> Arrays:
             position_BT, config.head_dim, config.global_theta, config.global_rope_factor
         ),
     }
-    rotated = {f"rope_{kind}": rope(task["rope"], angle) for kind, angle in angles.items()}
+    rotations = {kind: rotation(angle) for kind, angle in angles.items()}
+    rotated = {f"rope_{kind}": rope(task["rope"], by) for kind, by in rotations.items()}
     arrays = {name: np.stack(x) for name, x in found.items()} | {
         "visible": view[GLOBAL].visible_BTS,
         "positions": position_BT,

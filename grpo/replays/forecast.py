@@ -96,7 +96,7 @@ def slope_along(update: Update, delta: Tree) -> Array:
         jnp.asarray(batch.mask_BT),
         logprobs=logprobs,
         completion=C,
-        parts=min(B, -(-B * C * V // AT_ONCE)),
+        parts=min(B // logprobs.group, -(-B * C * V // AT_ONCE)),
     )
 
 
@@ -118,9 +118,12 @@ def along(
         def of(trainable: Tree) -> Array:
             return logprobs(variables_of(trainable, frozen), ids_BT, mask_BT, completion)[0]
 
-        return jax.jvp(of, (trainable,), (delta,))[1]
+        # The transpose of u -> Jᵀ u, since products here have a backward derivative only.
+        value_BC, pull = jax.vjp(of, trainable)
+        _, push = jax.vjp(lambda u_BC: pull(u_BC)[0], jnp.zeros_like(value_BC))
+        return push(delta)[0]
 
-    return in_parts(one, ids_BT, mask_BT, parts=parts)
+    return in_parts(one, ids_BT, mask_BT, parts=parts, group=logprobs.group)
 
 
 def in_float32(tree: Tree) -> Tree:

@@ -4,6 +4,7 @@ The log-probs are those that the stage computes, at the sampler's temperature, o
 update's batch. What a row is stands beside them, as rollouts.jsonl has it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from grpo.replays.again import Update
+from grpo.runs.iteration_programs import logprobs_of as stage_logprobs
 from grpo.storage.journal import Row
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
 from models.policy import variables_of
@@ -22,10 +24,8 @@ KEPT = ("id", "round", "group", "prompt", "gold", "completion", "reward", "total
 
 def logprobs_of(update: Update) -> Logprobs:
     """How the stage computes log-probs."""
-    return Logprobs(
-        module=update.loop.policy.module,
-        temperature=update.setting.stage["sampling"]["temperature"],
-        with_entropy=False,
+    return dataclasses.replace(
+        stage_logprobs(update.setting.stage, update.loop.policy), with_entropy=False
     )
 
 

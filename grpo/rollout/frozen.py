@@ -105,6 +105,7 @@ def frozen_programs(
                 temperature=logprobs.temperature,
                 with_entropy=False,
                 vocab=policy.config.vocab_size,
+                group=logprobs.group,
             ),
             teacher,
         )

@@ -7,6 +7,7 @@ what evaluates while it trains    grpo/runs/stage_loop.py
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import with_token_weights
+from grpo.algorithms.presets import objective_of
 from grpo.data.datasets import buckets_for
 from grpo.rollout.frozen import Frozen, Needs, frozen_programs, learnt, needs_of
 from grpo.rollout.generate import sampling_programs
@@ -35,19 +37,30 @@ def buckets_of(stage: Config, config: Config) -> tuple[int, ...]:
     return buckets if stage["max_rounds"] == 1 else (max(buckets),)
 
 
+def logprobs_of(stage: Config, policy: Policy) -> Logprobs:
+    """How the stage computes log-probs.
+
+    Where microbatches, or the devices, cut a group, each part of it has its own prompt.
+    """
+    parts = stage["microbatches"] * stage["minibatches"]
+    devices = 1 if policy.mesh is None else policy.mesh.shape["fsdp"]
+    rows = stage["prompts"] * stage["group"] // (parts * devices)
+    return Logprobs(
+        module=policy.module,
+        temperature=stage["sampling"]["temperature"],
+        with_entropy=stage["entropy"],
+        entropy_learns=bool(objective_of(stage["loss"]).entropy_coef),
+        group=math.gcd(stage["group"], rows) if policy.share_prompts else 1,
+    )
+
+
 def iteration_programs(
     config: Config, name: str, policy: Policy, teacher: Policy | None
 ) -> dict[str, Program]:
     """The programs by name."""
     stage, needs = config["stages"][name], needs_of(config["stages"][name])
     C, minibatches = stage["max_new_tokens"], stage["minibatches"]
-    buckets = buckets_of(stage, config)
-    logprobs = Logprobs(
-        module=policy.module,
-        temperature=stage["sampling"]["temperature"],
-        with_entropy=stage["entropy"],
-        entropy_learns=bool(needs.objective.entropy_coef),
-    )
+    buckets, logprobs = buckets_of(stage, config), logprobs_of(stage, policy)
     sampling = sampling_programs(
         policy, buckets, prompts=stage["prompts"], sampling=stage["sampling"],
         group=stage["group"], max_new_tokens=C,
@@ -60,6 +73,7 @@ def iteration_programs(
             optimizer=stage["optimizer"],
             updates=stage["iterations"] * needs.updates,
             microbatches=stage["microbatches"],
+            group=logprobs.group,
             batches=[shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled],
         ),
         **sampling,

@@ -75,7 +75,12 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
             weight_PC=shape(jnp.float32, P, C),
         )
 
-    logprobs = Logprobs(module=policy.module, temperature=1.0, with_entropy=False)
+    logprobs = Logprobs(
+        module=policy.module,
+        temperature=1.0,
+        with_entropy=False,
+        group=2 if policy.share_prompts else 1,
+    )
     programs = {
         "update": update_program(
             make_preference_loss(logprobs, objective),

@@ -23,6 +23,7 @@ from grpo.algorithms.preference import Pairs, Preference, preference_loss
 from grpo.data.packing import Rows
 from grpo.training.parts import in_parts
 from grpo.training.train_step import Loss
+from models.forks import Fork, before_each, forked
 from models.gemma import Gemma, logits_by
 from models.policy import variables_of
 
@@ -39,6 +40,7 @@ class Logprobs:
     with_entropy: bool
     entropy_learns: bool = True  # else it is only measured, which costs less
     vocab: int | None = None  # tokens that there are, if the table has more rows: another model's
+    group: int = 1  # rows that follow each other and have one prompt, which is read once for them
     at_once: int = AT_ONCE  # logits that are made without a walk over the vocabulary
 
     def __call__(
@@ -48,13 +50,13 @@ class Logprobs:
 
         The state at position t - 1 scores token t, so the last one scores nothing.
         """
-        hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
+        hidden_BCD = self.hidden(variables, ids_BT, mask_BT, completion)
         table_VD = variables["params"]["embedder"]["table"][: self.vocab]
         mesh = self.module.mesh
         return token_logprobs(
             functools.partial(logits_by, self.module.config),
             table_VD,
-            hidden_BTD[:, -completion - 1 : -1],
+            hidden_BCD,
             ids_BT[:, -completion:],
             None if mesh else mask_BT[:, -completion:],
             temperature=self.temperature,
@@ -63,6 +65,18 @@ class Logprobs:
             at_once=self.at_once,
             **vocabulary_parts(mesh, len(ids_BT), table_VD),
         )
+
+    def hidden(
+        self, variables: dict[str, Tree], ids_BT: Array, mask_BT: Array, completion: int
+    ) -> Array:
+        """hidden_BCD: the states before the tokens of the completions."""
+        if self.group == 1:
+            hidden_BTD, _ = self.module.apply(variables, ids_BT, mask_BT)
+            return hidden_BTD[:, -completion - 1 : -1]
+        fork = Fork(self.group, completion)
+        rows = forked(ids_BT, fork), forked(mask_BT, fork)
+        hidden_PTD, _ = self.module.apply(variables, *rows, fork=fork)
+        return before_each(hidden_PTD, fork)
 
 
 def vocabulary_parts(mesh: Mesh | None, rows: int, table_VD: Array) -> dict[str, int]:
@@ -133,4 +147,4 @@ def logprobs_of_rows(
     def one(ids_BT: Array, mask_BT: Array) -> Array:
         return logprobs(variables, ids_BT, mask_BT, completion)[0]
 
-    return in_parts(one, ids_BT, mask_BT, parts=parts)
+    return in_parts(one, ids_BT, mask_BT, parts=parts, group=logprobs.group)

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from einops import rearrange
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import optimizer_of
+from grpo.training.parts import cut
 from grpo.training.program import Program, shapes_on
 from models.sharding import row_sharding, shardings
 
@@ -47,12 +47,12 @@ def init_state(trainable: Tree, optimizer: optax.GradientTransformation) -> Trai
 
 
 def gradient(
-    loss: Loss, trainable: Tree, frozen: Tree, batch: Tree, microbatches: int
+    loss: Loss, trainable: Tree, frozen: Tree, batch: Tree, microbatches: int, group: int = 1
 ) -> tuple[Tree, Metrics]:
     """The gradient of the whole batch's loss, in float32, one microbatch at a time.
 
-    A batch that does not divide is filled up with rows of zeros, which no loss counts. Microbatch m
-    takes every M-th row, so that each device keeps the rows it has.
+    A batch that does not divide is filled up with rows of zeros, which no loss counts. Rows of one
+    `group` stay in one microbatch.
     """
 
     def one(batch: Tree) -> tuple[Tree, Metrics]:
@@ -62,15 +62,11 @@ def gradient(
     if microbatches == 1:
         return one(batch)
 
-    def cut(x: Array) -> Array:
-        padding = ((0, -x.shape[0] % microbatches),) + ((0, 0),) * (x.ndim - 1)
-        return rearrange(jnp.pad(x, padding), "(b m) ... -> m b ...", m=microbatches)
-
     def add(total: tuple[Tree, Metrics], batch: Tree):
         grads, metrics = one(batch)
         return (jax.tree.map(jnp.add, total[0], grads), total[1].combine(metrics)), None
 
-    parts = jax.tree.map(cut, batch)
+    parts = jax.tree.map(lambda x: cut(x, microbatches, group), batch)
     grads, metrics = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads), metrics.empty()
     total, _ = jax.lax.scan(add, nothing, parts)
@@ -85,9 +81,10 @@ def update(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     microbatches: int,
+    group: int = 1,
 ) -> tuple[TrainState, dict[str, Array]]:
     """The state after one update, and its metrics."""
-    grads, metrics = gradient(loss, state.trainable, frozen, batch, microbatches)
+    grads, metrics = gradient(loss, state.trainable, frozen, batch, microbatches, group)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
@@ -118,6 +115,7 @@ def make_train_step(
     frozen: Tree,
     rows: int,
     mesh: Mesh | None,
+    group: int = 1,
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """`update`, compiled for states, frozen trees and batches of `rows` rows like these.
 
@@ -125,8 +123,10 @@ def make_train_step(
     models/sharding.py, rows over `fsdp`.
     """
     if mesh is None:
-        return _train_step(loss, optimizer, microbatches)
-    step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
+        return _train_step(loss, optimizer, microbatches, group)
+    step = functools.partial(
+        update, loss=loss, optimizer=optimizer, microbatches=microbatches, group=group
+    )
     if rows % (microbatches * mesh.shape["fsdp"]):
         raise ValueError(
             f"{rows} rows in {microbatches} microbatches do not divide by "
@@ -142,9 +142,13 @@ def make_train_step(
 
 
 @functools.lru_cache(maxsize=16)
-def _train_step(loss: Loss, optimizer: optax.GradientTransformation, microbatches: int) -> Any:
+def _train_step(
+    loss: Loss, optimizer: optax.GradientTransformation, microbatches: int, group: int
+) -> Any:
     """On one device stages that are alike share what is compiled."""
-    step = functools.partial(update, loss=loss, optimizer=optimizer, microbatches=microbatches)
+    step = functools.partial(
+        update, loss=loss, optimizer=optimizer, microbatches=microbatches, group=group
+    )
     return jax.jit(step, donate_argnums=0)
 
 
@@ -167,6 +171,7 @@ def update_program(
     updates: int,
     microbatches: int,
     batches: Sequence[Tree],
+    group: int = 1,
 ) -> Program:
     """The train step of a stage of so many updates; `batches` has a shape of each kind."""
     chain = optimizer_of(optimizer, updates)
@@ -179,10 +184,11 @@ def update_program(
         frozen=policy.frozen,
         rows=jax.tree.leaves(batches[0])[0].shape[0],
         mesh=policy.mesh,
+        group=group,
     )
     state = shapes_on(policy.mesh, state)
     return Program(
         step,
         tuple((state, policy.frozen, batch) for batch in batches),
-        facts={"loss": loss, "microbatches": microbatches},
+        facts={"loss": loss, "microbatches": microbatches, "group": group},
     )

@@ -68,7 +68,7 @@ MISTAKES = [
             "c.query_scalar**-0.5", "c.head_dim**-0.5",
             "tests/test_transformers.py::test_logits"),
     Mistake("query norm after RoPE", "models/layers.py",
-            "q_BTNH = (rope(q_BTNH, view.angle) *",
+            "q_BTNH = (rope(q_BTNH, view.rotation) *",
             'q_BTNH = (norm(name="q_norm2")(rope(q_BTNH, view.rotation)) *',
             "tests/test_gemma.py::test_against_the_oracle"),
     Mistake("embedding scale in float32 under bfloat16", "models/gemma.py",
