@@ -25,6 +25,7 @@ from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_finding import MISTAKES as IN_FINDING
+from tests.mistakes.in_forks import MISTAKES as IN_FORKS
 from tests.mistakes.in_gguf import MISTAKES as IN_GGUF
 from tests.mistakes.in_judge_evaluation import MISTAKES as IN_JUDGE_EVALUATION
 from tests.mistakes.in_judges import MISTAKES as IN_JUDGES
@@ -60,6 +61,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "mutations.md"
 MISTAKES = [
     *IN_MODELS,
+    *IN_FORKS,
     *IN_GGUF,
     *IN_ALGORITHMS,
     *IN_EVALUATION,

@@ -118,8 +118,4 @@ MISTAKES = [
             'int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "big")',
             "hash(stage) % 2**32",
             "tests/test_policies.py::test_the_same_adapter_in_another_process"),
-    Mistake("parts of rows put back one after the other", "grpo/training/parts.py",
-            '"m b ... -> (b m) ..."',
-            '"m b ... -> (m b) ..."',
-            "tests/test_training_logprobs.py::test_parts_change_nothing"),
 ]
