@@ -11,7 +11,7 @@ tried again unless that is asked for.
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from grpo.sweeps.claims import give_back, owner_of, renew, take
@@ -44,6 +44,14 @@ class Settings(NamedTuple):
     stale_seconds: float  # without a renewal, after which a claim has no force
     poll_seconds: float  # between two looks
     retry_failed: bool
+
+
+def code_of(states: Iterable[str]) -> int:
+    """The exit code of a sweep whose cells stand so."""
+    found = set(states)
+    if found <= {COMPLETE, FAILED}:
+        return SOME_FAILED if FAILED in found else EVERYTHING
+    return LEFT
 
 
 class Driver:
@@ -87,10 +95,7 @@ class Driver:
             for launched in self.running.values():  # an error of this driver
                 kill(launched, "its driver failed")
             self.display.close()
-        states = {self.state(name)[0] for name in self.wanted}
-        if states <= {COMPLETE, FAILED}:
-            return SOME_FAILED if FAILED in states else EVERYTHING
-        return LEFT
+        return code_of(self.state(name)[0] for name in self.wanted)
 
     def state(self, name: str) -> tuple[str, str | None]:
         """State and reason of a job, as of now."""
