@@ -1,5 +1,6 @@
 """Shards as jobs of submitit: its local mode itself, and Slurm's commands played by scripts."""
 
+import contextlib
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from grpo.storage.journal import read_journal
 from grpo.sweeps.submitit_jobs import ANY_CLUSTER, Shard, SubmitError, submit, wait
 from grpo.tools import sweep
 from tests.fake_sweep import ROOT, driver_of, lines, until, words_of
-from tests.processes import processes
+from tests.processes import PROC, processes
 
 submitit: Any = pytest.importorskip(
     "submitit", reason="submitit is not installed: pip install -e '.[submitit]'"
@@ -27,8 +28,14 @@ SHUFFLED = "configs/sweeps/shuffled.py"
 
 
 @pytest.fixture(autouse=True)
-def at_the_top(monkeypatch):
+def place(monkeypatch, tmp_path):
+    """The top of the tree; what a test has started does not outlive it, however it ends."""
     monkeypatch.chdir(ROOT)
+    yield
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            if str(tmp_path).encode() in (PROC / str(pid) / "cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
 
 
 def begun(workdir, name):

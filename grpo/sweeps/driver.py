@@ -11,7 +11,7 @@ tried again unless that is asked for.
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from grpo.sweeps.claims import give_back, owner_of, renew, take
@@ -46,11 +46,10 @@ class Settings(NamedTuple):
     retry_failed: bool
 
 
-def code_of(states: Iterable[str]) -> int:
-    """The exit code of a sweep whose cells stand so."""
-    found = set(states)
-    if found <= {COMPLETE, FAILED}:
-        return SOME_FAILED if FAILED in found else EVERYTHING
+def code_of(states: set[str]) -> int:
+    """The exit code of a sweep whose cells are in these states."""
+    if states <= {COMPLETE, FAILED}:
+        return SOME_FAILED if FAILED in states else EVERYTHING
     return LEFT
 
 
@@ -95,7 +94,7 @@ class Driver:
             for launched in self.running.values():  # an error of this driver
                 kill(launched, "its driver failed")
             self.display.close()
-        return code_of(self.state(name)[0] for name in self.wanted)
+        return code_of({self.state(name)[0] for name in self.wanted})
 
     def state(self, name: str) -> tuple[str, str | None]:
         """State and reason of a job, as of now."""

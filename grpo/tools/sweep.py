@@ -113,7 +113,7 @@ def sweep(flags: argparse.Namespace) -> int:
         if flags.submit != "local":
             return EVERYTHING
         wait(handed, poll_seconds=0.5)
-        code = code_of(standing(workdir, jobs, cell.name)[0] for cell in cells)
+        code = code_of({standing(workdir, jobs, cell.name)[0] for cell in cells})
     else:
         workdir.mkdir(parents=True, exist_ok=True)
         write_sweep(workdir, asked, flags.file)

@@ -227,7 +227,7 @@ MISTAKES = [
             'f"--shard={i}/{tasks}"', '"--shard=0/1"',
             "tests/test_sweep_submitit.py::test_the_command_ends_where_slurm_goes_on"),
     Mistake("a sweep by jobs is done whatever its cells are", "grpo/tools/sweep.py",
-            "        code = code_of(standing(workdir, jobs, cell.name)[0] for cell in cells)",
+            "        code = code_of({standing(workdir, jobs, cell.name)[0] for cell in cells})",
             "        code = EVERYTHING",
             "tests/test_sweep_runs.py::test_submitit_runs_the_same_sweep"),
     Mistake("time left without what runs", "grpo/sweeps/display.py",
