@@ -41,7 +41,8 @@ SLOW = (
     "test_tunix_preferences", "test_tunix_distillation",
     "test_data_in_a_run", "test_evaluate", "test_launch", "test_open_policy", "test_rewards_diff",
     "test_trouble", "test_staleness", "test_presets", "test_real_model", "test_reward_pool",
-    "test_reward_pool_faults", "test_sweep_runs", "test_sweep_driver", "test_certificate",
+    "test_reward_pool_faults", "test_sweep_runs", "test_sweep_driver", "test_sweep_submitit",
+    "test_certificate",
     "test_power", "test_replay", "test_page_blocks", "test_notebook",
 )  # fmt: skip
 

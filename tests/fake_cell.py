@@ -4,6 +4,7 @@
     long     the same with rows for minutes, and code 75 on SIGTERM; goes on where it was
     broken   says why, and ends with code 1
     killed   is ended by SIGKILL, as by a system out of memory
+    slow     the same, and takes half a second to save
     deaf     the same, and does not stop
     hanging  writes a row, and then nothing for longer than a test waits
     saved    ends with code 75 by itself, the first three times
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 
-LONG = {"long": 2000, "deaf": 2000}
+LONG = {"long": 2000, "slow": 2000, "deaf": 2000}
 
 
 def append(file: pathlib.Path, text: str) -> None:
@@ -36,6 +37,8 @@ def stop(number, frame) -> None:
     if behaviour == "deaf":
         (directory / "heard").touch()
         return
+    if behaviour == "slow":
+        time.sleep(0.5)
     append(directory / "stops", str(os.getpid()))
     os._exit(75)
 
@@ -60,7 +63,7 @@ for step in range(rows, LONG.get(behaviour, 4)):
     if behaviour == "hanging":
         time.sleep(15)
         sys.exit(3)
-    if behaviour == "long" and (directory / "enough").exists():
+    if behaviour in ("long", "slow") and (directory / "enough").exists():
         break
 (directory / "DONE").write_text("{}")
 append(directory / "ends", str(os.getpid()))

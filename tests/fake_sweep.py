@@ -50,13 +50,18 @@ def driver_of(
     return Driver(workdir, jobs, cells, command, settings, Display(stream, every_s=0), lambda: None)
 
 
+def words_of(workdir: pathlib.Path | str, behaviours: str, workers: int = 2) -> list[str]:
+    """What starts a driver at the top of the tree."""
+    return [sys.executable, "-m", "tests.fake_sweep", str(workdir), behaviours, str(workers)]
+
+
 @contextlib.contextmanager
 def started(
     workdir: pathlib.Path, behaviours: Mapping[str, str], workers: int = 2
 ) -> Iterator[subprocess.Popen]:
     """A driver in a process of its own, which does not outlive its test."""
-    words = [sys.executable, "-m", "tests.fake_sweep", str(workdir), json.dumps(behaviours)]
-    driver = subprocess.Popen([*words, str(workers)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    words = words_of(workdir, json.dumps(behaviours), workers)
+    driver = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     with driver:
         try:
             yield driver

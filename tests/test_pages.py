@@ -39,6 +39,7 @@ FOREIGN = {
     "num_iterations": "Tunix's μ",
     "JAX_DISABLE_JIT": "a variable that JAX reads",
     "LD_PRELOAD": "a variable that the system reads",
+    "KillWait": "a setting of Slurm",
     "Modelfile": "what Ollama calls its file",
 }
 

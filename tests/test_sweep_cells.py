@@ -12,7 +12,8 @@ from grpo.pipeline import with_presets
 from grpo.sweeps.cells import Cell, SweepError, cells_of, changes, hash_of, sweep_of
 from grpo.sweeps.sharing import cut, jobs_of
 from grpo.sweeps.worker import tuples
-from grpo.tools.sweep import part_of, shard_of
+from grpo.tools.sweep import part_of
+from grpo.tools.sweep_flags import shard_of
 
 SIZES = {  # of the sweeps that are there: cells, runs that are shared
     "clip": (20, 5), "group_size": (20, 5), "kl": (20, 5), "null": (30, 0), "presets": (55, 5),

@@ -201,6 +201,27 @@ def test_a_slurm_script_runs_its_shard(swept):
     assert failed.returncode != 0 and "SLURM_ARRAY_TASK_ID" in failed.stderr
 
 
+def test_submitit_runs_the_same_sweep(swept, tmp_path, monkeypatch, capsys):
+    """In two jobs, of which one waits for a run that both begin from."""
+    # Without this its import configures logging, which has absl close pytest's own stderr.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    why = "submitit is not installed: pip install -e '.[submitit]'"
+    pytest.importorskip("submitit", reason=why)
+    folder, flags, _ = swept
+    assert sweep(flags) == 1  # the ordinary command, which finds all done
+    told = capsys.readouterr().out.partition("\n# ")[2].partition(str(folder))[0]
+    monkeypatch.chdir(ROOT)
+    words = [flags.file, f"--workdir={tmp_path / 'runs'}", "--submit=local", "--tasks=2"]
+    assert sweep(parser().parse_args(words)) == 1
+    there, here = (read_journal(at / "runs" / "cells.jsonl") for at in (folder, tmp_path))
+    assert [{**row, "seconds": 0} for row in here] == [{**row, "seconds": 0} for row in there]
+    jobs = tmp_path / "runs" / "submitit"
+    assert len(list(jobs.glob("*_result.pkl"))) == 2  # both have run to their ends
+    said = capsys.readouterr().out
+    assert said.startswith("submitted as ") and f"{jobs}/*_log.err" in said
+    assert told and told in said
+
+
 def test_names_that_a_shell_would_read():
     script = slurm_script(["-m", "x", "a b;c"], name="n", root="/a b", tasks=2)
     assert "cd '/a b'\n" in script and " -m x 'a b;c' --shard=" in script

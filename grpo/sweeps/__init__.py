@@ -5,6 +5,7 @@
           cells/<name>/        the run of a cell, as launch.py leaves it (grpo/runs/run.py)
           shared/<name>/       the run of stages that several cells begin with
           jobs/<name>/         of either: claims, launches.jsonl, log.txt, asked.json
+          submitit/            of jobs that submitit ran: their logs, and its pickles
 
 A name is that of cell and seed with a hash of the config: another config is another directory.
 

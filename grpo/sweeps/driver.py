@@ -46,6 +46,13 @@ class Settings(NamedTuple):
     retry_failed: bool
 
 
+def code_of(states: set[str]) -> int:
+    """The exit code of a sweep whose cells are in these states."""
+    if states <= {COMPLETE, FAILED}:
+        return SOME_FAILED if FAILED in states else EVERYTHING
+    return LEFT
+
+
 class Driver:
     """What is to be done, and what is being done."""
 
@@ -87,10 +94,7 @@ class Driver:
             for launched in self.running.values():  # an error of this driver
                 kill(launched, "its driver failed")
             self.display.close()
-        states = {self.state(name)[0] for name in self.wanted}
-        if states <= {COMPLETE, FAILED}:
-            return SOME_FAILED if FAILED in states else EVERYTHING
-        return LEFT
+        return code_of({self.state(name)[0] for name in self.wanted})
 
     def state(self, name: str) -> tuple[str, str | None]:
         """State and reason of a job, as of now."""

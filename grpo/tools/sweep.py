@@ -5,7 +5,8 @@
 FILE says base, ablations and seeds (configs/sweeps/). Each cell is a run in a process of its own;
 the same command goes on where it was interrupted, does nothing where all is done, and may be given
 several times at once, on machines that share the directory. Machines that share none each take
---shard=i/n; their directories are then put together, and the command given once more.
+--shard=i/n; their directories are then put together, and the command given once more. --submit has
+submitit run the n shards, as processes here (local) or as an array of Slurm.
 
     exit code   0   all cells of this shard are done     1   some have failed
                 2   a wrong file or flag; nothing ran    75  stopped: the same command goes on
@@ -15,12 +16,11 @@ import argparse
 import functools
 import json
 import pathlib
-import re
 import sys
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from grpo.checks.arguments import command_line, end
+from grpo.checks.arguments import end
 from grpo.reporting.cells import CellError
 from grpo.reporting.comparison_files import AS_USUAL, compared, write_comparison
 from grpo.reporting.comparison_tables import markdown
@@ -29,44 +29,16 @@ from grpo.storage.journal import JournalError
 from grpo.storage.whole import put
 from grpo.sweeps.cells import Cell, SweepError, cells_of, sweep_of
 from grpo.sweeps.display import Display
-from grpo.sweeps.driver import Driver, Settings
-from grpo.sweeps.jobs import Job, folder_of, run_of
+from grpo.sweeps.driver import EVERYTHING, Driver, Settings, code_of
+from grpo.sweeps.jobs import Job, folder_of, run_of, standing
 from grpo.sweeps.records import strangers, summary, write_cells, write_sweep
 from grpo.sweeps.sharing import jobs_of
 from grpo.sweeps.slurm import slurm_script
-from grpo.tools.teach_flags import count
+from grpo.sweeps.submitit_jobs import SubmitError, submit, wait
+from grpo.tools.sweep_flags import parser, wrong_in
 
 PASSED = ("workers", "cell_seconds", "stale_seconds")  # on to the tasks of an array job
 Item = TypeVar("Item")
-
-
-def shard_of(text: str) -> tuple[int, int]:
-    """i/n, for i from 0 on."""
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    if not found or not int(found[1]) < int(found[2]):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected i/n, such as 0/4 to 3/4")
-    return int(found[1]), int(found[2])
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags, and their defaults."""
-    about = "A config under changes and seeds, each cell a run in a process of its own."
-    flags = command_line("sweep", about)
-    add = flags.add_argument
-    add("file", help="a file of configs/sweeps/, or one like it")
-    add("--workdir", type=pathlib.Path, help="where all is written; without it runs/sweeps/ and "
-        "the file's name")  # fmt: skip
-    add("--workers", type=count, default=1, help="cells at a time")
-    add("--shard", type=shard_of, default=(0, 1), help="i/n: only this of n equal parts")
-    add("--retry_failed", action="store_true", help="try failed cells again")
-    add("--cell_seconds", type=count, default=1800, help="without a row in its journals, after "
-        "which a cell is killed: longer than compiling and evaluating take")  # fmt: skip
-    add("--stale_seconds", type=count, default=300, help="without a sign of life of a driver "
-        "elsewhere, after which its cells are taken over")  # fmt: skip
-    add("--dry_run", action="store_true", help="only say what would be run")
-    add("--emit", choices=("slurm",), help="only print a script that runs it as an array job")
-    add("--tasks", type=count, help="of the array job; without it one for each cell")
-    return flags
 
 
 def part_of(items: Sequence[Item], shard: tuple[int, int]) -> Sequence[Item]:
@@ -98,13 +70,29 @@ def about(workdir: pathlib.Path, cells: Sequence[Cell], jobs: dict[str, Job]) ->
     return lines
 
 
-def script_of(flags: argparse.Namespace, tasks: int) -> str:
-    """The array job that runs what these flags ask for."""
+def words_of(flags: argparse.Namespace) -> list[str]:
+    """What Python is started with for what these flags ask for, but for its shard."""
     words = ["-m", "grpo.tools.sweep", flags.file, f"--workdir={flags.workdir}"]
     words += [f"--{name}={getattr(flags, name)}" for name in PASSED]
-    words += ["--retry_failed"] if flags.retry_failed else []
+    return words + (["--retry_failed"] if flags.retry_failed else [])
+
+
+def script_of(flags: argparse.Namespace, tasks: int) -> str:
+    """The array job that runs what these flags ask for."""
     name, root = pathlib.Path(flags.file).stem, str(pathlib.Path.cwd())
-    return slurm_script(words, name=name, root=root, tasks=tasks)
+    return slurm_script(words_of(flags), name=name, root=root, tasks=tasks)
+
+
+def submitted(flags: argparse.Namespace, tasks: int) -> Sequence[Any]:
+    """The jobs of submitit that run what these flags ask for."""
+    folder = flags.workdir / "submitit"
+    options = {"name": pathlib.Path(flags.file).stem, **dict(flags.submit_option)}
+    words = [sys.executable, *words_of(flags)]
+    shards = [[*words, f"--shard={i}/{tasks}"] for i in range(tasks)]
+    jobs = submit(flags.submit, folder, options, shards)
+    said = f"{', '.join(job.job_id for job in jobs)}: their logs are {folder}/*_log.err"
+    print(f"submitted as {said}", flush=True)
+    return jobs
 
 
 def sweep(flags: argparse.Namespace) -> int:
@@ -119,24 +107,39 @@ def sweep(flags: argparse.Namespace) -> int:
     if flags.dry_run:
         print("\n".join(about(workdir, own, jobs)))
         return 0
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_sweep(workdir, asked, flags.file)
     changed = functools.partial(write_cells, workdir, cells, jobs)
-    settings = Settings(
-        workers=flags.workers, cell_seconds=flags.cell_seconds, beat_seconds=5.0,
-        stale_seconds=flags.stale_seconds, poll_seconds=0.5, retry_failed=flags.retry_failed,
-    )  # fmt: skip
-    driver = Driver(
-        workdir, jobs, [cell.name for cell in own], functools.partial(command_of, workdir, jobs),
-        settings, Display(sys.stderr, every_s=60.0), changed,
-    )  # fmt: skip
-    code = driver.drive()
+    if flags.submit:
+        handed = submitted(flags, flags.tasks or len(cells))
+        if flags.submit != "local":
+            return EVERYTHING
+        wait(handed, poll_seconds=0.5)
+        code = code_of({standing(workdir, jobs, cell.name)[0] for cell in cells})
+    else:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_sweep(workdir, asked, flags.file)
+        code = driven(flags, jobs, [cell.name for cell in own], changed)
     changed()
     print(summary(workdir, cells, jobs))
     print(comparison(workdir))
     for directory in strangers(workdir, jobs):
         print(f"{directory} is no longer part of this sweep: its config has changed")
     return code
+
+
+def driven(
+    flags: argparse.Namespace,
+    jobs: dict[str, Job],
+    wanted: Sequence[str],
+    changed: Callable[[], None],
+) -> int:
+    """Runs cells here; the exit code."""
+    settings = Settings(
+        workers=flags.workers, cell_seconds=flags.cell_seconds, beat_seconds=5.0,
+        stale_seconds=flags.stale_seconds, poll_seconds=0.5, retry_failed=flags.retry_failed,
+    )  # fmt: skip
+    command = functools.partial(command_of, flags.workdir, jobs)
+    display = Display(sys.stderr, every_s=60.0)
+    return Driver(flags.workdir, jobs, wanted, command, settings, display, changed).drive()
 
 
 def comparison(workdir: pathlib.Path) -> str:
@@ -152,10 +155,12 @@ def comparison(workdir: pathlib.Path) -> str:
 def main() -> None:
     """From the command line."""
     flags = parser().parse_args()
+    if wrong := wrong_in(flags):
+        end(wrong)
     flags.workdir = flags.workdir or pathlib.Path("runs/sweeps") / pathlib.Path(flags.file).stem
     try:
         sys.exit(sweep(flags))
-    except SweepError as error:
+    except (SweepError, SubmitError) as error:
         for line in str(error).split("\n"):
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
