@@ -142,8 +142,9 @@ def test_what_is_saved_for_the_backward_pass():
         line = line_of(preflight(config, STAGES), "grpo: update")
         return float(line.split("at most ")[1].split(" GiB")[0])
 
-    residual = 26 * 16 * 768 * 1152 * 2 / 2**30  # what goes from layer to layer
-    rotations = 4 * 16 * 768 * 128 * 4 / 2**30  # cosines and sines of both kinds of layers
+    tokens = 4 * (256 + 4 * 512)  # a prompt stands once for its four completions
+    residual = 26 * tokens * 1152 * 2 / 2**30  # what goes from layer to layer
+    rotations = 4 * tokens * 128 * 4 / 2**30  # cosines and sines of both kinds of layers
     full = kept("full", 1)
     assert residual < full < 2 * residual + rotations
     assert kept("none", 1) > 4 * full and kept("full", 4) < full / 2
