@@ -151,6 +151,7 @@ def test_examples_of_an_update_are_told(made):
             assert len(row["tokens"]) == len(row["change"]) == len(row["ids"])
         count = np.asarray(made[stage, step][0]["weight_BC"] > 0).sum()
         assert sum(len(row["ids"]) for row in found.rows) == count
+        assert found.update.tokens.completion_mask_BC.sum() == count
         assert (len(found.rows) > 2) == (stage == "packed")
     taken = [looked(made.workdir, step, stage="sft").rows for step in (1, 2)]
     assert not {row["id"] for row in taken[0]} & {row["id"] for row in taken[1]}

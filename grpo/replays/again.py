@@ -1,6 +1,6 @@
 """An update made again: by the stage's own code, from a checkpoint before it.
 
-The stage is opened in a scratch directory (place.py), goes on to the update's iteration, collects
+The stage is opened in a scratch directory (scratch.py), goes on to the update's iteration, collects
 what that learns from (of GRPO: samples and scores its completions) and makes its updates, with the
 functions that the run had: those of the stage's file, which grpo/replays/kinds names. Before the
 update its state is copied; so there are state and batch before it, and the state after it.
@@ -12,7 +12,6 @@ state at which the run's own began.
 
 import copy
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,18 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from grpo.replays.kinds.kind import Kind, TokenRows
-from grpo.replays.place import (
-    Nearest,
-    Place,
-    ReplayError,
-    config_to_replay,
-    lacking,
-    prepare,
-)
-from grpo.reporting.progress import Progress
-from grpo.runs.policies import Policies
-from grpo.runs.run import Run, Stop
-from grpo.runs.setup import set_up
+from grpo.replays.place import Place
+from grpo.replays.scratch import Scratch
 from grpo.runs.stage_loop import StageLoop
 from grpo.storage.journal import Row
 from grpo.training.train_step import TrainState
@@ -55,25 +44,6 @@ class Update(NamedTuple):
     def tokens(self) -> TokenRows:
         """The batch as rows of tokens, and which of these it is about."""
         return self.kind.tokens(self.batch)
-
-
-class Scratch(NamedTuple):
-    """A run beside the run."""
-
-    run: Run
-    policies: Policies
-    place: Place
-
-
-def opened_beside(
-    place: Place, found: Nearest, scratch: pathlib.Path, progress: Progress
-) -> Scratch:
-    """The run in a scratch directory, with the data that it had."""
-    for line in lacking(place):
-        raise ReplayError(line)
-    prepare(place, found, scratch)
-    run, policies = set_up(config_to_replay(place), scratch, progress, Stop())
-    return Scratch(run, policies, place)
 
 
 def made_again(scratch: Scratch, *, keep_iteration: bool) -> Update:

@@ -69,7 +69,7 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
     if "loss" in stage:
         stage["loss"] = resolve(stage["loss"])
     for line in kind.against(config["stages"][name], stage, list(changes)):
-        raise ReplayError(f"--set{line}")
+        raise ReplayError(line)
     return changed
 
 

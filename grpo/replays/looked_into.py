@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from grpo.replays.again import Scratch, Update, changed, made_again, opened_beside
+from grpo.replays.again import Update, changed, made_again
 from grpo.replays.by_reward import by_reward
 from grpo.replays.changes import with_changes
 from grpo.replays.forecast import SCALES, forecast
 from grpo.replays.gradients import ALL, beside, cosine, difference, gradient_of, products
 from grpo.replays.place import Place, ReplayError, nearest_checkpoint, retention
 from grpo.replays.report import Found, Other
+from grpo.replays.scratch import Scratch, opened_beside
 from grpo.replays.tokens import rows_with, scored
 from grpo.replays.verify import verdict_on
 from grpo.reporting.progress import Progress

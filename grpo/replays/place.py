@@ -1,18 +1,13 @@
-"""Where the update of a run is made again: beside the run, from the nearest checkpoint before it.
-
-In a scratch directory are links to what the run has left, and none to its journals: a stage writes
-there what it wrote in the run. Nothing is written into the run's directory.
+"""An update of a run, and the nearest checkpoint before it, from which it is made again.
 
 The nearest checkpoint is one at or before the beginning of the update's iteration, so that the
 iteration's completions are sampled and scored again and not read. Without one, the stage begins at
-its beginning, which takes nothing but the end of the stage before it. Other files of the stage are
-taken along with a checkpoint; where it begins they are made again.
+its beginning, which takes nothing but the end of the stage before it.
 """
 
 import json
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from grpo.checks.problems import fields, stage_fields
@@ -30,9 +25,6 @@ from grpo.storage.snapshot import snapshot_fault
 Config = Mapping[str, Any]
 KINDS: dict[str, Kind] = {"sft": SFT, "preference": PREFERENCE, "grpo": GRPO}
 STAGES = {name: kind.stage for name, kind in KINDS.items()}
-NEVER = 10**9
-# What a run goes on writing, and what says how it ended.
-OWN = ("lock", "DONE", "FAILED", "summary.md", "checkpoints", "judges")
 
 
 class ReplayError(ValueError):
@@ -166,51 +158,3 @@ def retention(place: Place, found: Nearest) -> str:
         f"from the beginning of the stage: {made}; checkpoints left: {left}; more are kept by "
         "checkpoint.keep_last, and made by the stage's checkpoint_every"
     )
-
-
-def prepare(place: Place, found: Nearest, scratch: pathlib.Path) -> None:
-    """Links to what the run has left, and the checkpoint that the stage is to go on from."""
-    own = [place.workdir / file for file in place.files]
-    for path in place.workdir.iterdir():
-        if path in [file.parent for file in own]:
-            (scratch / path.name).mkdir()
-            for below in path.iterdir():
-                if below not in own:
-                    (scratch / path.name / below.name).symlink_to(below.absolute())
-        elif path.name not in OWN and path.suffix not in (".jsonl", ".npz", ".tmp"):
-            (scratch / path.name).symlink_to(path.absolute())
-    for file in own:
-        if found.path is not None and file.exists():
-            shutil.copyfile(file, scratch / file.relative_to(place.workdir))
-    folder, there = scratch / "checkpoints", place.workdir / "checkpoints"
-    (folder / place.stage).mkdir(parents=True)
-    for path in there.iterdir() if there.is_dir() else ():
-        if path.name != place.stage:
-            (folder / path.name).symlink_to(path.absolute())
-    if found.path is not None:
-        (folder / place.stage / found.path.name).symlink_to(found.path.absolute())
-
-
-def config_to_replay(place: Place) -> dict[str, Any]:
-    """The config of the run, but that nothing is measured and saved, and judges are not asked.
-
-    What judges said is in their recordings; what had failed fails again.
-    """
-    stages, judges = dict(place.config["stages"]), {}
-    stages[place.stage] = {
-        **stages[place.stage], "evaluate_every": 0, "checkpoint_every": NEVER,
-    }  # fmt: skip
-    for name, judge in place.config["judges"].items():
-        file = place.workdir / "judges" / f"{name}.jsonl"
-        judges[name] = {**judge, "replay": judge["replay"] or str(file.absolute())}
-    return {**place.config, "stages": stages, "judges": judges}
-
-
-def lacking(place: Place) -> Iterator[str]:
-    """What the run has not left that its stage begins with, a line each."""
-    pipeline = place.config["pipeline"]
-    for name in pipeline[: pipeline.index(place.stage)]:
-        if "start" in place.config["stages"][name]:
-            checkpoints = checkpoints_of(place.config, place.workdir, name)
-            if not checkpoints.steps():
-                yield f"{checkpoints.root}: the end of {name}, from which others begin, is gone"

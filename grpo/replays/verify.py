@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from grpo.replays.again import Scratch, Update
+from grpo.replays.again import Update
 from grpo.replays.place import Nearest, Place, checkpoints_of_run, rows_of
+from grpo.replays.scratch import Scratch
 from grpo.runs.environment import changes, environment
 from grpo.storage.journal import Row, encode, read_journal
 from grpo.storage.snapshot import snapshot_fault

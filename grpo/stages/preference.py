@@ -128,7 +128,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
 
 
 def opened(run: Run, name: str, policies: Policies) -> tuple[Setting, StageLoop]:
-    """The stage where it is, (1) done."""
+    """The stage where it is, with (1) done."""
     stage, start = run.config["stages"][name], policies.start(name)
     objective = preference_of(stage["loss"])
     setting = Setting(
@@ -156,7 +156,7 @@ def learn(setting: Setting, loop: StageLoop) -> None:
 
 
 def batch_of(setting: Setting, loop: StageLoop) -> Pairs:
-    """What the coming update learns from: the arrays of the reference among it, and of z."""
+    """What the coming update learns from: pairs, what the reference says of them, and z."""
     places = following(setting, loop)
     tokens = [setting.pairs[place][1] for place in places]
     pairs = pairs_of(

@@ -141,7 +141,5 @@ def following(setting: Setting, loop: StageLoop) -> Iterator[tuple[Example, Pair
     tokenizer, template = loop.policy.own_tokenizer, setting.run.data_of(setting.name).template
     for index in itertools.count(loop.taken):
         example = setting.examples[setting.order(index)]
-        yield (
-            example,
-            (prompt_ids(tokenizer, example, template), target_ids(tokenizer, example, template)),
-        )
+        prompt = prompt_ids(tokenizer, example, template)
+        yield example, (prompt, target_ids(tokenizer, example, template))

@@ -55,11 +55,14 @@ def against(before: Config, after: Config, fields: Sequence[str]) -> Iterator[st
     if before["dynamic_sampling"] != "off":
         for field in fields:
             if field.startswith(CHOOSING):
-                yield f"={field}: dynamic_sampling chooses groups by it: it would change the batch"
+                yield (
+                    f"--set={field}: dynamic_sampling chooses groups by it: it would change the "
+                    "batch"
+                )
     if before["staleness"] and needs_another_reference(before, after):
         yield (
-            ": the batch was sampled an iteration ahead, without the log-probs of the reference "
-            "that this change needs"
+            "--set: the batch was sampled an iteration ahead, without the log-probs of the "
+            "reference that this change needs"
         )
 
 

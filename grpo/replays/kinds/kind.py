@@ -45,7 +45,7 @@ class Kind(NamedTuple):
     samples: bool  # whether it samples completions and has them rewarded, with rows in rollouts
     # The first parts of the fields that an update has, and its batch has not.
     may: tuple[str, ...]
-    # (stage before, after, changed fields) -> what nevertheless would change the batch, in lines.
+    # (stage before, after, changed fields) -> a line on each that would change it nevertheless.
     against: Callable[[Config, Config, list[str]], Iterator[str]]
     # What the stage writes below the run's directory beside its journals, and reads when it goes
     # on: {stage} is its name; and the fields of the stage that this depends on.
