@@ -44,10 +44,13 @@ class Made(NamedTuple):
 
 
 def full() -> base.ConfigDict:
-    """All parameters after SFT, four updates per iteration; checkpoints of updates 8 and 12."""
+    """All parameters after SFT, four updates per iteration; checkpoints of updates 8 and 12.
+
+    Each update's two groups are a microbatch each, which reads its prompt once.
+    """
     config, sft, stage = small(), small_sft(), small_grpo()
     sft.update(evaluate_every=3, checkpoint_every=100)
-    stage.update(epochs=2, minibatches=2, evaluate_every=1, checkpoint_every=2)
+    stage.update(epochs=2, minibatches=2, microbatches=2, evaluate_every=1, checkpoint_every=2)
     config.stages.sft, config.stages.grpo = sft, stage
     config.pipeline = ("sft", "grpo")
     return config

@@ -75,11 +75,13 @@ def other_update(
 
 def gradient_with(update: Update, **fields: Any) -> Tree:
     """The gradient at the state before an update, had its batch these values of some fields."""
+    facts = update.setting.programs["update"].facts
     found, _ = gradient_of(
-        update.setting.programs["update"].facts["loss"],
+        facts["loss"],
         update.before.trainable,
         update.loop.start.frozen,
         update.batch._replace(**fields),
-        microbatches=update.setting.stage["microbatches"],
+        microbatches=facts["microbatches"],
+        group=facts["group"],
     )
     return found

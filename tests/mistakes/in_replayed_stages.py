@@ -34,7 +34,7 @@ MISTAKES = [
             'SIDES = ("chosen", "rejected")', 'SIDES = ("rejected", "chosen")',
             T + "pairs_of_an_update_are_told"),
     Mistake("log-probs of given texts at a temperature", KIND,
-            "temperature=lambda of_stage: 1.0", "temperature=lambda of_stage: 0.7",
+            "temperature=1.0, with_entropy=False", "temperature=0.7, with_entropy=False",
             T + "log_probs_of_tokens_against_logits"),
     Mistake("more examples are a change of the update alone", SFT,
             'may=("optimizer", "microbatches")', 'may=("optimizer", "microbatches", "batch")',
