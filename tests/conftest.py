@@ -33,8 +33,8 @@ MOST_MAPPINGS = 25_000  # Linux allows 65 530 to a process, and a module may nee
 # Modules that run whole stages, compile large programs or start other processes, the longest first.
 SLOW = (
     "test_train_step", "test_sampler", "test_stages", "test_golden_iteration", "test_distribution",
-    "test_resume", "test_replay", "test_preflight", "test_teacher", "test_demo_config",
-    "test_gemma",
+    "test_resume", "test_replay", "test_replay_stages", "test_preflight", "test_teacher",
+    "test_demo_config", "test_gemma",
     "test_sharding", "test_cache", "test_readme", "test_rewards_hostile", "test_lora",
     "test_additions", "test_tunix_rollout",
     "test_transformers", "test_tunix", "test_logprobs", "test_policies", "test_tunix_losses",

@@ -37,6 +37,7 @@ from tests.mistakes.in_pages import MISTAKES as IN_PAGES
 from tests.mistakes.in_people import MISTAKES as IN_PEOPLE
 from tests.mistakes.in_power import MISTAKES as IN_POWER
 from tests.mistakes.in_preferences import MISTAKES as IN_PREFERENCES
+from tests.mistakes.in_replayed_stages import MISTAKES as IN_REPLAYED_STAGES
 from tests.mistakes.in_replays import MISTAKES as IN_REPLAYS
 from tests.mistakes.in_reports import MISTAKES as IN_REPORTS
 from tests.mistakes.in_reward_models import MISTAKES as IN_REWARD_MODELS
@@ -102,6 +103,7 @@ MISTAKES = [
     *IN_REPORTS,
     *IN_USE,
     *IN_REPLAYS,
+    *IN_REPLAYED_STAGES,
 ]
 
 

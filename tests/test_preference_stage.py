@@ -100,13 +100,13 @@ def stopped_within_the_reference(is_wanted: bool):
     found, stage = grpo.stages.preference.reference_logprobs, grpo.stages.preference
     one = stage.completion_logprobs
 
-    def interrupted(run, name, setting):
+    def interrupted(setting):
         def first(*words):
-            run.stop.reason = "now"
+            setting.run.stop.reason = "now"
             return one(*words)
 
         patch.setattr(stage, "completion_logprobs", first)
-        return found(run, name, setting)
+        return found(setting)
 
     with pytest.MonkeyPatch.context() as patch:
         if is_wanted:
@@ -140,7 +140,8 @@ def test_what_the_reference_says_is_what_the_policy_said(straight):
     run, policies = opened(config_of(*LOSSES), straight, io.StringIO())
     policy = policies.end("sft")
     written, made = rows(straight / "preferences", "dpo.reference"), pairs_made(straight)
-    tokens = grpo.stages.preference.all_tokens(run, "dpo", policy.own_tokenizer)
+    pairs = grpo.stages.preference.all_pairs(run, "dpo", policy.own_tokenizer)
+    tokens = [tokens for _, tokens in pairs]
     assert len(written) == len(tokens) <= len(made)
     for row, one in list(zip(written, tokens, strict=True))[:3]:
         for side in ("chosen", "rejected"):
@@ -262,15 +263,16 @@ def test_a_stage_comes_after_its_pairs():
 def test_every_pair_is_learnt_once_an_epoch(folder, straight):
     """The order is that of the seed over all pairs, from update to update."""
     seen = []
-    real = grpo.stages.preference.batch_of
+    real = grpo.stages.preference.following
 
-    def watched_batch(setting, stage, places, reference_N2):
+    def watched_pairs(setting, loop):
+        places = real(setting, loop)
         seen.extend(places)
-        return real(setting, stage, places, reference_N2)
+        return places
 
     config = config_of("simpo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grpo.stages.preference, "batch_of", watched_batch)
+        patch.setattr(grpo.stages.preference, "following", watched_pairs)
         assert launch(config, folder / "order") == 0
     count = len(rows(straight / "preferences", "dpo.reference"))
     epoch = seen[: min(count, len(seen))]

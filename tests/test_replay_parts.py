@@ -10,11 +10,11 @@ import pytest
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import objective_of
 from grpo.algorithms.rewards_to_advantages import rewards_to_advantages
-from grpo.replays.again import Round
 from grpo.replays.by_reward import OVERLONG, PENALTY, REST, advantages_apart, compared, terms_of
 from grpo.replays.changes import changes_of, with_changes
 from grpo.replays.forecast import fit, moved
 from grpo.replays.gradients import beside, products
+from grpo.replays.kinds.grpo import Round
 from grpo.replays.place import ReplayError, tuples
 from grpo.replays.report import about_verdict, shown
 from grpo.replays.tokens import moved_most, token_text

@@ -1,99 +1,57 @@
 """An update made again: by the stage's own code, from a checkpoint before it.
 
-The stage is opened in a scratch directory (place.py), goes on to the update's iteration, samples
-and scores its completions and makes its updates, with the functions of grpo/stages/grpo.py that the
-run had. Before the update its state is copied; so there are state and batch before it, and the
-state after it.
+The stage is opened in a scratch directory (scratch.py), goes on to the update's iteration, collects
+what that learns from (of GRPO: samples and scores its completions) and makes its updates, with the
+functions that the run had: those of the stage's file, which grpo/replays/kinds names. Before the
+update its state is copied; so there are state and batch before it, and the state after it.
 
-`changed` makes it once more with another config of the stage: the iteration is sampled and scored
-again, the same completions with other advantages or other log-probs beside them, and the update
-begins at the state at which the run's own began.
+`changed` makes it once more with another config of the stage: the iteration is collected again, the
+same completions with other advantages or other log-probs beside them, and the update begins at the
+state at which the run's own began.
 """
 
 import copy
 import dataclasses
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from grpo.algorithms.groups import Groups
-from grpo.replays.place import (
-    Nearest,
-    Place,
-    ReplayError,
-    config_to_replay,
-    lacking,
-    prepare,
-)
-from grpo.reporting.progress import Progress
-from grpo.rollout.collect import choose
-from grpo.rollout.compare import Compiled
-from grpo.rollout.sampler import Rollout
-from grpo.runs.policies import Policies
-from grpo.runs.run import Run, Stop
-from grpo.runs.setup import set_up
+from grpo.replays.kinds.kind import Kind, TokenRows
+from grpo.replays.place import Place
+from grpo.replays.scratch import Scratch
 from grpo.runs.stage_loop import StageLoop
-from grpo.stages import grpo
-from grpo.stages.grpo import Setting
 from grpo.storage.journal import Row
 from grpo.training.train_step import TrainState
 
 Config = Mapping[str, Any]
-SAMPLED = len(Rollout._fields)  # of the fields of Groups, those without a default
-
-
-class Round(NamedTuple):
-    """What a round's advantages were made of."""
-
-    reward_PG: Any
-    parts: Mapping[str, Any]  # by reward function, behind its gate
-    length_PG: Any
-    penalty_PG: Any  # None: no KL is taken from the reward
-    spread_P1: Any
 
 
 class Update(NamedTuple):
     """An update that was made again."""
 
-    setting: Setting
+    kind: Kind
+    setting: Any  # the stage's
     loop: StageLoop  # after it
     before: TrainState
-    batch: Groups
-    rounds: list[Round]  # of its iteration
-    row_B: np.ndarray  # of the batch's rows, which of all rounds' rows they are
+    batch: Any  # as the stage's loss reads it
+    known: Any  # what its kind knows of the batch
     after: TrainState
     metrics: Row  # as metrics.jsonl has it
 
-
-class Scratch(NamedTuple):
-    """A run beside the run."""
-
-    run: Run
-    policies: Policies
-    place: Place
-
-
-def opened_beside(
-    place: Place, found: Nearest, scratch: pathlib.Path, progress: Progress
-) -> Scratch:
-    """The run in a scratch directory, with the data that it had."""
-    for line in lacking(place):
-        raise ReplayError(line)
-    prepare(place, found, scratch)
-    run, policies = set_up(config_to_replay(place), scratch, progress, Stop())
-    return Scratch(run, policies, place)
+    @property
+    def tokens(self) -> TokenRows:
+        """The batch as rows of tokens, and which of these it is about."""
+        return self.kind.tokens(self.batch)
 
 
 def made_again(scratch: Scratch, *, keep_iteration: bool) -> Update:
     """The update; `keep_iteration` saves, in the scratch directory, where its iteration began."""
     place = scratch.place
-    with grpo.opened(scratch.run, place.stage, scratch.policies) as (setting, loop):
+    with place.kind.opened(scratch.run, place.stage, scratch.policies) as (setting, loop):
         while loop.iteration < place.iteration:
-            grpo.iterate(setting, loop)
+            place.kind.iterate(setting, loop)
         if keep_iteration:
             loop.save()
         return update_of(setting, loop, place, None)
@@ -105,58 +63,36 @@ def changed(scratch: Scratch, original: Update, config: Config) -> Update:
     run = dataclasses.replace(scratch.run, config=config)
     policies = copy.copy(scratch.policies)  # the weights that were read stay
     policies.config = config
-    with grpo.opened(run, place.stage, policies) as (setting, loop):
+    forget(scratch, config)
+    with place.kind.opened(run, place.stage, policies) as (setting, loop):
         return update_of(setting, loop, place, original.before)
 
 
-def update_of(setting: Setting, loop: StageLoop, place: Place, begin: TrainState | None) -> Update:
+def forget(scratch: Scratch, config: Config) -> None:
+    """Deletes what the stage has written in the scratch directory and would write otherwise now."""
+    place = scratch.place
+    before, after = (one["stages"][place.stage] for one in (scratch.run.config, config))
+    for file, fields in zip(place.files, place.kind.files.values(), strict=True):
+        if any(before[field] != after[field] for field in fields):
+            (scratch.run.workdir / file).unlink(missing_ok=True)
+
+
+def update_of(setting: Any, loop: StageLoop, place: Place, begin: TrainState | None) -> Update:
     """The place's update in a loop whose iteration begins, from its own state or another one."""
-    rounds: list[Round] = []
-    recording = setting._replace(advantages=recorded(setting.advantages, rounds))
-    of_rollout = grpo.collect(recording, loop)
+    kind = place.kind
+    collected = kind.collect(setting, loop)
     if begin is None:
         while loop.update < place.update:
-            grpo.learn(setting, loop, of_rollout)
-            of_rollout = {}
+            kind.learn(setting, loop, collected)
     elif place.update:
-        loop.state, loop.step, of_rollout = copied(begin), place.step - 1, {}
+        loop.state, loop.step = copied(begin), place.step - 1
         loop.move_to(loop.iteration, place.update)
-    before, batch = copied(loop.state), grpo.batch_of(setting, loop)
-    row_B = rows_in_batch(setting, loop, rounds)
-    grpo.learn(setting, loop, of_rollout)
+    before = copied(loop.state)
+    batch, known = kind.batch_of(setting, loop, collected)
+    kind.learn(setting, loop, collected)
     loop.write_metrics()
     metrics = setting.run.journal("metrics").rows()[-1]
-    return Update(setting, loop, before, batch, rounds, row_B, loop.state, metrics)
-
-
-def rows_in_batch(setting: Setting, loop: StageLoop, rounds: Sequence[Round]) -> np.ndarray:
-    """row_B: which rows of all rounds, counted on, the coming update learns from."""
-    size = setting.stage["prompts"] * setting.stage["group"]
-    numbers = [number * size + np.arange(size)[:, None] for number in range(len(rounds))]
-    if setting.stage["dynamic_sampling"] == "off":
-        chosen_B1 = numbers[0]
-    else:
-        numbered = [
-            Groups(*(row_B1,) * SAMPLED, spread_B=np.repeat(one.spread_P1, setting.stage["group"]))
-            for row_B1, one in zip(numbers, rounds, strict=True)
-        ]
-        chosen_B1 = choose(numbered, setting.stage["group"]).ids_BT
-    groups = loop.groups
-    loop.groups = {**groups, "ids_BT": chosen_B1}
-    found = grpo.batch_of(setting, loop).ids_BT[:, 0]
-    loop.groups = groups
-    return found
-
-
-def recorded(advantages: Compiled, rounds: list[Round]) -> Compiled:
-    """The same, which keeps what it is given."""
-
-    def kept(reward_PG: Any, parts: Any, length_PG: Any, penalty_PG: Any) -> Any:
-        advantage_PG, spread_P1 = advantages(reward_PG, parts, length_PG, penalty_PG)
-        rounds.append(Round(reward_PG, parts, length_PG, penalty_PG, spread_P1))
-        return advantage_PG, spread_P1
-
-    return kept
+    return Update(kind, setting, loop, before, batch, known, loop.state, metrics)
 
 
 def copied(state: TrainState) -> TrainState:

@@ -26,8 +26,9 @@ import numpy as np
 
 from grpo.algorithms.advantages import SCALES, advantages, all_equal, overlong_penalty
 from grpo.algorithms.objective import Objective
-from grpo.replays.again import Round, Update
+from grpo.replays.again import Update
 from grpo.replays.gradients import ALL, cosine, difference, norm_of, products, total
+from grpo.replays.kinds.grpo import Round
 from grpo.replays.place import ReplayError
 
 Tree = Any
@@ -100,12 +101,12 @@ def by_reward(update: Update, gradient_with: Callable[[Any], Tree]) -> Parts:
             terms_of(one, weights, limit=stage["max_new_tokens"], objective=objective),
             objective=objective,
         )
-        for one in update.rounds
+        for one in update.known.rounds
     ]
     if not rounds[0]:
         raise ReplayError(f"--by_reward: {update.setting.name} has no reward with a weight")
     apart = {
-        name: np.concatenate([one[name].reshape(-1) for one in rounds])[update.row_B]
+        name: np.concatenate([one[name].reshape(-1) for one in rounds])[update.known.row_B]
         for name in rounds[0]
     }
     whole = gradient_with(update.batch.advantage_B)

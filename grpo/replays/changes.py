@@ -15,13 +15,9 @@ from grpo.algorithms.presets import resolve
 from grpo.checks.problems import stage_fields
 from grpo.checks.sections import about_reading
 from grpo.data.nearest import nearest
-from grpo.replays.place import KINDS, ReplayError
-from grpo.rollout.frozen import needs_of
+from grpo.replays.place import STAGES, ReplayError, kind_of
 
 Config = Mapping[str, Any]
-# The first parts of the fields that an update has, and its batch has not.
-MAY = ("loss", "optimizer", "rewards", "reference", "shuffle_rewards", "microbatches")
-CHOOSING = ("rewards.", "shuffle_rewards", "loss.decoupled")  # which groups are dropped
 WORDS = {"None": None, "True": True, "False": False}
 
 
@@ -50,20 +46,17 @@ def value_of(text: str) -> Any:
 def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The config with some fields of a stage changed."""
     stage = copy.deepcopy(dict(config["stages"][name]))
-    known = paths(stage)
+    kind, known = kind_of(config, name), paths(stage)
     for field in changes:
         if field not in known:
             raise ReplayError(f"--set={field}: unknown field of {name}{nearest(field, known)}")
-        if field.partition(".")[0] not in MAY:
+        if field.partition(".")[0] not in kind.may:
             raise ReplayError(
                 f"--set={field}: would change the batch, and not the update alone; what may change "
-                f"is {', '.join(MAY)}"
+                f"is {', '.join(kind.may)}"
             )
-        if field.startswith(CHOOSING) and stage["dynamic_sampling"] != "off":
-            raise ReplayError(
-                f"--set={field}: dynamic_sampling chooses groups by it: it would change the batch"
-            )
-    stage["loss"] = of_preset(stage["loss"])
+    if "loss" in stage:
+        stage["loss"] = of_preset(stage["loss"])
     for field, value in changes.items():
         *sections, last = field.split(".")
         section = stage
@@ -73,19 +66,11 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
     changed = {**config, "stages": {**config["stages"], name: stage}}
     for line in wrong_in(changed, name):
         raise ReplayError(f"stages.{name}.{line}")
-    stage["loss"] = resolve(stage["loss"])
-    if stage["staleness"] and needs_another_reference(config["stages"][name], stage):
-        raise ReplayError(
-            "--set: the batch was sampled an iteration ahead, without the log-probs of the "
-            "reference that this change needs"
-        )
+    if "loss" in stage:
+        stage["loss"] = resolve(stage["loss"])
+    for line in kind.against(config["stages"][name], stage, list(changes)):
+        raise ReplayError(line)
     return changed
-
-
-def needs_another_reference(before: Config, after: Config) -> bool:
-    """Whether a stage needs log-probs of a reference that its waiting batch does not have."""
-    had, needs = needs_of(before).reference, needs_of(after).reference
-    return needs and (not had or before["reference"] != after["reference"])
 
 
 def paths(stage: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -109,6 +94,6 @@ def of_preset(loss: Mapping[str, Any]) -> dict[str, Any]:
 def wrong_in(config: Config, name: str) -> Iterator[str]:
     """What is wrong with a stage, each line from the field on."""
     stage, prefix = config["stages"][name], f"stages.{name}."
-    lines = [line.removeprefix(prefix) for line in stage_fields(name, stage, KINDS)]
+    lines = [line.removeprefix(prefix) for line in stage_fields(name, stage, STAGES)]
     lines = lines or list(about_reading(stage, config))
-    yield from lines or KINDS[stage["kind"]].check(stage, config)
+    yield from lines or STAGES[stage["kind"]].check(stage, config)

@@ -55,7 +55,7 @@ def forecast(update: Update, scales: Sequence[float]) -> tuple[np.ndarray, list[
     """predicted_BC of the update as it was, and how it fits at some scales of the update."""
     before, after = update.before.trainable, update.after.trainable
     predicted_BC = np.asarray(slope_along(update, difference(after, before)))
-    mask_BC = np.asarray(update.batch.completion_mask_BC, bool)
+    mask_BC = np.asarray(update.tokens.completion_mask_BC, bool)
     start_BC, fits = scored(update, before), []
     for scale in scales:
         there_BC = scored(update, moved(before, after, scale))
@@ -83,8 +83,8 @@ def moved(before: Tree, after: Tree, scale: float) -> Tree:
 
 def slope_along(update: Update, delta: Tree) -> Array:
     """d/ds log π(θ + s Δθ) of the batch's tokens at s = 0, as [B, C]."""
-    batch, loop = update.batch, update.loop
-    (B, C), V = batch.completion_mask_BC.shape, loop.policy.config.vocab_size
+    tokens, loop = update.tokens, update.loop
+    (B, C), V = tokens.completion_mask_BC.shape, loop.policy.config.vocab_size
     module = loop.policy.module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
     # A walk over the vocabulary has no forward derivative.
     logprobs = dataclasses.replace(logprobs_of(update), module=module, at_once=B * C * V)
@@ -92,8 +92,8 @@ def slope_along(update: Update, delta: Tree) -> Array:
         in_float32(update.before.trainable),
         delta,
         in_float32(loop.start.frozen),
-        jnp.asarray(batch.ids_BT),
-        jnp.asarray(batch.mask_BT),
+        jnp.asarray(tokens.ids_BT),
+        jnp.asarray(tokens.mask_BT),
         logprobs=logprobs,
         completion=C,
         parts=min(B // logprobs.group, -(-B * C * V // AT_ONCE)),

@@ -20,7 +20,7 @@ from models.sharding import path_name
 
 Tree = Any
 ALL = "all"
-gradient_of = jax.jit(gradient, static_argnames=("loss", "microbatches"))
+gradient_of = jax.jit(gradient, static_argnames=("loss", "microbatches", "group"))
 
 
 def products(left: Tree, right: Tree) -> dict[str, float]:

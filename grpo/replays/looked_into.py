@@ -5,15 +5,14 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from grpo.replays.again import Scratch, Update, changed, made_again, opened_beside
+from grpo.replays.again import Update, changed, made_again
 from grpo.replays.by_reward import by_reward
 from grpo.replays.changes import with_changes
 from grpo.replays.forecast import SCALES, forecast
 from grpo.replays.gradients import ALL, beside, cosine, difference, gradient_of, products
-from grpo.replays.place import Place, nearest_checkpoint, retention
+from grpo.replays.place import Place, ReplayError, nearest_checkpoint, retention
 from grpo.replays.report import Found, Other
+from grpo.replays.scratch import Scratch, opened_beside
 from grpo.replays.tokens import rows_with, scored
 from grpo.replays.verify import verdict_on
 from grpo.reporting.progress import Progress
@@ -33,6 +32,8 @@ def looked_into(
     place: Place, wanted: Wanted, scratch: pathlib.Path | None, progress: Progress
 ) -> Found:
     """The update, in a new directory below `scratch`, which is deleted at the end."""
+    if wanted.by_reward and not place.kind.samples:
+        raise ReplayError(f"--by_reward: {place.stage} learns from no rewards: leave it out")
     config = with_changes(place.config, place.stage, wanted.changes) if wanted.changes else None
     found = nearest_checkpoint(place)
     for line in found.passed:
@@ -49,13 +50,11 @@ def looked_into(
         if wanted.forecast:
             columns["predicted"], fits = forecast(update, SCALES)
         if wanted.by_reward:
-            parts = by_reward(update, lambda advantage_B: gradient_with(update, advantage_B))
-        rows = rows_with(update, columns)
+            parts = by_reward(update, lambda A_B: gradient_with(update, advantage_B=A_B))
         if config is not None:
             other = other_update(beside_it, update, config, wanted.changes)
-            changed_BC = scored(update, other.update.after.trainable) - before_BC
-            for row, of_row in zip(rows, changed_BC, strict=True):
-                row["changed_change"] = [float(x) for x in of_row[: len(row["ids"])]]
+            columns["changed_change"] = scored(update, other.update.after.trainable) - before_BC
+        rows = rows_with(update, columns)
     return Found(place, verdict, update, rows, other, fits, parts)
 
 
@@ -68,19 +67,21 @@ def other_update(
     stage = {**config["stages"][name], **unmeasured}
     config = {**beside_it.run.config, "stages": {**replaying, name: stage}}
     other = changed(beside_it, update, config)
-    gradients = [gradient_with(one, one.batch.advantage_B) for one in (update, other)]
+    gradients = [gradient_with(one) for one in (update, other)]
     steps = [difference(one.after.trainable, one.before.trainable) for one in (update, other)]
     product, *squares = (products(*pair)[ALL] for pair in (steps, steps[:1] * 2, steps[1:] * 2))
     return Other(fields, other, beside(*gradients), cosine(product, *squares))
 
 
-def gradient_with(update: Update, advantage_B: np.ndarray) -> Tree:
-    """The gradient at the state before an update, had its batch these advantages."""
+def gradient_with(update: Update, **fields: Any) -> Tree:
+    """The gradient at the state before an update, had its batch these values of some fields."""
+    facts = update.setting.programs["update"].facts
     found, _ = gradient_of(
-        update.setting.programs["update"].facts["loss"],
+        facts["loss"],
         update.before.trainable,
         update.loop.start.frozen,
-        update.batch._replace(advantage_B=advantage_B),
-        microbatches=update.setting.stage["microbatches"],
+        update.batch._replace(**fields),
+        microbatches=facts["microbatches"],
+        group=facts["group"],
     )
     return found

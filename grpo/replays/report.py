@@ -11,10 +11,11 @@ is none:
     forecast     [{scale, learning_rate, correlation, slope, unexplained, predicted, realised}]
     by_reward    {norms: {reward: number}, to_whole: {reward: cosine}, cosines: {reward: {reward:
                  cosine}}, conflict, residual}
-    rows         a completion of the batch each:
-                 id, round, group, prompt, gold, completion, reward, total, finish, as in
-                 rollouts.jsonl, and advantage, as it was learnt from;
-                 advantages {reward: A_f} with --by_reward;
+    rows         a completion of the batch each: id, prompt, completion
+                 of grpo: round, group, gold, reward, total, finish, as in rollouts.jsonl, advantage
+                 as it was learnt from, and advantages {reward: A_f} with --by_reward;
+                 of sft the completion is the worked solution, of preference one of a pair, whose
+                 side is chosen or rejected;
                  and of its tokens, in lists of one length: ids, tokens (texts), before (log-prob
                  before the update, in nats), change (after it - before it), changed_change (under
                  --set), predicted (--forecast)
@@ -37,7 +38,8 @@ from grpo.storage.journal import Row, plain
 MOST = 12  # tokens that are shown
 COMPARED = (
     "loss", "loss/policy", "loss/kl", "kl", "grad_norm", "update_norm", "learning_rate",
-    "clip/low", "clip/high", "ratio/max", "entropy",
+    "clip/low", "clip/high", "ratio/max", "entropy", "loss/preference", "loss/sft",
+    "preference/accuracy", "preference/ahead", "logprob/chosen", "logprob/rejected",
 )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def lines_of(found: Found) -> list[str]:
     columns += ["predicted"] * (found.fits is not None)
     if found.other is not None:
         lines += ["", *about_other(found.update, found.other)]
-    lines += ["", *about_tokens(found.rows, columns)]
+    lines += ["", *about_tokens(found.rows, columns, found.update.kind.marks)]
     if found.fits is not None:
         lines += ["", *about_fits(found.fits)]
     if found.parts is not None:
@@ -114,19 +116,21 @@ def about_other(update: Update, other: Other) -> list[str]:
     ]
 
 
-def about_tokens(rows: list[Row], columns: list[str]) -> list[str]:
-    """The tokens that moved most."""
+def about_tokens(rows: list[Row], columns: list[str], marks: Sequence[str]) -> list[str]:
+    """The tokens that moved most, with what their completions are marked by."""
     changes = [name for name in columns if name != "predicted"]
     tokens = moved_most(rows, changes, MOST)
-    if "predicted" in columns:
-        for token in tokens:
-            token["predicted"] = rows[token["row"]]["predicted"][token["place"]]
-    header = ["token", "completion", "place", "advantage", "log-prob before", *columns]
+    for token in tokens:
+        row = rows[token["row"]]
+        token.update({mark: row[mark] for mark in marks})
+        if "predicted" in columns:
+            token["predicted"] = row["predicted"][token["place"]]
+    header = ["token", "completion", "place", *marks, "log-prob before", *columns]
     header = [name.replace("changed_change", "changed").replace("_", " ") for name in header]
     lines = [
         [
             f"`{printable(token['token'])}`",
-            *(shown(token[name]) for name in ("row", "place", "advantage", "before", *columns)),
+            *(shown(token[name]) for name in ("row", "place", *marks, "before", *columns)),
         ]
         for token in tokens
     ]
@@ -162,7 +166,9 @@ def about_parts(parts: Parts) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A number of a table."""
+    """A number of a table, or a word."""
+    if isinstance(value, str):
+        return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return number(value)

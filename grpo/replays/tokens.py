@@ -1,7 +1,7 @@
 """What an update did to each token that it learnt from: its log-prob before and after.
 
-The log-probs are those that the stage computes, at the sampler's temperature, of the rows of the
-update's batch. What a row is stands beside them, as rollouts.jsonl has it.
+The log-probs are those that the stage computes, at the sampler's temperature where it samples, of
+the tokens that the update's batch is about. What a completion is stands beside them.
 """
 
 import dataclasses
@@ -12,32 +12,29 @@ from typing import Any
 import numpy as np
 
 from grpo.replays.again import Update
-from grpo.runs.iteration_programs import logprobs_of as stage_logprobs
 from grpo.storage.journal import Row
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
 from models.policy import variables_of
 from models.tokenizer import Tokenizer
 
 Tree = Any
-KEPT = ("id", "round", "group", "prompt", "gold", "completion", "reward", "total", "finish")
 
 
 def logprobs_of(update: Update) -> Logprobs:
     """How the stage computes log-probs."""
-    return dataclasses.replace(
-        stage_logprobs(update.setting.stage, update.loop.policy), with_entropy=False
-    )
+    how = update.kind.logprobs(update.setting.stage, update.loop.policy)
+    return dataclasses.replace(how, with_entropy=False)
 
 
 def scored(update: Update, trainable: Tree) -> np.ndarray:
     """logprob_BC of the update's batch under some values of what is trained."""
-    batch = update.batch
+    tokens = update.tokens
     found_BC = logprobs_of_rows(
         variables_of(trainable, update.loop.start.frozen),
-        batch.ids_BT,
-        batch.mask_BT,
+        tokens.ids_BT,
+        tokens.mask_BT,
         logprobs=logprobs_of(update),
-        completion=batch.completion_mask_BC.shape[1],
+        completion=tokens.completion_mask_BC.shape[1],
         parts=update.setting.stage["microbatches"],
     )
     return np.asarray(found_BC)
@@ -48,21 +45,16 @@ def rows_with(update: Update, columns: Mapping[str, np.ndarray]) -> list[Row]:
 
     A completion whose group is left out by dynamic sampling has no tokens here: none counts.
     """
-    place = {"stage": update.setting.name, "iteration": update.metrics["iteration"]}
-    journal = update.setting.run.journal("rollouts").rows()
-    drawn = [row for row in journal if place.items() <= row.items()]
-    C = update.batch.completion_mask_BC.shape[1]
-    ids_BC, mask_BC = np.asarray(update.batch.ids_BT)[:, -C:], update.batch.completion_mask_BC
+    C = update.tokens.completion_mask_BC.shape[1]
+    ids_BC = np.asarray(update.tokens.ids_BT)[:, -C:]
     text_of, found = token_text(update.loop.policy.own_tokenizer), []
-    for row, number in enumerate(update.row_B):
-        ids = ids_BC[row][np.asarray(mask_BC[row], bool)]
-        values = {name: [float(x) for x in x_BC[row][: len(ids)]] for name, x_BC in columns.items()}
+    for about, row, is_mine_C in update.kind.pieces(update.batch, update.known):
+        ids = ids_BC[row][is_mine_C].tolist()
         found.append({
-            **{field: drawn[number][field] for field in KEPT},
-            "advantage": float(update.batch.advantage_B[row]),
-            "ids": ids.tolist(),
-            "tokens": [text_of(token) for token in ids.tolist()],
-            **values,
+            **about,
+            "ids": ids,
+            "tokens": [text_of(token) for token in ids],
+            **{name: [float(x) for x in x_BC[row][is_mine_C]] for name, x_BC in columns.items()},
         })  # fmt: skip
     return found
 
@@ -84,7 +76,6 @@ def moved_most(rows: list[Row], columns: list[str], most: int) -> list[Row]:
             "row": place,
             "place": number,
             "token": token,
-            "advantage": row["advantage"],
             **{name: row[name][number] for name in ("before", *columns)},
         }
         for place, row in enumerate(rows)

@@ -1,7 +1,8 @@
 """Whether what was made again is what the run did: bytes of its journals, bits of its checkpoints.
 
     metrics.jsonl     the rows of every update since the checkpoint, the one in question included
-    rollouts.jsonl    the rows of every iteration since then
+    rollouts.jsonl    the rows of every iteration since then, of stages that sample
+    other files       of the stage, where it was begun anew: what the reference said of pairs
     a checkpoint      of the very update, where there is one: its state, array by array
 
 Not compared: running evaluations, which are not made again; and of judges the share of cached
@@ -16,10 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from grpo.replays.again import Scratch, Update
+from grpo.replays.again import Update
 from grpo.replays.place import Nearest, Place, checkpoints_of_run, rows_of
+from grpo.replays.scratch import Scratch
 from grpo.runs.environment import changes, environment
-from grpo.storage.journal import Row, encode
+from grpo.storage.journal import Row, encode, read_journal
 from grpo.storage.snapshot import snapshot_fault
 from grpo.training.train_step import TrainState
 
@@ -40,8 +42,9 @@ def verdict_on(scratch: Scratch, found: Nearest, update: Update) -> Verdict:
     place, compared, different = scratch.place, [], []
     chosen = {
         "metrics": lambda row: found.step < row["step"] <= place.step and "loss" in row,
-        "rollouts": lambda row: begun(found, place) <= row["iteration"] <= place.iteration,
     }
+    if place.kind.samples:
+        chosen["rollouts"] = lambda row: begun(found, place) <= row["iteration"] <= place.iteration
     for journal, is_made in chosen.items():
         theirs, ours = (
             [row for row in rows_of(workdir, journal) if row["stage"] == place.stage]
@@ -50,6 +53,12 @@ def verdict_on(scratch: Scratch, found: Nearest, update: Update) -> Verdict:
         theirs, ours = list(filter(is_made, theirs)), list(filter(is_made, ours))
         compared.append(f"{len(ours)} row{'s' * (len(ours) != 1)} of {journal}.jsonl")
         different += [f"{journal}.jsonl: {line}" for line in unlike(theirs, ours)]
+    for file in place.files:
+        there, here = place.workdir / file, scratch.run.workdir / file
+        if found.path is None and there.exists() and here.exists():
+            theirs, ours = read_journal(there), read_journal(here)
+            compared.append(f"{len(ours)} rows of {file}")
+            different += [f"{file}: {line}" for line in unlike(theirs, ours)]
     checkpoints = checkpoints_of_run(place)
     path = checkpoints.path(place.step)
     if place.step in checkpoints.steps() and not snapshot_fault(path):
@@ -74,7 +83,8 @@ def unlike(theirs: Sequence[Row], ours: Sequence[Row]) -> Iterator[str]:
         if encode(there) != encode(here):
             told += 1
             if told <= SHOWN:
-                yield f"update {there['step']}, row {place + 1}: {'; '.join(fields(there, here))}"
+                where = f"update {there['step']}, " if "step" in there else ""
+                yield f"{where}row {place + 1}: {'; '.join(fields(there, here))}"
     if told > SHOWN:
         yield f"and {told - SHOWN} more rows"
 

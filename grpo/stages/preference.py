@@ -21,7 +21,7 @@ from grpo.algorithms.presets import preference_of
 from grpo.checks.rules import COUNT, PREFERENCE, TEXT, TRAINED, one_of
 from grpo.checks.sections import about_preference, about_rows, about_training
 from grpo.data.datasets import buckets_for
-from grpo.data.examples import DataError
+from grpo.data.examples import DataError, Example
 from grpo.data.order import example_at
 from grpo.data.pairing import Tokens, mismatched, pairs_of
 from grpo.runs.policies import Policies
@@ -107,42 +107,76 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 class Setting(NamedTuple):
     """What stays the same through the stage."""
 
+    run: Run
+    name: str
+    stage: Config
     objective: Preference
     programs: dict[str, Program]
-    tokens: Sequence[Tokens]
+    pairs: Sequence[tuple[Example, Tokens]]
     buckets: Sequence[int]
     reference: Policy | None
+    reference_N2: np.ndarray | None  # what that says of all pairs
 
 
 def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
-    stage, start = run.config["stages"][name], policies.start(name)
-    objective = preference_of(stage["loss"])
-    setting = Setting(
-        objective=objective,
-        programs=build(run.config, name, start),
-        tokens=all_tokens(run, name, start.own_tokenizer),
-        buckets=buckets_for(run.config, dataset_of(stage, run.config)),
-        reference=policies.reference(name, start) if objective.has_reference else None,
-    )
-    reference_N2 = reference_logprobs(run, name, setting)
-    loop = StageLoop(run, name, start, stage["steps"], updates=1)
+    setting, loop = opened(run, name, policies)
     loop.evaluate_at_start()
     while not loop.is_done:
-        places = [
-            example_at(run.seed, loop.taken + n, len(setting.tokens)) for n in range(stage["batch"])
-        ]
-        pairs = batch_of(setting, stage, places, reference_N2)
-        if objective.comparison == "apart":
-            pairs = pairs._replace(moved_P=moved(setting, stage, loop.policy, places))
-        state, metrics = setting.programs["update"](loop.state, start.frozen, pairs)
-        arrays = {field: x for field, x in pairs._asdict().items() if x is not None}
-        loop.keep_update(state, metrics, arrays)
-        loop.move_to(loop.iteration + 1, taken=stage["batch"])
+        learn(setting, loop)
         loop.evaluate_save_or_stop()
 
 
-def all_tokens(run: Run, name: str, tokenizer: Tokenizer) -> list[Tokens]:
+def opened(run: Run, name: str, policies: Policies) -> tuple[Setting, StageLoop]:
+    """The stage where it is, with (1) done."""
+    stage, start = run.config["stages"][name], policies.start(name)
+    objective = preference_of(stage["loss"])
+    setting = Setting(
+        run=run,
+        name=name,
+        stage=stage,
+        objective=objective,
+        programs=build(run.config, name, start),
+        pairs=all_pairs(run, name, start.own_tokenizer),
+        buckets=buckets_for(run.config, dataset_of(stage, run.config)),
+        reference=policies.reference(name, start) if objective.has_reference else None,
+        reference_N2=None,
+    )
+    setting = setting._replace(reference_N2=reference_logprobs(setting))
+    return setting, StageLoop(run, name, start, stage["steps"], updates=1)
+
+
+def learn(setting: Setting, loop: StageLoop) -> None:
+    """(2) One update from the next pairs."""
+    pairs = batch_of(setting, loop)
+    state, metrics = setting.programs["update"](loop.state, loop.start.frozen, pairs)
+    arrays = {field: x for field, x in pairs._asdict().items() if x is not None}
+    loop.keep_update(state, metrics, arrays)
+    loop.move_to(loop.iteration + 1, taken=setting.stage["batch"])
+
+
+def batch_of(setting: Setting, loop: StageLoop) -> Pairs:
+    """What the coming update learns from: pairs, what the reference says of them, and z."""
+    places = following(setting, loop)
+    tokens = [setting.pairs[place][1] for place in places]
+    pairs = pairs_of(
+        tokens,
+        None if setting.reference_N2 is None else setting.reference_N2[places],
+        buckets=setting.buckets,
+        max_completion=setting.stage["max_completion"],
+    )
+    if setting.objective.comparison == "apart":
+        pairs = pairs._replace(moved_P=moved(setting, loop.policy, tokens))
+    return pairs
+
+
+def following(setting: Setting, loop: StageLoop) -> list[int]:
+    """Which of all pairs come next."""
+    seed, count = setting.run.seed, len(setting.pairs)
+    return [example_at(seed, loop.taken + n, count) for n in range(setting.stage["batch"])]
+
+
+def all_pairs(run: Run, name: str, tokenizer: Tokenizer) -> list[tuple[Example, Tokens]]:
     """Every pair whose completions fit; all have margins, where the loss asks for these."""
     stage, pairs = run.config["stages"][name], fitting_pairs(run, name, tokenizer)
     without = sum(row["margin"] is None for row, _ in pairs)
@@ -151,26 +185,12 @@ def all_tokens(run: Run, name: str, tokenizer: Tokenizer) -> list[Tokens]:
             f"stages.{name}: loss.margin_coef needs a margin of every pair of "
             f"{stage['preferences']}, {without} of {len(pairs)} have none"
         )
-    return [tokens for _, tokens in pairs]
+    return pairs
 
 
-def batch_of(
-    setting: Setting, stage: Config, places: Sequence[int], reference_N2: np.ndarray | None
-) -> Pairs:
-    """The arrays of an update, those of the reference among them."""
-    return pairs_of(
-        [setting.tokens[place] for place in places],
-        None if reference_N2 is None else reference_N2[list(places)],
-        buckets=setting.buckets,
-        max_completion=stage["max_completion"],
-    )
-
-
-def completion_logprobs(
-    setting: Setting, stage: Config, policy: Policy, tokens: Sequence[Tokens]
-) -> np.ndarray:
+def completion_logprobs(setting: Setting, policy: Policy, tokens: Sequence[Tokens]) -> np.ndarray:
     """logprob_P2: what a policy says of whole completions."""
-    sizes = {"buckets": setting.buckets, "max_completion": stage["max_completion"]}
+    sizes = {"buckets": setting.buckets, "max_completion": setting.stage["max_completion"]}
     pairs = pairs_of(tokens, None, **sizes)
     ids_BT, mask_BT = (x.reshape(-1, x.shape[2]) for x in (pairs.ids_P2T, pairs.mask_P2T))
     placed = put_rows((ids_BT, mask_BT), policy.mesh)
@@ -179,12 +199,12 @@ def completion_logprobs(
     return np.where(pairs.completion_mask_P2C, logprob_P2C, 0).sum(axis=2)
 
 
-def reference_logprobs(run: Run, name: str, setting: Setting) -> np.ndarray | None:
+def reference_logprobs(setting: Setting) -> np.ndarray | None:
     """reference_N2 of all pairs, as far as they are not yet in the run's directory."""
     if setting.reference is None:
         return None
-    stage, tokens = run.config["stages"][name], setting.tokens
-    P, journal = stage["batch"], Journal(run.preferences(f"{name}.reference"))
+    run, tokens, P = setting.run, [tokens for _, tokens in setting.pairs], setting.stage["batch"]
+    journal = Journal(run.preferences(f"{setting.name}.reference"))
     there = len(journal.rows())
     begun = there if there >= len(tokens) else there // P * P
     journal.keep(lambda row: row["pair"] < begun)  # whole batches: bits hang on what is in one
@@ -192,18 +212,18 @@ def reference_logprobs(run: Run, name: str, setting: Setting) -> np.ndarray | No
         run.stop.check()
         places = [min(first + n, len(tokens) - 1) for n in range(P)]
         batch = [tokens[place] for place in places]
-        found_P2 = completion_logprobs(setting, stage, setting.reference, batch)
+        found_P2 = completion_logprobs(setting, setting.reference, batch)
         for place, (chosen, rejected) in zip(range(first, len(tokens)), found_P2, strict=False):
             journal.write({"pair": place, "chosen": float(chosen), "rejected": float(rejected)})
     rows = [[row["chosen"], row["rejected"]] for row in journal.rows()]
     return np.array(rows, np.float32)
 
 
-def moved(setting: Setting, stage: Config, policy: Policy, places: Sequence[int]) -> np.ndarray:
+def moved(setting: Setting, policy: Policy, tokens: Sequence[Tokens]) -> np.ndarray:
     """moved_P: max(0, mean of log π/π_ref) over completions of other prompts."""
-    tokens = mismatched([setting.tokens[place] for place in places])
+    others = mismatched(tokens)
     assert setting.reference is not None
-    gap_P2 = completion_logprobs(setting, stage, policy, tokens) - completion_logprobs(
-        setting, stage, setting.reference, tokens
+    gap_P2 = completion_logprobs(setting, policy, others) - completion_logprobs(
+        setting, setting.reference, others
     )
-    return np.full(len(tokens), max(0.0, gap_P2.mean()), np.float32)
+    return np.full(len(others), max(0.0, gap_P2.mean()), np.float32)

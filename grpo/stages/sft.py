@@ -9,8 +9,8 @@ other.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -18,7 +18,7 @@ from grpo.checks.rules import COUNT, TEXT, TRAINED, optional
 from grpo.checks.sections import about_rows, about_training
 from grpo.data.datasets import buckets_for, section_of
 from grpo.data.examples import Example
-from grpo.data.packing import Rows, one_each, packed
+from grpo.data.packing import Pair, Rows, one_each, packed
 from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
@@ -28,7 +28,6 @@ from grpo.training.logprobs import Logprobs, make_supervised_loss
 from grpo.training.program import Program, rows_shape
 from grpo.training.train_step import update_program
 from models.policy import Policy
-from models.tokenizer import Tokenizer
 
 Config = Mapping[str, Any]
 FIELDS = {
@@ -81,36 +80,66 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     return programs
 
 
+class Setting(NamedTuple):
+    """What stays the same through the stage."""
+
+    run: Run
+    name: str
+    stage: Config
+    programs: dict[str, Program]
+    examples: Sequence[Example]
+    order: Callable[[int], int]  # of the examples
+
+
 def run(run: Run, name: str, policies: Policies) -> None:
     """Runs the stage from where it is to its end."""
+    setting, loop = opened(run, name, policies)
+    loop.evaluate_at_start()
+    while not loop.is_done:
+        learn(setting, loop)
+        loop.evaluate_save_or_stop()
+
+
+def opened(run: Run, name: str, policies: Policies) -> tuple[Setting, StageLoop]:
+    """The stage where it is."""
     stage, start = run.config["stages"][name], policies.start(name)
     examples = solutions(
         run, name, start.own_tokenizer,
         source=stage["solutions"], limit=stage["max_target"], most=stage["examples"],
     )  # fmt: skip
-    place_of = run.data_of(name).order(examples, run.seed)
-    update_policy = build(run.config, name, start)["update"]
-    loop = StageLoop(run, name, start, stage["steps"], updates=1)
-    loop.evaluate_at_start()
-    while not loop.is_done:
-        following = (examples[place_of(index)] for index in itertools.count(loop.taken))
-        rows, count = batch_from(run, name, start.own_tokenizer, following)
-        state, metrics = update_policy(loop.state, start.frozen, rows)
-        loop.keep_update(state, metrics, rows._asdict())
-        loop.move_to(loop.iteration + 1, taken=count)
-        loop.evaluate_save_or_stop()
-
-
-def batch_from(
-    run: Run, name: str, tokenizer: Tokenizer, examples: Iterable[Example]
-) -> tuple[Rows, int]:
-    """The rows of an update from the next examples, and how many of these they hold."""
-    stage, template = run.config["stages"][name], run.data_of(name).template
-    stream = (
-        (prompt_ids(tokenizer, example, template), target_ids(tokenizer, example, template))
-        for example in examples
+    setting = Setting(
+        run=run,
+        name=name,
+        stage=stage,
+        programs=build(run.config, name, start),
+        examples=examples,
+        order=run.data_of(name).order(examples, run.seed),
     )
+    return setting, StageLoop(run, name, start, stage["steps"], updates=1)
+
+
+def learn(setting: Setting, loop: StageLoop) -> None:
+    """One update from the next examples."""
+    rows, count = batch_of(setting, loop)
+    state, metrics = setting.programs["update"](loop.state, loop.start.frozen, rows)
+    loop.keep_update(state, metrics, rows._asdict())
+    loop.move_to(loop.iteration + 1, taken=count)
+
+
+def batch_of(setting: Setting, loop: StageLoop) -> tuple[Rows, int]:
+    """The rows that the coming update learns from, and how many examples they hold."""
+    stage = setting.stage
+    stream = (pair for _, pair in following(setting, loop))
     if stage["packing"] is not None:
         return packed(stream, stage["batch"], stage["packing"])
     pairs = list(itertools.islice(stream, stage["batch"]))
-    return one_each(pairs, run.config["data"]["buckets"], stage["max_target"]), len(pairs)
+    return one_each(pairs, setting.run.config["data"]["buckets"], stage["max_target"]), len(pairs)
+
+
+def following(setting: Setting, loop: StageLoop) -> Iterator[tuple[Example, Pair]]:
+    """The next examples in their order, without end, each with its tokens."""
+    tokenizer, template = loop.policy.own_tokenizer, setting.run.data_of(setting.name).template
+    for index in itertools.count(loop.taken):
+        example = setting.examples[setting.order(index)]
+        prompt = prompt_ids(tokenizer, example, template)
+        yield example, (prompt, target_ids(tokenizer, example, template))

@@ -1,7 +1,8 @@
 """Back to any update of a run, bit by bit: python -m grpo.tools.replay runs/tiny --step=37
 
 --step=N             the update, from 1 on
---stage=NAME         its stage; may be left out where the run has one of kind grpo
+--stage=NAME         its stage, of kind sft, preference or grpo; may be left out where the run has
+                     one of them alone, or one of kind grpo
 --set FIELD=VALUE    makes the update once more with another field of the stage, and shows both side
                      by side: loss.kl_coef=0, optimizer.learning_rate=1e-3, loss.scale=none; may be
                      given more than once

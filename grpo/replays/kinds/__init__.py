@@ -1,0 +1,1 @@
+"""What stages that can be made again differ in, a file for each kind."""
