@@ -10,11 +10,21 @@ import pytest
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import objective_of
 from grpo.algorithms.rewards_to_advantages import rewards_to_advantages
+from grpo.diagnostics.by_reward import (
+    OVERLONG,
+    PENALTY,
+    REST,
+    Parts,
+    advantages_apart,
+    compared,
+    terms_of,
+)
+from grpo.diagnostics.forecast import fit
+from grpo.diagnostics.gradients import beside, products
 from grpo.replays.again import Round
-from grpo.replays.by_reward import OVERLONG, PENALTY, REST, advantages_apart, compared, terms_of
+from grpo.replays.by_reward import linear
 from grpo.replays.changes import changes_of, with_changes
-from grpo.replays.forecast import fit, moved
-from grpo.replays.gradients import beside, products
+from grpo.replays.forecast import moved
 from grpo.replays.place import ReplayError, tuples
 from grpo.replays.report import about_verdict, shown
 from grpo.replays.tokens import moved_most, token_text
@@ -82,7 +92,8 @@ def test_advantages_apart_add_up_to_those_of_the_run(baseline, scale, seed):
     fields |= {"kl_in": "reward" if shaped else "loss", "eps": None if scale == "none" else 1e-4}
     what = objective(baseline=baseline, scale=scale, **fields)
     one = one if shaped else one._replace(penalty_PG=None)
-    terms = terms_of(one, WEIGHTS, limit=10, objective=what)
+    given = one.parts, WEIGHTS, one.length_PG, one.penalty_PG
+    terms = terms_of(*given, limit=10, objective=what)
     assert terms.keys() == {"right", "form"} | ({OVERLONG, PENALTY} if shaped else set())
     apart = advantages_apart(terms, objective=what)
     wanted = rewards_to_advantages(
@@ -111,9 +122,9 @@ def test_gradients_apart_by_hand():
 def test_a_loss_that_is_not_linear_is_refused():
     g = {"w": jnp.array([1.0, 0.0])}
     with pytest.raises(ReplayError, match=r"not linear in the advantages here, 50\.0% of the grad"):
-        compared(g, {"w": jnp.zeros(2)}, {"x": g, "y": {"w": -g["w"]}})
+        linear(Parts({}, *compared(g, {"w": jnp.zeros(2)}, {"x": g, "y": {"w": -g["w"]}})))
     small_rest = {"w": jnp.array([0.0, 2e-4])}
-    compared({"w": jnp.array([1.0, 0.0])}, small_rest, {"x": g})
+    linear(Parts({}, *compared({"w": jnp.array([1.0, 0.0])}, small_rest, {"x": g})))
 
 
 def test_products_by_layer_and_path():
@@ -134,12 +145,12 @@ def test_products_by_layer_and_path():
 
 def test_a_fit_by_hand():
     """Half of what was predicted, and one that was not predicted at all."""
-    got = fit(np.array([2.0, -2.0]), np.array([1.0, -1.0]), scale=2.0, learning_rate=0.1)
-    assert got == (2.0, 0.1, pytest.approx(1.0), 0.5, 1.0, 2.0, 1.0)
-    got = fit(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 1.0]), scale=1.0, learning_rate=1.0)
+    got = fit(np.array([2.0, -2.0]), np.array([1.0, -1.0]))
+    assert got == (pytest.approx(1.0), 0.5, 1.0, 2.0, 1.0)
+    got = fit(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 1.0]))
     assert got.correlation == 0.0
     assert got.slope == pytest.approx(4 / 14) and got.unexplained == pytest.approx(8 / 2)
-    still = fit(np.zeros(3), np.zeros(3), scale=1.0, learning_rate=1.0)
+    still = fit(np.zeros(3), np.zeros(3))
     assert math.isnan(still.correlation) and math.isnan(still.slope)
 
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from grpo.diagnostics.gradients import ALL, beside, cosine, difference, gradient_of, products
 from grpo.replays.again import Scratch, Update, changed, made_again, opened_beside
 from grpo.replays.by_reward import by_reward
 from grpo.replays.changes import with_changes
 from grpo.replays.forecast import SCALES, forecast
-from grpo.replays.gradients import ALL, beside, cosine, difference, gradient_of, products
 from grpo.replays.place import Place, nearest_checkpoint, retention
 from grpo.replays.report import Found, Other
 from grpo.replays.tokens import rows_with, scored
@@ -76,11 +76,9 @@ def other_update(
 
 def gradient_with(update: Update, advantage_B: np.ndarray) -> Tree:
     """The gradient at the state before an update, had its batch these advantages."""
-    found, _ = gradient_of(
-        update.setting.programs["update"].facts["loss"],
+    return gradient_of(
         update.before.trainable,
         update.loop.start.frozen,
         update.batch._replace(advantage_B=advantage_B),
-        microbatches=update.setting.stage["microbatches"],
+        **update.setting.programs["update"].facts,
     )
-    return found

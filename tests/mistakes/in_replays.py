@@ -3,8 +3,11 @@
 from tests.mistakes import Mistake
 
 PLACE, AGAIN, VERIFY = (f"grpo/replays/{name}.py" for name in ("place", "again", "verify"))
-CHANGES, FORECAST, APART = (f"grpo/replays/{n}.py" for n in ("changes", "forecast", "by_reward"))
-TOKENS, GRADIENTS, LOOKED = (f"grpo/replays/{n}.py" for n in ("tokens", "gradients", "looked_into"))
+CHANGES, RATES, LINEAR = (f"grpo/replays/{n}.py" for n in ("changes", "forecast", "by_reward"))
+TOKENS, LOOKED = (f"grpo/replays/{n}.py" for n in ("tokens", "looked_into"))
+FORECAST, APART, GRADIENTS = (
+    f"grpo/diagnostics/{n}.py" for n in ("forecast", "by_reward", "gradients")
+)
 STAGE = "grpo/stages/grpo.py"
 R, P = (f"tests/test_{name}.py::test_" for name in ("replay", "replay_parts"))
 BITS = R + "any_update_is_made_again_bit_by_bit"
@@ -78,12 +81,12 @@ MISTAKES = [
             'if stage["staleness"] and needs_another', 'if not stage["staleness"] and needs_another',
             P + "what_needs_log_probs_that_a_waiting_batch_lacks"),
     Mistake("the derivative is taken after the update", FORECAST,
-            "in_float32(update.before.trainable),", "in_float32(update.after.trainable),",
+            "in_float32((before, frozen))", "in_float32((after, frozen))",
             R + "the_forecast_against_differences"),
     Mistake("the derivative against the update", FORECAST,
             "difference(after, before)", "difference(before, after)",
             R + "the_forecast_against_differences"),
-    Mistake("padding counts in the correlation", FORECAST,
+    Mistake("padding counts in the correlation", RATES,
             "(there_BC - start_BC)[mask_BC]", "(there_BC - start_BC).reshape(-1)",
             R + "the_forecast_against_differences"),
     Mistake("a correlation about 0, not the mean", FORECAST,
@@ -92,7 +95,7 @@ MISTAKES = [
             'moments["pr"] / moments["pp"]', 'moments["pr"] / moments["rr"]', P + "a_fit_by_hand"),
     Mistake("what is unexplained is a share of the prediction", FORECAST,
             '.sum()) / moments["rr"]', '.sum()) / moments["pp"]', P + "a_fit_by_hand"),
-    Mistake("every scale is the update itself", FORECAST,
+    Mistake("every scale is the update itself", RATES,
             "(x + scale * step)", "(x + step)", P + "an_update_scaled"),
     Mistake("each reward by its own deviation", APART,
             "SCALES[scale](reward_PG, centred(reward_PG), valid_PG)",
@@ -110,8 +113,8 @@ MISTAKES = [
     Mistake("the KL in every part", APART,
             "difference(gradient_with(A_B), rest)", "gradient_with(A_B)",
             R + "the_gradient_by_reward_adds_up"),
-    Mistake("what is left over is not looked at", APART,
-            "if left_over > LINEAR:", "if left_over > 1e9:",
+    Mistake("what is left over is not looked at", LINEAR,
+            "if parts.residual > LINEAR:", "if parts.residual > 1e9:",
             P + "a_loss_that_is_not_linear_is_refused"),
     Mistake("a conflict of squares", APART,
             "1 - norm_of(total(parts)) / pulls", "1 - norm_of(total(parts)) ** 2 / pulls",
