@@ -4,12 +4,14 @@ The stage hands them to its loop (StageLoop.keep_groups), which appends them to 
 them back where a run resumes.
 
 With `log.tokens` a row has `per_token`: as lists, the text of each token and what is known of its
-log-prob, at the sampler's temperature, with four decimals:
+log-prob, at the sampler's temperature, in nats, with four decimals:
 
     sample_logprob    as the sampler computed it
     old_logprob       of the same policy by the training graph, where updates compare theirs with it
     ref_logprob       of the reference, where there is a KL
     teacher_logprob   of the teacher, where there is one
+    entropy           -Σ_v π(v) log π(v), π what the token was drawn from before any top_k, top_p or
+                      min_p: of the policy that sampled, by the training graph
 """
 
 from collections.abc import Sequence
@@ -59,10 +61,11 @@ def rollout_rows(
 
 
 def with_tokens(
-    rows: Sequence[dict[str, Any]], groups: Groups, tokenizer: Tokenizer
+    rows: Sequence[dict[str, Any]], groups: Groups, entropy_BC: Any, tokenizer: Tokenizer
 ) -> list[dict[str, Any]]:
     """The rows with what is known of each of their tokens."""
-    known = {name: getattr(groups, f"{name}_BC") for name in KNOWN}
+    known = {name: getattr(groups, f"{name}_BC") for name in KNOWN} | {"entropy": entropy_BC}
+    known = {name: np.asarray(x_BC) for name, x_BC in known.items() if x_BC is not None}
     C = groups.completion_mask_BC.shape[1]
     shown = []
     for b, row in enumerate(rows):
@@ -71,7 +74,6 @@ def with_tokens(
         numbers = {
             name: [round(float(x), 4) for x in value_BC[b][is_there_C]]
             for name, value_BC in known.items()
-            if value_BC is not None
         }
         texts = [tokenizer.decode([token]) for token in ids]
         shown.append({**row, "per_token": {"text": texts, **numbers}})

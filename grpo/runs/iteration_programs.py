@@ -80,7 +80,9 @@ def iteration_programs(
     }
     tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
     programs |= model_reward_programs(config, stage, policy, tokens, buckets)
-    programs |= frozen_programs(stage, needs, logprobs, policy, teacher, tokens)
+    programs |= frozen_programs(
+        stage, needs, logprobs, policy, teacher, tokens, logged=config["log"]["tokens"]
+    )
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, name, policy)
     return programs

@@ -299,7 +299,7 @@ def play_round(
         metrics["staleness"] = float(loop.iteration - sampled.iteration)
     rows = rollout_rows(where, *shown, data.template)
     if run.config["log"]["tokens"]:
-        rows = with_tokens(rows, groups, loop.policy.own_tokenizer)
+        rows = with_tokens(rows, groups, sampled.frozen.entropy_BC, loop.policy.own_tokenizer)
     return Collected(groups, metrics, rows), following
 
 
