@@ -42,7 +42,8 @@ def base() -> ConfigDict:
         },
         "log": {
             "every_s": 10.0,  # seconds between two lines in a log; a terminal is live
-            # Whether rollouts.jsonl has each token's text and log-probs; about three times its size
+            # Whether rollouts.jsonl has each token's text, log-probs and entropy; that is about
+            # four times its size, and a forward pass of an iteration's completions
             "tokens": False,
         },
     })  # fmt: skip
@@ -397,6 +398,11 @@ def grpo() -> ConfigDict:
         "optimizer": optimizer(),
         "evaluate_every": 20,  # iterations; 0: never
         "checkpoint_every": 50,  # iterations
+        # The first update of every so many iterations is looked into, 0: never. As metrics, and
+        # with log.tokens of each token: how far it is predicted by its gradient; and as metrics:
+        # which part of the gradient each reward function asks for. docs/metrics.md
+        "forecast_every": 0,
+        "by_reward_every": 0,
     })  # fmt: skip
 
 

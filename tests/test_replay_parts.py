@@ -9,7 +9,7 @@ import pytest
 
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import objective_of
-from grpo.algorithms.rewards_to_advantages import rewards_to_advantages
+from grpo.algorithms.rewards_to_advantages import Round, rewards_to_advantages
 from grpo.diagnostics.by_reward import (
     OVERLONG,
     PENALTY,
@@ -21,7 +21,6 @@ from grpo.diagnostics.by_reward import (
 )
 from grpo.diagnostics.forecast import fit
 from grpo.diagnostics.gradients import beside, products
-from grpo.replays.again import Round
 from grpo.replays.by_reward import linear
 from grpo.replays.changes import changes_of, with_changes
 from grpo.replays.forecast import moved
@@ -49,7 +48,7 @@ def a_round(seed: int) -> Round:
     parts["watched"][0, 0] = np.nan  # without a weight it counts nowhere
     total = sum(w * parts[f] for f, w in WEIGHTS.items() if w)
     length = random.randint(1, 11, (3, 4))
-    return Round(total, parts, length, random.rand(3, 4), None)
+    return Round(total, parts, length, random.rand(3, 4))
 
 
 def test_advantages_apart_by_hand():
@@ -92,8 +91,7 @@ def test_advantages_apart_add_up_to_those_of_the_run(baseline, scale, seed):
     fields |= {"kl_in": "reward" if shaped else "loss", "eps": None if scale == "none" else 1e-4}
     what = objective(baseline=baseline, scale=scale, **fields)
     one = one if shaped else one._replace(penalty_PG=None)
-    given = one.parts, WEIGHTS, one.length_PG, one.penalty_PG
-    terms = terms_of(*given, limit=10, objective=what)
+    terms = terms_of(one, WEIGHTS, limit=10, objective=what)
     assert terms.keys() == {"right", "form"} | ({OVERLONG, PENALTY} if shaped else set())
     apart = advantages_apart(terms, objective=what)
     wanted = rewards_to_advantages(

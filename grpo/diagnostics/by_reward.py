@@ -27,6 +27,7 @@ import numpy as np
 
 from grpo.algorithms.advantages import SCALES, advantages, all_equal, overlong_penalty
 from grpo.algorithms.objective import Objective
+from grpo.algorithms.rewards_to_advantages import Round
 from grpo.diagnostics.gradients import ALL, cosine, difference, norm_of, products, total
 
 Tree = Any
@@ -46,29 +47,20 @@ class Parts(NamedTuple):
 
 
 def terms_of(
-    parts: Mapping[str, Any],
-    weights: Mapping[str, float],
-    length_PG: Any,
-    penalty_PG: Any,
-    *,
-    limit: int,
-    objective: Objective,
+    one: Round, weights: Mapping[str, float], *, limit: int, objective: Objective
 ) -> dict[str, np.ndarray]:
-    """x_PG of each reward function with a weight, and of the penalties.
-
-    What is given is what `rewards_to_advantages` is given.
-    """
-    found = {f: w * np.asarray(parts[f], np.float64) for f, w in weights.items() if w}
+    """x_PG of each reward function with a weight, and of the penalties."""
+    found = {f: w * np.asarray(one.parts[f], np.float64) for f, w in weights.items() if w}
     if objective.overlong_buffer is not None and objective.overlong_penalty is not None:
         cost_PG = overlong_penalty(
-            length_PG,
+            one.length_PG,
             limit=limit,
             buffer=objective.overlong_buffer,
             penalty=objective.overlong_penalty,
         )
         found[OVERLONG] = -np.asarray(cost_PG)
-    if penalty_PG is not None:
-        found[PENALTY] = -np.asarray(penalty_PG)
+    if one.penalty_PG is not None:
+        found[PENALTY] = -np.asarray(one.penalty_PG)
     return found
 
 
@@ -94,11 +86,26 @@ def advantages_apart(
     }
 
 
-def of_rows(rounds: Sequence[Mapping[str, Any]], row_B: np.ndarray) -> dict[str, np.ndarray]:
-    """A_B of each term at some rows, out of A_PG of all rounds, whose rows are numbered on."""
+def apart_of(
+    rounds: Sequence[Round],
+    row_B: np.ndarray,
+    weights: Mapping[str, float],
+    *,
+    limit: int,
+    objective: Objective,
+) -> dict[str, np.ndarray]:
+    """A_B of each term at some rows of some rounds, whose rows are numbered on; they add up to A.
+
+    Empty where no reward function has a weight.
+    """
+    apart = [
+        advantages_apart(
+            terms_of(one, weights, limit=limit, objective=objective), objective=objective
+        )
+        for one in rounds
+    ]
     return {
-        name: np.concatenate([np.asarray(one[name]).reshape(-1) for one in rounds])[row_B]
-        for name in rounds[0]
+        name: np.concatenate([one[name].reshape(-1) for one in apart])[row_B] for name in apart[0]
     }
 
 

@@ -13,7 +13,7 @@ begins at the state at which the run's own began.
 import copy
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo.algorithms.groups import Groups
+from grpo.algorithms.rewards_to_advantages import Round
 from grpo.replays.place import (
     Nearest,
     Place,
@@ -30,9 +31,7 @@ from grpo.replays.place import (
     prepare,
 )
 from grpo.reporting.progress import Progress
-from grpo.rollout.collect import choose
-from grpo.rollout.compare import Compiled
-from grpo.rollout.sampler import Rollout
+from grpo.rollout.collect import Collected
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run, Stop
 from grpo.runs.setup import set_up
@@ -43,17 +42,6 @@ from grpo.storage.journal import Row
 from grpo.training.train_step import TrainState
 
 Config = Mapping[str, Any]
-SAMPLED = len(Rollout._fields)  # of the fields of Groups, those without a default
-
-
-class Round(NamedTuple):
-    """What a round's advantages were made of."""
-
-    reward_PG: Any
-    parts: Mapping[str, Any]  # by reward function, behind its gate
-    length_PG: Any
-    penalty_PG: Any  # None: no KL is taken from the reward
-    spread_P1: Any
 
 
 class Update(NamedTuple):
@@ -111,52 +99,21 @@ def changed(scratch: Scratch, original: Update, config: Config) -> Update:
 
 def update_of(setting: Setting, loop: StageLoop, place: Place, begin: TrainState | None) -> Update:
     """The place's update in a loop whose iteration begins, from its own state or another one."""
-    rounds: list[Round] = []
-    recording = setting._replace(advantages=recorded(setting.advantages, rounds))
-    of_rollout = grpo.collect(recording, loop)
+    collected = grpo.collect(setting, loop)
+    of_first: Collected | None = collected
     if begin is None:
         while loop.update < place.update:
-            grpo.learn(setting, loop, of_rollout)
-            of_rollout = {}
+            grpo.learn(setting, loop, of_first)
+            of_first = None
     elif place.update:
-        loop.state, loop.step, of_rollout = copied(begin), place.step - 1, {}
+        loop.state, loop.step, of_first = copied(begin), place.step - 1, None
         loop.move_to(loop.iteration, place.update)
     before, batch = copied(loop.state), grpo.batch_of(setting, loop)
-    row_B = rows_in_batch(setting, loop, rounds)
-    grpo.learn(setting, loop, of_rollout)
+    row_B = grpo.rows_of_batch(setting, loop, collected)
+    grpo.learn(setting, loop, of_first)
     loop.write_metrics()
     metrics = setting.run.journal("metrics").rows()[-1]
-    return Update(setting, loop, before, batch, rounds, row_B, loop.state, metrics)
-
-
-def rows_in_batch(setting: Setting, loop: StageLoop, rounds: Sequence[Round]) -> np.ndarray:
-    """row_B: which rows of all rounds, counted on, the coming update learns from."""
-    size = setting.stage["prompts"] * setting.stage["group"]
-    numbers = [number * size + np.arange(size)[:, None] for number in range(len(rounds))]
-    if setting.stage["dynamic_sampling"] == "off":
-        chosen_B1 = numbers[0]
-    else:
-        numbered = [
-            Groups(*(row_B1,) * SAMPLED, spread_B=np.repeat(one.spread_P1, setting.stage["group"]))
-            for row_B1, one in zip(numbers, rounds, strict=True)
-        ]
-        chosen_B1 = choose(numbered, setting.stage["group"]).ids_BT
-    groups = loop.groups
-    loop.groups = {**groups, "ids_BT": chosen_B1}
-    found = grpo.batch_of(setting, loop).ids_BT[:, 0]
-    loop.groups = groups
-    return found
-
-
-def recorded(advantages: Compiled, rounds: list[Round]) -> Compiled:
-    """The same, which keeps what it is given."""
-
-    def kept(reward_PG: Any, parts: Any, length_PG: Any, penalty_PG: Any) -> Any:
-        advantage_PG, spread_P1 = advantages(reward_PG, parts, length_PG, penalty_PG)
-        rounds.append(Round(reward_PG, parts, length_PG, penalty_PG, spread_P1))
-        return advantage_PG, spread_P1
-
-    return kept
+    return Update(setting, loop, before, batch, collected.rounds, row_B, loop.state, metrics)
 
 
 def copied(state: TrainState) -> TrainState:

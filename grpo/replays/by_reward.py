@@ -7,14 +7,7 @@ depends on the advantage's sign.
 from collections.abc import Callable
 from typing import Any
 
-from grpo.diagnostics.by_reward import (
-    LINEAR,
-    Parts,
-    advantages_apart,
-    of_rows,
-    taken_apart,
-    terms_of,
-)
+from grpo.diagnostics.by_reward import LINEAR, Parts, apart_of, taken_apart
 from grpo.replays.again import Update
 from grpo.replays.place import ReplayError
 
@@ -31,13 +24,9 @@ def by_reward(update: Update, gradient_with: Callable[[Any], Tree]) -> Parts:
             "them together: their advantages do not add up; it takes apart what is not decoupled"
         )
     how = {"limit": stage["max_new_tokens"], "objective": objective}
-    terms = [
-        terms_of(one.parts, weights, one.length_PG, one.penalty_PG, **how) for one in update.rounds
-    ]
-    if not terms[0]:
+    apart = apart_of(update.rounds, update.row_B, weights, **how)
+    if not apart:
         raise ReplayError(f"--by_reward: {update.setting.name} has no reward with a weight")
-    rounds = [advantages_apart(one, objective=objective) for one in terms]
-    apart = of_rows(rounds, update.row_B)
     return linear(taken_apart(gradient_with, update.batch.advantage_B, apart))
 
 

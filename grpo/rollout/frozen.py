@@ -143,7 +143,7 @@ def entropy_of_rows(
     def one(ids_BT: jax.Array, mask_BT: jax.Array) -> jax.Array | None:
         return logprobs(variables, ids_BT, mask_BT, completion)[1]
 
-    return in_parts(one, ids_BT, mask_BT, parts=parts)
+    return in_parts(one, ids_BT, mask_BT, parts=parts, group=logprobs.group)
 
 
 def frozen_logprobs(

@@ -132,19 +132,10 @@ def needed(program: Program, policy: Policy) -> Said:
     """A program in its largest case: its shapes, and what a device holds for it."""
     case, static = program.cases[-1], program.static
     if "loss" in program.facts:
-        state, frozen, batch = case
-        loss, parts = program.facts["loss"], program.facts["microbatches"]
-        saved = saved_bytes(loss, state.trainable, frozen, batch, parts)
-        *rows, T = jax.tree.leaves(batch)[0].shape
-        fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
-        gradient = jax.tree.map(
-            lambda x: Shape(x.shape, "float32", sharding=x.sharding), state.trainable
-        )
-        return Said(
-            f"{math.prod(rows)} rows of {T} tokens in {parts} parts; saved for the backward pass "
-            f"at most {amount(saved // fsdp)} on a device",
-            saved // fsdp + device_bytes(gradient),
-        )
+        state, *others = case
+        return differentiated(policy, program.facts, (state.trainable, *others), gradients=1)
+    if "loss" in static:
+        return differentiated(policy, static, case, **program.facts)
     if "group" in static:
         _, weights, ids_PI, _, key_B, *_ = case
         prompts, width = ids_PI.shape
@@ -165,9 +156,30 @@ def needed(program: Program, policy: Policy) -> Said:
         held = amount(device_bytes(case[:-2]))
         return Said(
             f"{rows} rows of {T} tokens in {static['parts']} parts; {whose(case)} holds {held} of "
-            "weights for it"
+            "weights for it",
+            device_bytes(in_float32(program.facts.get("copies", ()))),
         )
     return Said("the weights, copied for decoding")
+
+
+def differentiated(policy: Policy, static: Mapping, case: tuple, gradients: int) -> Said:
+    """A gradient by a loss: what is saved for it, and so many of them at a time."""
+    trainable, frozen, batch = case
+    loss, parts = static["loss"], static["microbatches"]
+    saved = saved_bytes(loss, trainable, frozen, batch, parts)
+    *rows, T = jax.tree.leaves(batch)[0].shape
+    fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
+    held = f", beside {gradients} gradients" * (gradients > 1)
+    return Said(
+        f"{math.prod(rows)} rows of {T} tokens in {parts} parts; saved for the backward pass "
+        f"at most {amount(saved // fsdp)} on a device{held}",
+        saved // fsdp + gradients * device_bytes(in_float32(trainable)),
+    )
+
+
+def in_float32(tree: Any) -> Any:
+    """The shapes of a tree in float32."""
+    return jax.tree.map(lambda x: Shape(x.shape, "float32", sharding=x.sharding), tree)
 
 
 def whose(case: Any) -> str:
