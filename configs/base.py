@@ -42,8 +42,8 @@ def base() -> ConfigDict:
         },
         "log": {
             "every_s": 10.0,  # seconds between two lines in a log; a terminal is live
-            # Whether rollouts.jsonl has each token's text, log-probs and entropy; that is about
-            # four times its size, and a forward pass of an iteration's completions
+            # Whether rollouts.jsonl has each token's text, log-probs and entropy; about three times
+            # its size, and a forward pass of what was sampled
             "tokens": False,
         },
     })  # fmt: skip

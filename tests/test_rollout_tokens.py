@@ -41,7 +41,7 @@ def test_tokens_by_hand():
 
 
 def test_changes_by_hand():
-    """A batch of rows 2, 0 and 1, of which the last one's group was left out; row 3 is of no batch."""
+    """A batch of rows 2, 0 and 1, of which the last one was emptied; row 3 is of no batch."""
     known = [{"id": n, "per_token": {"text": ["t"] * (n + 1)}} for n in range(4)]
     mask_BC = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]])
     changes = {"x": np.array([[1.23456e-5, -2, 3], [0.5, 7, 7], [7, 7, 7]], np.float32)}

@@ -118,7 +118,7 @@ def about_staleness(stage: Mapping) -> Lines:
 
 def about_diagnostics(stage: Mapping) -> Lines:
     """The gradient by reward, which there is where advantages add up and the loss is linear."""
-    every, loss = stage["by_reward_every"], resolve(stage["loss"])
+    every, loss, is_paid = stage["by_reward_every"], resolve(stage["loss"]), pays(stage["rewards"])
     if not every:
         return
     if loss["decoupled"]:
@@ -126,7 +126,7 @@ def about_diagnostics(stage: Mapping) -> Lines:
             f"by_reward_every={every}: loss.decoupled=True normalises each reward function apart, "
             "their advantages do not add up: use 0"
         )
-    if not pays(stage["rewards"]):
+    if not is_paid:
         yield f"by_reward_every={every}: no reward has a weight: use 0"
     if stage["staleness"] and loss["surrogate"] != "cispo":
         yield (

@@ -86,15 +86,17 @@ def predict(
     return in_parts(one, ids_BT, mask_BT, parts=parts, group=logprobs.group)
 
 
-def for_rows(logprobs: Logprobs, rows: int, completion: int, vocab: int) -> dict[str, Any]:
-    """The keywords of `predict` for so many rows, a part of them at a time."""
+def for_rows(
+    logprobs: Logprobs, rows: int, completion: int, vocab: int, microbatches: int
+) -> dict[str, Any]:
+    """The keywords of `predict` for so many rows, in so many parts or in more."""
     module = logprobs.module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
     logits = rows * completion * vocab
     return {
         # A walk over the vocabulary has no forward derivative.
         "logprobs": dataclasses.replace(logprobs, module=module, at_once=logits),
         "completion": completion,
-        "parts": min(rows // logprobs.group, -(-logits // AT_ONCE)),
+        "parts": min(rows // logprobs.group, max(microbatches, -(-logits // AT_ONCE))),
     }
 
 

@@ -61,7 +61,7 @@ def diagnostic_programs(
         found[FORECAST] = Program(
             predict,
             tuple((*trained, *each) for each in rows),
-            for_rows(logprobs, B, C, policy.config.vocab_size),
+            for_rows(logprobs, B, C, policy.config.vocab_size, stage["microbatches"]),
             facts={"copies": (policy.trainable, policy.trainable, short)},
         )
         found[SCORES] = Program(
@@ -74,7 +74,7 @@ def diagnostic_programs(
             gradient_of,
             tuple((policy.trainable, policy.frozen, batch) for batch in batches),
             {"loss": loss, "microbatches": stage["microbatches"], "group": logprobs.group},
-            # The whole one, that of no reward, their sum, what is left over; and what it began with.
+            # The whole one, that of no reward, their sum, what is left over; and a copy before it.
             facts={"gradients": terms + 5},
         )
     return found

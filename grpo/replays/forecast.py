@@ -64,5 +64,5 @@ def predicted(update: Update) -> Array:
     (B, C), V = batch.completion_mask_BC.shape, loop.policy.config.vocab_size
     trainable = update.before.trainable, update.after.trainable
     rows = batch.ids_BT, batch.mask_BT
-    how = for_rows(logprobs_of(update), B, C, V)
+    how = for_rows(logprobs_of(update), B, C, V, update.setting.stage["microbatches"])
     return predict(*trainable, loop.start.frozen, *rows, **how)

@@ -40,7 +40,7 @@
       },
       needs: ["ref_logprob", "sample_logprob"],
     },
-    "change that was not predicted": {
+    "change not predicted": {
       of: (c, t) => valueAt(c, "realised_change", t) - valueAt(c, "predicted_change", t),
       needs: ["realised_change", "predicted_change"],
     },
