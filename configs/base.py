@@ -398,11 +398,9 @@ def grpo() -> ConfigDict:
         "optimizer": optimizer(),
         "evaluate_every": 20,  # iterations; 0: never
         "checkpoint_every": 50,  # iterations
-        # The first update of every so many iterations is looked into, 0: never. As metrics, and
-        # with log.tokens of each token: how far it is predicted by its gradient; and as metrics:
-        # which part of the gradient each reward function asks for. docs/metrics.md
-        "forecast_every": 0,
-        "by_reward_every": 0,
+        # Of every so many iterations the first update is looked into, 0: of none. docs/metrics.md
+        "forecast_every": 0,  # how far each token's change is as the gradient says
+        "by_reward_every": 0,  # which part of the gradient each reward function asks for
     })  # fmt: skip
 
 

@@ -16,7 +16,9 @@ import pytest
 from configs import base
 from grpo.algorithms.presets import objective_of
 from grpo.diagnostics.forecast import Fitted
+from grpo.replays.changes import with_changes
 from grpo.replays.looked_into import Wanted
+from grpo.replays.place import ReplayError
 from grpo.runs.stage_loop import StageLoop, TroubleError
 from models.policy import Policy, logits
 from tests.small_run import (
@@ -266,6 +268,14 @@ def test_a_replay_says_the_same(made, again):
         for shown, one in zip(told, known, strict=True):
             for name, theirs in (("predicted_change", "predicted"), ("realised_change", "change")):
                 assert shown[name] == [float(f"{x:.4g}") for x in one[theirs]]
+
+
+def test_an_update_under_other_fields_is_asked_nothing():
+    """Nor refused for what the run was asked: of decoupled advantages there are no parts."""
+    changed = with_changes(cut().to_dict(), "grpo", {"loss.decoupled": True})["stages"]["grpo"]
+    assert changed["forecast_every"] == changed["by_reward_every"] == 0
+    with pytest.raises(ReplayError, match="by_reward_every: would change the batch"):
+        with_changes(cut().to_dict(), "grpo", {"by_reward_every": 0})
 
 
 STOPS = ("train 0", "grpo update 1", "grpo update 3", "grpo update 4", "grpo update 9")

@@ -22,6 +22,7 @@ Config = Mapping[str, Any]
 # The first parts of the fields that an update has, and its batch has not.
 MAY = ("loss", "optimizer", "rewards", "reference", "shuffle_rewards", "microbatches")
 CHOOSING = ("rewards.", "shuffle_rewards", "loss.decoupled")  # which groups are dropped
+ASKED = {"forecast_every", "by_reward_every"}  # of the run's own update, not of the other one
 WORDS = {"None": None, "True": True, "False": False}
 
 
@@ -70,6 +71,7 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
         for part in sections:
             section = section[part]
         section[last] = value
+    stage |= dict.fromkeys(ASKED & stage.keys(), 0)
     changed = {**config, "stages": {**config["stages"], name: stage}}
     for line in wrong_in(changed, name):
         raise ReplayError(f"stages.{name}.{line}")

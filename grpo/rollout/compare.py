@@ -34,9 +34,9 @@ def round_of(needs: Needs, sampled: Sampled, scores: Scores, group: int) -> Roun
     return Round(by_group(scores.total), parts, length_PG, penalty_PG)
 
 
-def compared(advantages: Compiled, needs: Needs, sampled: Sampled, one: Round) -> Groups:
+def compared(advantages: Compiled, needs: Needs, sampled: Sampled, scored: Round) -> Groups:
     """The groups of a batch with their advantages, on the host."""
-    advantage_PG, spread_P1 = advantages(*one)
+    advantage_PG, spread_P1 = advantages(*scored)
     group = advantage_PG.shape[1]
     groups = groups_of(
         sampled.rollout._asdict(),

@@ -357,8 +357,8 @@ def play_round(
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 
     # (4) Compare each with its group.
-    one = round_of(needs, sampled, scores, group=G)
-    groups = compared(setting.advantages, needs, sampled, one)
+    scored = round_of(needs, sampled, scores, group=G)
+    groups = compared(setting.advantages, needs, sampled, scored)
     where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
     where["round"] = number  # groups are numbered within it
     shown = repeated, texts, rollout, scores, groups.advantage_B.reshape(-1, G)
@@ -368,7 +368,7 @@ def play_round(
     rows = rollout_rows(where, *shown, data.template)
     if run.config["log"]["tokens"]:
         rows = with_tokens(rows, groups, sampled.frozen.entropy_BC, loop.policy.own_tokenizer)
-    return Collected(groups, metrics, rows, [one], np.arange(len(rows))), following
+    return Collected(groups, metrics, rows, [scored], np.arange(len(rows))), following
 
 
 def sample(

@@ -27,6 +27,9 @@ RECKONED, ASKED = D + "a_preflight_reckons_with_them", D + "programs_are_those_t
 ENTROPY = T + "the_entropy_is_of_what_each_token_was_drawn_from"
 
 MISTAKES = [
+    Mistake("another update is asked what the run's was", "grpo/replays/changes.py",
+            "    stage |= dict.fromkeys(ASKED & stage.keys(), 0)\n", "",
+            R + "an_update_under_other_fields_is_asked_nothing"),
     Mistake("the first iteration is not looked into", PROGRAMS,
             "iteration % every == 0", "iteration % every == every - 1",
             D + "every_so_many_iterations"),
