@@ -43,7 +43,7 @@ def test_a_gradient_by_reward_by_hand():
         return {"w": jnp.array([jnp.sum(A_B * jnp.arange(2)), jnp.sum(A_B) + 2])}
 
     apart = {"x": np.array([3.0, 0.0], np.float32), "y": np.array([-2.0, 2.0], np.float32)}
-    found = by_reward({GRADIENT: Program(gradient, ())}, made_of([1, 2]), apart)
+    found = by_reward({GRADIENT: Program(gradient, ())}, made_of([1, 2]), apart, "float32")
     whole = math.hypot(2, 5)
     assert found == pytest.approx({
         "gradient/residual": 0.0,
@@ -62,7 +62,7 @@ def test_a_gradient_that_is_not_its_parts_says_no_more():
         return {"w": jnp.array([jnp.sum(jnp.maximum(A_B, 0.0)), 0.0])}
 
     apart = {"x": np.array([3.0, 0.0], np.float32), "y": np.array([-2.0, 2.0], np.float32)}
-    found = by_reward({GRADIENT: Program(gradient, ())}, made_of([1, 2]), apart)
+    found = by_reward({GRADIENT: Program(gradient, ())}, made_of([1, 2]), apart, "bfloat16")
     assert found.pop("gradient/residual") == pytest.approx(2 / 5)
     assert len(found) == 7 and all(math.isnan(x) for x in found.values())
 

@@ -362,6 +362,20 @@ def test_off_policy_a_weighted_gradient_is_still_one_of_parts(folder):
     assert all(row["gradient/residual"] < 1e-5 for row in found)
 
 
+def test_in_bfloat16_parts_add_up_but_for_rounding(folder):
+    config = cut()
+    config.model.update(dtype="bfloat16", param_dtype="bfloat16")
+    config.stages.grpo.lora.rank = 4
+    config.stages.grpo.update(iterations=1, evaluate_every=0, minibatches=1)
+    with workshop():  # whose reward hardly two completions share
+        assert launch(config, folder / "short") == 0
+    (row,) = [row for row in updates(folder / "short") if "gradient/residual" in row]
+    assert row["gradient/residual"] > 1e-3  # or it shows little
+    norms = [row[f"gradient/{name}/norm"] for name in ("tag_format", "length")]
+    assert row["grad_norm"] == pytest.approx((1 - row["gradient/conflict"]) * sum(norms), rel=0.05)
+    assert row["forecast/correlation"] > 0.8
+
+
 def test_on_a_mesh_it_says_the_same(made, folder):
     config = cut()
     config.mesh.update(fsdp=2)

@@ -31,6 +31,7 @@ from grpo.replays.verify import Verdict, unlike
 from tests import tiny_run
 from tests.small_run import small, small_grpo
 
+F32 = jnp.float32
 WEIGHTS = {"right": 1.0, "form": 0.5, "watched": 0.0}
 
 
@@ -120,9 +121,15 @@ def test_gradients_apart_by_hand():
 def test_a_loss_that_is_not_linear_is_refused():
     g = {"w": jnp.array([1.0, 0.0])}
     with pytest.raises(ReplayError, match=r"not linear in the advantages here, 50\.0% of the grad"):
-        linear(Parts({}, *compared(g, {"w": jnp.zeros(2)}, {"x": g, "y": {"w": -g["w"]}})))
+        linear(Parts({}, *compared(g, {"w": jnp.zeros(2)}, {"x": g, "y": {"w": -g["w"]}})), F32)
     small_rest = {"w": jnp.array([0.0, 2e-4])}
-    linear(Parts({}, *compared({"w": jnp.array([1.0, 0.0])}, small_rest, {"x": g})))
+    linear(Parts({}, *compared({"w": jnp.array([1.0, 0.0])}, small_rest, {"x": g})), F32)
+    # Left over is a hundredth of the parts: in bfloat16 that is rounding.
+    rest = {"w": jnp.array([0.0, 0.0101])}
+    parts = Parts({}, *compared({"w": jnp.array([1.0, 0.0])}, rest, {"x": g}))
+    assert linear(parts, jnp.bfloat16).residual == pytest.approx(0.01)
+    with pytest.raises(ReplayError, match=r"1\.0% of the gradient"):
+        linear(parts, F32)
 
 
 def test_products_by_layer_and_path():

@@ -14,7 +14,7 @@ left over,
 
     residual = ‖g - g_0 - Σ_f g_f‖ / (‖g_0‖ + Σ_f ‖g_f‖)
 
-is measured; beyond LINEAR the parts are not those of the gradient.
+is measured; beyond LINEAR, and more than short floats round off, the parts are not the gradient's.
 
     conflict = 1 - ‖Σ_f g_f‖ / Σ_f ‖g_f‖        0: all pull the same way, 1: they cancel
 """
@@ -31,7 +31,7 @@ from grpo.algorithms.rewards_to_advantages import Round
 from grpo.diagnostics.gradients import ALL, cosine, difference, norm_of, products, total
 
 Tree = Any
-LINEAR = 1e-3  # residual
+LINEAR, ROUNDINGS = 1e-3, 4.0  # residual, by itself and in units of a dtype's last place
 REST, OVERLONG, PENALTY = "(no reward)", "(overlong)", "(KL in the reward)"
 
 
@@ -107,6 +107,11 @@ def apart_of(
     return {
         name: np.concatenate([one[name].reshape(-1) for one in apart])[row_B] for name in apart[0]
     }
+
+
+def is_linear(parts: Parts, dtype: Any) -> bool:
+    """Whether a gradient that was computed in this dtype is the sum of its parts."""
+    return not parts.residual > max(LINEAR, ROUNDINGS * float(jnp.finfo(dtype).eps))
 
 
 def taken_apart(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo.algorithms.groups import Groups
-from grpo.diagnostics.by_reward import LINEAR, taken_apart
+from grpo.diagnostics.by_reward import is_linear, taken_apart
 from grpo.diagnostics.forecast import fit, for_rows, predict
 from grpo.diagnostics.gradients import gradient_of
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
@@ -97,9 +97,12 @@ def forecast(
 
 
 def by_reward(
-    programs: Mapping[str, Program], made: Made, apart: Mapping[str, np.ndarray]
+    programs: Mapping[str, Program], made: Made, apart: Mapping[str, np.ndarray], dtype: Any
 ) -> dict[str, float]:
-    """The gradient by the terms of its advantages; NaN where it is not made of these."""
+    """The gradient by the terms of its advantages; NaN where it is not made of these.
+
+    `dtype` is what the policy computes in.
+    """
 
     def gradient_with(advantage_B: Any) -> Tree:
         batch = made.batch._replace(advantage_B=advantage_B)
@@ -110,6 +113,6 @@ def by_reward(
     for name, norm in parts.norms.items():
         said[f"gradient/{name}/norm"] = norm
         said[f"gradient/{name}/cosine"] = parts.to_whole[name]
-    if parts.residual > LINEAR:
+    if not is_linear(parts, dtype):
         said = dict.fromkeys(said, math.nan)
     return {"gradient/residual": parts.residual, **said}

@@ -7,7 +7,7 @@ depends on the advantage's sign.
 from collections.abc import Callable
 from typing import Any
 
-from grpo.diagnostics.by_reward import LINEAR, Parts, apart_of, taken_apart
+from grpo.diagnostics.by_reward import Parts, apart_of, is_linear, taken_apart
 from grpo.replays.again import Update
 from grpo.replays.place import ReplayError
 
@@ -27,12 +27,13 @@ def by_reward(update: Update, gradient_with: Callable[[Any], Tree]) -> Parts:
     apart = apart_of(update.rounds, update.row_B, weights, **how)
     if not apart:
         raise ReplayError(f"--by_reward: {update.setting.name} has no reward with a weight")
-    return linear(taken_apart(gradient_with, update.batch.advantage_B, apart))
+    parts = taken_apart(gradient_with, update.batch.advantage_B, apart)
+    return linear(parts, update.loop.policy.compute_dtype)
 
 
-def linear(parts: Parts) -> Parts:
+def linear(parts: Parts, dtype: Any) -> Parts:
     """The same, unless too much of the gradient is of no part."""
-    if parts.residual > LINEAR:
+    if not is_linear(parts, dtype):
         raise ReplayError(
             f"--by_reward: the loss is not linear in the advantages here, {parts.residual:.1%} of "
             "the gradient belongs to no reward function alone: clips depend on the advantage's "

@@ -268,7 +268,7 @@ def looked_into(
         weights = {f: entry.weight for f, entry in setting.table.items()}
         how = {"limit": stage["max_new_tokens"], "objective": setting.needs.objective}
         apart = apart_of(collected.rounds, row_B, weights, **how)
-        found |= by_reward(setting.programs, made, apart)
+        found |= by_reward(setting.programs, made, apart, loop.policy.compute_dtype)
     return found
 
 

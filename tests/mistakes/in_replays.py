@@ -114,7 +114,7 @@ MISTAKES = [
             "difference(gradient_with(A_B), rest)", "gradient_with(A_B)",
             R + "the_gradient_by_reward_adds_up"),
     Mistake("what is left over is not looked at", LINEAR,
-            "if parts.residual > LINEAR:", "if parts.residual > 1e9:",
+            "if not is_linear(parts, dtype):", "if parts.residual > 1e9:",
             P + "a_loss_that_is_not_linear_is_refused"),
     Mistake("a conflict of squares", APART,
             "1 - norm_of(total(parts)) / pulls", "1 - norm_of(total(parts)) ** 2 / pulls",
