@@ -133,7 +133,8 @@ def test_a_preflight_reckons_with_them():
     own, programs = sum(x.size for x in jax.tree.leaves(policy.trainable)), programs_of(config)
     whole, alone = (needed(programs[name], policy).adds for name in (GRADIENT, "update"))
     assert whole - alone == 5 * 4 * own
-    assert needed(programs["forecast"], policy).adds == 2 * 4 * own
+    saved = needed(programs["forecast"], policy).adds - 2 * 4 * own
+    assert 0.5 < saved / (alone - 4 * own) < 2  # about what an update saves for its derivative
 
     config["model"]["param_dtype"] = "bfloat16"
     config["stages"]["grpo"]["lora"]["rank"] = 4
@@ -141,5 +142,8 @@ def test_a_preflight_reckons_with_them():
     adapter, frozen = (
         sum(x.size for x in jax.tree.leaves(tree)) for tree in (policy.trainable, policy.frozen)
     )
-    adds = needed(programs_of(config)["forecast"], policy).adds
-    assert adds == 2 * 4 * adapter + 4 * frozen
+    in_short = needed(programs_of(config)["forecast"], policy).adds
+    config["model"]["param_dtype"] = "float32"
+    policy = shapes_at_start(base_of(config), config["stages"]["grpo"])
+    assert in_short - needed(programs_of(config)["forecast"], policy).adds == 4 * frozen
+    assert in_short > 2 * 4 * adapter + 4 * frozen

@@ -46,9 +46,9 @@ CHANGES = ("predicted_change", "realised_change")
 
 
 def cut(*, asked: bool = True) -> base.ConfigDict:
-    """All parameters, four updates of an iteration, two rewards and a KL; tokens are logged."""
+    """All parameters, four updates of an iteration in halves, two rewards; tokens are logged."""
     config, stage = small(), small_grpo()
-    stage.update(epochs=2, minibatches=2, evaluate_every=1, checkpoint_every=2)
+    stage.update(epochs=2, minibatches=2, microbatches=2, evaluate_every=1, checkpoint_every=2)
     stage.optimizer.learning_rate = 1e-3
     stage.rewards.length = base.reward(0.5, 0.0, 1.0, least=1, most=1)
     stage.sampling.temperature = 0.8

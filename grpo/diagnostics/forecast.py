@@ -18,6 +18,7 @@ when an update is small. Known limit: a row's logits are held at once.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,9 +75,9 @@ def predict(
     """predicted_BC, from what is trained before an update and after it; keywords: `for_rows`."""
     delta, (start, frozen) = difference(after, before), in_float32((before, frozen))
 
-    def one(ids_BT: Array, mask_BT: Array) -> Array:
+    def one(*rows_BT: Array) -> Array:
         def of(trainable: Tree) -> Array:
-            return logprobs(variables_of(trainable, frozen), ids_BT, mask_BT, completion)[0]
+            return scores(trainable, frozen, rows_BT, logprobs=logprobs, completion=completion)[0]
 
         # The transpose of u -> Jᵀ u, since products here have a backward derivative only.
         value_BC, pull = jax.vjp(of, start)
@@ -86,17 +87,25 @@ def predict(
     return in_parts(one, ids_BT, mask_BT, parts=parts, group=logprobs.group)
 
 
+def scores(
+    trainable: Tree, frozen: Tree, rows: Sequence[Array], *, logprobs: Logprobs, completion: int
+) -> tuple[Array, None]:
+    """logprob_BC of rows (ids_BT, mask_BT), in the form of a loss and its metrics."""
+    return logprobs(variables_of(trainable, frozen), *rows, completion)[0], None
+
+
 def for_rows(
     logprobs: Logprobs, rows: int, completion: int, vocab: int, microbatches: int
 ) -> dict[str, Any]:
-    """The keywords of `predict` for so many rows, in so many parts or in more."""
+    """The keywords of `predict` for so many rows, in so many even parts or in more."""
     module = logprobs.module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
-    logits = rows * completion * vocab
+    logits, most = rows * completion * vocab, rows // logprobs.group
+    least = min(most, max(microbatches, -(-logits // AT_ONCE)))
     return {
         # A walk over the vocabulary has no forward derivative.
         "logprobs": dataclasses.replace(logprobs, module=module, at_once=logits),
         "completion": completion,
-        "parts": min(rows // logprobs.group, max(microbatches, -(-logits // AT_ONCE))),
+        "parts": next(parts for parts in range(least, most + 1) if most % parts == 0),
     }
 
 

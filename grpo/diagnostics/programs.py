@@ -6,6 +6,7 @@ which asks for neither. The formulas stand in forecast.py and by_reward.py.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 
 from grpo.algorithms.groups import Groups
 from grpo.diagnostics.by_reward import is_linear, taken_apart
-from grpo.diagnostics.forecast import fit, for_rows, predict
+from grpo.diagnostics.forecast import fit, for_rows, predict, scores
 from grpo.diagnostics.gradients import gradient_of
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
 from grpo.training.program import Program
@@ -58,11 +59,13 @@ def diagnostic_programs(
         trained = policy.trainable, policy.trainable, policy.frozen
         # Copied: what an update begins with, its step, and in float32 what is not.
         short = [x for x in jax.tree.leaves(trained[1:]) if x.dtype != jnp.float32]
+        how = for_rows(logprobs, B, C, policy.config.vocab_size, stage["microbatches"])
+        differentiated = functools.partial(scores, logprobs=how["logprobs"], completion=C)
         found[FORECAST] = Program(
             predict,
             tuple((*trained, *each) for each in rows),
-            for_rows(logprobs, B, C, policy.config.vocab_size, stage["microbatches"]),
-            facts={"copies": (policy.trainable, policy.trainable, short)},
+            how,
+            facts={"copies": (policy.trainable, policy.trainable, short), "of": differentiated},
         )
         found[SCORES] = Program(
             logprobs_of_rows,

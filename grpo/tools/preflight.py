@@ -99,7 +99,7 @@ def about(programs: Mapping[str, Program], policy: Policy) -> Iterator[Said]:
             yield Said(trained(program, policy))
         line, adds = needed(program, policy)
         yield Said(f"{name}: {line}; lowered in {seconds:.1f} s", adds)
-        if "group" in program.static and policy.mesh is not None:
+        if "max_new_tokens" in program.static and policy.mesh is not None:
             yield from map(Said, describe({}, policy.mesh, batch=program.cases[0][4].shape[0]))
 
 
@@ -136,7 +136,7 @@ def needed(program: Program, policy: Policy) -> Said:
         return differentiated(policy, program.facts, (state.trainable, *others), gradients=1)
     if "loss" in static:
         return differentiated(policy, static, case, **program.facts)
-    if "group" in static:
+    if "max_new_tokens" in static:
         _, weights, ids_PI, _, key_B, *_ = case
         prompts, width = ids_PI.shape
         G, C = static["group"], static["max_new_tokens"]
@@ -157,7 +157,7 @@ def needed(program: Program, policy: Policy) -> Said:
         return Said(
             f"{rows} rows of {T} tokens in {static['parts']} parts; {whose(case)} holds {held} of "
             "weights for it",
-            device_bytes(in_float32(program.facts.get("copies", ()))),
+            forecast_adds(program, policy) if "copies" in program.facts else 0,
         )
     return Said("the weights, copied for decoding")
 
@@ -175,6 +175,15 @@ def differentiated(policy: Policy, static: Mapping, case: tuple, gradients: int)
         f"at most {amount(saved // fsdp)} on a device{held}",
         saved // fsdp + gradients * device_bytes(in_float32(trainable)),
     )
+
+
+def forecast_adds(program: Program, policy: Policy) -> int:
+    """What a forecast adds: copies of weights, and what its derivative saves, all in float32."""
+    trainable, _, frozen, *rows = program.cases[-1]
+    weights = in_float32((trainable, frozen))
+    saved = saved_bytes(program.facts["of"], *weights, rows, program.static["parts"])
+    fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
+    return saved // fsdp + device_bytes(in_float32(program.facts["copies"]))
 
 
 def in_float32(tree: Any) -> Any:
