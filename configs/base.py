@@ -42,7 +42,8 @@ def base() -> ConfigDict:
         },
         "log": {
             "every_s": 10.0,  # seconds between two lines in a log; a terminal is live
-            # Whether rollouts.jsonl has each token's text and log-probs; about three times its size
+            # Whether rollouts.jsonl has each token's text, log-probs and entropy; about three times
+            # its size, and a forward pass of what was sampled
             "tokens": False,
         },
     })  # fmt: skip
@@ -397,6 +398,9 @@ def grpo() -> ConfigDict:
         "optimizer": optimizer(),
         "evaluate_every": 20,  # iterations; 0: never
         "checkpoint_every": 50,  # iterations
+        # Of every so many iterations the first update is looked into, 0: of none. docs/metrics.md
+        "forecast_every": 0,  # how far each token's change is as the gradient says
+        "by_reward_every": 0,  # which part of the gradient each reward function asks for
     })  # fmt: skip
 
 

@@ -13,7 +13,8 @@ PAGE = ROOT / "docs" / "house.md"
 # From the ground up: a room imports from itself and from rooms that stand before it in this list.
 ORDER = (
     "models", "grpo.algorithms", "grpo.statistics", "grpo.data", "grpo.rewards", "grpo.training",
-    "grpo.storage", "grpo.judges", "grpo.reporting", "grpo.rollout", "grpo.evaluation",
+    "grpo.diagnostics", "grpo.storage", "grpo.judges", "grpo.reporting", "grpo.rollout",
+    "grpo.evaluation",
     "grpo.checks", "grpo.runs", "grpo.stages", "grpo.pipeline", "grpo.replays", "grpo.sweeps",
     "grpo.certificates", "grpo.parity", "grpo.tools", "launch",
 )  # fmt: skip

@@ -19,6 +19,7 @@ from tests.mistakes.in_asynchrony import MISTAKES as IN_ASYNCHRONY
 from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO
+from tests.mistakes.in_diagnostics import MISTAKES as IN_DIAGNOSTICS
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_distillation import MISTAKES as IN_DISTILLATION
 from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
@@ -104,6 +105,7 @@ MISTAKES = [
     *IN_USE,
     *IN_REPLAYS,
     *IN_REPLAYED_STAGES,
+    *IN_DIAGNOSTICS,
 ]
 
 

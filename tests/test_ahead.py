@@ -41,8 +41,9 @@ def batch_of(has_teacher: bool) -> Sampled:
         truncated_B=jnp.asarray(random.rand(B) < 0.5),
         sample_logprob_BC=jnp.asarray(random.randn(B, C), jnp.float32),
     )
-    old_BC, ref_BC, teacher_BC = (jnp.asarray(random.randn(B, C), jnp.float32) for _ in range(3))
-    return Sampled(rollout, Frozen(old_BC, ref_BC, teacher_BC if has_teacher else None), 7)
+    old_BC, ref_BC, *more = (jnp.asarray(random.randn(B, C), jnp.float32) for _ in range(4))
+    teacher_BC, entropy_BC = more if has_teacher else (None, None)
+    return Sampled(rollout, Frozen(old_BC, ref_BC, teacher_BC, entropy_BC), 7)
 
 
 @pytest.mark.parametrize("has_teacher", [False, True])
@@ -53,7 +54,7 @@ def test_a_batch_is_what_was_stored(has_teacher, is_on_mesh):
     batch = batch_of(has_teacher)
     stored = batch.stored()
     assert all(type(x) is np.ndarray for x in stored.values())
-    assert ("teacher_BC" in stored) == has_teacher
+    assert ("teacher_BC" in stored) == ("entropy_BC" in stored) == has_teacher
     back = sampled_of(stored, mesh)
     assert back.iteration == 7 and (back.frozen.teacher_BC is None) == (not has_teacher)
     assert jax.tree.structure(back) == jax.tree.structure(batch)

@@ -42,7 +42,8 @@ def test_has_spread():
 
 def test_drop_empties_the_groups_without_spread():
     """Groups 1 and 2 have one: they come first, in their order; the others lose their tokens."""
-    chosen = choose([groups_of([0, 0, 1, -1, 2, -2, 0, 0])], G)
+    chosen, row_B = choose([groups_of([0, 0, 1, -1, 2, -2, 0, 0])], G)
+    assert row_B.tolist() == [2, 3, 4, 5, 0, 1, 6, 7]
     assert chosen.ids_BT[:, 0].tolist() == [2, 3, 4, 5, 0, 1, 6, 7]
     assert chosen.completion_mask_BC.astype(int).tolist() == [*FULL, *FULL, *[[0, 0, 0]] * 4]
     assert chosen.advantage_B.tolist() == [1, -1, 2, -2, 0, 0, 0, 0]
@@ -57,17 +58,18 @@ def test_refill_takes_from_later_rounds_what_the_first_lacks():
         groups_of([0, 0, 0, 0, 3, -3], first=6),
         groups_of([4, -4, 5, -5, 6, -6], first=12),
     ]
-    chosen = choose(rounds, G)
-    assert chosen.ids_BT[:, 0].tolist() == [2, 3, 10, 11, 12, 13]  # three groups, in order
+    chosen, row_B = choose(rounds, G)
+    assert row_B.tolist() == [2, 3, 10, 11, 12, 13]  # three groups, in order
+    assert chosen.ids_BT[:, 0].tolist() == row_B.tolist()
     assert chosen.completion_mask_BC.astype(int).tolist() == FULL * 3
     assert chosen.advantage_B.tolist() == [1, -1, 3, -3, 4, -4]
-    short = choose(rounds[:2], G)
+    short, _ = choose(rounds[:2], G)
     assert short.ids_BT[:, 0].tolist() == [2, 3, 10, 11, 0, 1]  # one place stays empty
     assert short.completion_mask_BC.any(axis=1).tolist() == [True] * 4 + [False] * 2
 
 
 def test_nothing_has_a_spread():
-    chosen = choose([groups_of([0, 0, 0, 0])], G)
+    chosen, _ = choose([groups_of([0, 0, 0, 0])], G)
     assert chosen.ids_BT.shape == (4, 5) and not chosen.completion_mask_BC.any()
 
 
@@ -204,7 +206,7 @@ def test_an_emptied_group_is_as_if_it_were_not_there():
     names = ("sample_logprob_BC", "old_logprob_BC", "ref_logprob_BC")
     got: dict[str, Any] = {name: draw(8) for name in names}
     groups = groups_of([0, 0, 1, -1, 0, 0, 0.4, -2], **got)
-    chosen, logprob = choose([groups], G), draw(8)
+    (chosen, _), logprob = choose([groups], G), draw(8)
     emptied = losses_of(chosen, logprob)
     without = losses_of(chosen.rows(np.arange(4)), logprob[:4])
     for name in MODES:

@@ -18,7 +18,7 @@ import pytest
 
 import grpo.stages.grpo
 from configs import base
-from grpo.replays.by_reward import REST
+from grpo.diagnostics.by_reward import REST
 from grpo.replays.changes import with_changes
 from grpo.replays.forecast import forecast
 from grpo.replays.looked_into import Wanted, gradient_with, looked_into

@@ -48,6 +48,9 @@ def plain(tmp_path_factory):
         "text": ["com", "<b>", ""],
         "sample_logprob": [-1.0, -2.0, -0.5],
         "ref_logprob": [-1.0, -1.0, -0.5],
+        "entropy": [2.5, 0.0, 1.25],
+        "predicted_change": [0.5, -0.25, 0.0],
+        "realised_change": [0.25, -0.5, 0.0],
     }
     for row in rows:
         more = {"per_token": tokens} if row["stage"] == "s0" and row["iteration"] == 0 else {}
@@ -120,18 +123,31 @@ def test_tokens_are_coloured_by_what_is_there(page, plain):
     page.look(width=WIDE)
     page.open(plain, "#rollouts=s0:0:1")
     names = page.ask("[...document.querySelector('[data-do=colour]').options].map(o => o.value)")
-    assert names == ["none", "advantage", "KL to the reference (k3)", "sample_logprob",
-                     "ref_logprob"]  # fmt: skip
-    page.ask("document.querySelector('[data-do=colour]').value = 'KL to the reference (k3)'")
-    page.ask("document.querySelector('[data-do=colour]').dispatchEvent(new Event('change'))")
-    tokens = page.ask(
-        "[...document.querySelector('.card').querySelectorAll('.token')]"
-        ".map(t => [t.textContent, t.title, t.style.backgroundColor])"
-    )
+    assert names == ["none", "advantage", "KL to the reference (k3)",
+                     "change not predicted", "sample_logprob", "ref_logprob", "entropy",
+                     "predicted_change", "realised_change"]  # fmt: skip
+
+    def coloured(name):
+        page.ask(f"document.querySelector('[data-do=colour]').value = '{name}'")
+        page.ask("document.querySelector('[data-do=colour]').dispatchEvent(new Event('change'))")
+        return page.ask(
+            "[...document.querySelector('.card').querySelectorAll('.token')]"
+            ".map(t => [t.textContent, t.title, t.style.backgroundColor])"
+        )
+
+    tokens = coloured("KL to the reference (k3)")
     assert [text for text, *_ in tokens] == ["com", "<b>", "∎"]
     # k3 of d = -1 - -2 = 1: e - 1 - 1
     assert tokens[1][1].endswith(" 0.7183") and tokens[0][1].endswith(" 0")
     assert tokens[1][2] == "rgba(0, 114, 178, 0.6)" and tokens[0][2].endswith(", 0)")
+    titles = [title for _, title, _ in coloured("change not predicted")]
+    assert [title.split()[-1] for title in titles] == ["-0.2500", "-0.2500", "0"]
+    tokens = coloured("entropy")
+    assert [title for _, title, _ in tokens] == ["entropy 2.5000", "entropy 0", "entropy 1.2500"]
+    blue, orange = "rgba(0, 114, 178, ", "rgba(213, 94, 0, "
+    assert [colour for *_, colour in tokens] == [f"{blue}0.6)", f"{blue}0)", f"{blue}0.3)"]
+    tokens = coloured("realised_change")
+    assert [colour[:16] for *_, colour in tokens] == [blue[:16], orange[:16], blue[:16]]
     page.open(plain, "#rollouts=s1:0:1")
     assert page.ask("document.querySelector('[data-do=colour]').closest('label').hidden")
 

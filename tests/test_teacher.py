@@ -180,7 +180,9 @@ def test_tokens_that_only_the_teacher_has_are_left_out():
     stage = taught(max_new_tokens=8, microbatches=2).to_dict()
     logprobs = Logprobs(module=student.module, temperature=0.7, with_entropy=True)
     shape_BT = jax.ShapeDtypeStruct(MASK_BT.shape, jnp.int32)
-    program = frozen_programs(stage, needs_of(stage), logprobs, student, teacher, [shape_BT])
+    program = frozen_programs(
+        stage, needs_of(stage), logprobs, student, teacher, [shape_BT], logged=False
+    )
     ids_BT = tiny_ids(*MASK_BT.shape)
     found = program["teacher log-probs"](teacher.variables, jnp.array(ids_BT), jnp.array(MASK_BT))
     z = np.asarray(logits(teacher, ids_BT, MASK_BT))[..., : TINY3.vocab_size] / 0.7

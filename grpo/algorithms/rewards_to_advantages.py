@@ -5,7 +5,7 @@ A  = advantages(r)   or, decoupled,   z(Σ_f w_f advantages(r_f)) over the f wit
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,15 @@ from grpo.algorithms.advantages import (
 from grpo.algorithms.objective import Objective
 
 Array = jax.Array
+
+
+class Round(NamedTuple):
+    """What the advantages of P groups are made of."""
+
+    reward_PG: Any
+    parts: Mapping[str, Any]  # by reward function, behind its gate
+    length_PG: Any
+    penalty_PG: Any  # None: no KL is taken from the reward
 
 
 def spread(

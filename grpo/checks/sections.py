@@ -116,6 +116,25 @@ def about_staleness(stage: Mapping) -> Lines:
         yield "staleness=1: loss.surrogate='reinforce' has no ratio to correct by: use cispo"
 
 
+def about_diagnostics(stage: Mapping) -> Lines:
+    """The gradient by reward, which there is where advantages add up and the loss is linear."""
+    every, loss, is_paid = stage["by_reward_every"], resolve(stage["loss"]), pays(stage["rewards"])
+    if not every:
+        return
+    if loss["decoupled"]:
+        yield (
+            f"by_reward_every={every}: loss.decoupled=True normalises each reward function apart, "
+            "their advantages do not add up: use 0"
+        )
+    if not is_paid:
+        yield f"by_reward_every={every}: no reward has a weight: use 0"
+    if stage["staleness"] and loss["surrogate"] != "cispo":
+        yield (
+            f"by_reward_every={every}: staleness=1 has the first update clip by the sign of an "
+            "advantage, which its parts may not share: use loss.surrogate='cispo', or 0"
+        )
+
+
 def about_loss(stage: Mapping) -> Lines:
     """The objective, and what it needs of rewards and measurements."""
     loss = resolve(stage["loss"])

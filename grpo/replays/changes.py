@@ -18,6 +18,7 @@ from grpo.data.nearest import nearest
 from grpo.replays.place import STAGES, ReplayError, kind_of
 
 Config = Mapping[str, Any]
+ASKED = {"forecast_every", "by_reward_every"}  # of the run's own update, not of the other one
 WORDS = {"None": None, "True": True, "False": False}
 
 
@@ -63,6 +64,7 @@ def with_changes(config: Config, name: str, changes: Mapping[str, Any]) -> dict[
         for part in sections:
             section = section[part]
         section[last] = value
+    stage |= dict.fromkeys(ASKED & stage.keys(), 0)
     changed = {**config, "stages": {**config["stages"], name: stage}}
     for line in wrong_in(changed, name):
         raise ReplayError(f"stages.{name}.{line}")

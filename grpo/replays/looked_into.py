@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from grpo.diagnostics.gradients import ALL, beside, cosine, difference, gradient_of, products
 from grpo.replays.again import Update, changed, made_again
 from grpo.replays.by_reward import by_reward
 from grpo.replays.changes import with_changes
 from grpo.replays.forecast import SCALES, forecast
-from grpo.replays.gradients import ALL, beside, cosine, difference, gradient_of, products
 from grpo.replays.place import Place, ReplayError, nearest_checkpoint, retention
 from grpo.replays.report import Found, Other
 from grpo.replays.scratch import Scratch, opened_beside
@@ -75,13 +75,9 @@ def other_update(
 
 def gradient_with(update: Update, **fields: Any) -> Tree:
     """The gradient at the state before an update, had its batch these values of some fields."""
-    facts = update.setting.programs["update"].facts
-    found, _ = gradient_of(
-        facts["loss"],
+    return gradient_of(
         update.before.trainable,
         update.loop.start.frozen,
         update.batch._replace(**fields),
-        microbatches=facts["microbatches"],
-        group=facts["group"],
+        **update.setting.programs["update"].facts,
     )
-    return found

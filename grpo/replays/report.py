@@ -25,8 +25,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from grpo.diagnostics.by_reward import Parts
 from grpo.replays.again import Update
-from grpo.replays.by_reward import Parts
 from grpo.replays.forecast import Fit
 from grpo.replays.place import Place
 from grpo.replays.tokens import moved_most

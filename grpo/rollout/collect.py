@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grpo.algorithms.groups import Groups, has_spread, rows_of_groups
+from grpo.algorithms.rewards_to_advantages import Round
 from grpo.data.examples import Example
 from grpo.rollout.metrics import mean_of
 
@@ -20,7 +21,9 @@ class Collected(NamedTuple):
 
     groups: Groups
     metrics: dict[str, float]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]]  # of all rounds
+    rounds: list[Round]
+    row_B: np.ndarray  # of the rows of the groups, which of `rows` they are
 
 
 def examples_from(
@@ -44,23 +47,31 @@ def collect_rounds(
     while len(rounds) < max_rounds and useful < prompts:
         rounds.append(play(len(rounds)))
         useful += int(has_spread(rounds[-1].groups, group).sum())
-    groups = rounds[0].groups
+    groups, row_B = rounds[0].groups, rounds[0].row_B
     if dynamic_sampling != "off":
-        groups = choose([round.groups for round in rounds], group)
-    metrics = mean_of([round.metrics for round in rounds])
-    return Collected(groups, metrics, [row for round in rounds for row in round.rows]), len(rounds)
+        groups, row_B = choose([round.groups for round in rounds], group)
+    collected = Collected(
+        groups=groups,
+        metrics=mean_of([round.metrics for round in rounds]),
+        rows=[row for round in rounds for row in round.rows],
+        rounds=[one for round in rounds for one in round.rounds],
+        row_B=row_B,
+    )
+    return collected, len(rounds)
 
 
-def choose(rounds: Sequence[Groups], group: int) -> Groups:
-    """As many groups as a round has, those with a spread first; the others are emptied.
+def choose(rounds: Sequence[Groups], group: int) -> tuple[Groups, np.ndarray]:
+    """As many groups as a round has, those with a spread first, and which rows of all these are.
 
-    An empty group has no tokens: it counts in no mean of the loss, and its prompt is passed over.
+    The others are emptied: a group without tokens counts in no mean of the loss, and its prompt is
+    passed over.
     """
     columns = zip(*rounds, strict=True)
     together = Groups(*(None if parts[0] is None else np.concatenate(parts) for parts in columns))
     spread_P = has_spread(together, group)
     prompts = len(spread_P) // len(rounds)
     chosen_P = np.argsort(~spread_P, kind="stable")[:prompts]
-    chosen = together.rows(rows_of_groups(chosen_P, group))
+    row_B = rows_of_groups(chosen_P, group)
+    chosen = together.rows(row_B)
     is_used_B1 = np.repeat(spread_P[chosen_P], group)[:, None]
-    return chosen._replace(completion_mask_BC=chosen.completion_mask_BC & is_used_B1)
+    return chosen._replace(completion_mask_BC=chosen.completion_mask_BC & is_used_B1), row_B

@@ -9,6 +9,7 @@ import numpy as np
 
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import kl_penalty
+from grpo.algorithms.rewards_to_advantages import Round
 from grpo.rewards.scores import Scores
 from grpo.rollout.ahead import Sampled
 from grpo.rollout.frozen import Needs, learnt
@@ -16,10 +17,8 @@ from grpo.rollout.frozen import Needs, learnt
 Compiled = Callable[..., tuple[jax.Array, jax.Array]]  # compiled_advantages
 
 
-def compared(
-    advantages: Compiled, needs: Needs, sampled: Sampled, scores: Scores, group: int
-) -> Groups:
-    """The groups of a batch with their advantages, on the host."""
+def round_of(needs: Needs, sampled: Sampled, scores: Scores, group: int) -> Round:
+    """What the advantages of a batch are made of, on the host."""
     rollout, frozen = sampled.rollout, sampled.frozen
 
     def by_group(x_B: Any) -> np.ndarray:
@@ -32,10 +31,16 @@ def compared(
         penalty_B = kl_penalty(frozen.old_BC, frozen.ref_BC, mask_BC, objective=needs.objective)
         penalty_PG = by_group(penalty_B)
     length_PG = by_group(np.asarray(rollout.length_B))
-    advantage_PG, spread_P1 = advantages(by_group(scores.total), parts, length_PG, penalty_PG)
+    return Round(by_group(scores.total), parts, length_PG, penalty_PG)
+
+
+def compared(advantages: Compiled, needs: Needs, sampled: Sampled, scored: Round) -> Groups:
+    """The groups of a batch with their advantages, on the host."""
+    advantage_PG, spread_P1 = advantages(*scored)
+    group = advantage_PG.shape[1]
     groups = groups_of(
-        rollout._asdict(),
+        sampled.rollout._asdict(),
         {"advantage_B": advantage_PG.reshape(-1), "spread_B": jnp.repeat(spread_P1, group)},
-        learnt(frozen, needs),
+        learnt(sampled.frozen, needs),
     )
     return groups.each(np.asarray)

@@ -6,8 +6,14 @@
 
 All of them are of the tokens as sampled, at the sampler's temperature. A teacher may be of another
 size; rows of its table beyond the policy's tokens, which larger Gemmas have, are left out.
+
+Where tokens are logged (`log.tokens`) there is one more pass of the policy, for the entropy of what
+each token was drawn from. The drawing could say it for less; but then a program that training
+depends on would be another one where tokens are logged, and that must change no bit.
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +23,7 @@ from grpo.algorithms.objective import Objective
 from grpo.algorithms.presets import objective_of
 from grpo.rollout.sampler import Rollout
 from grpo.training.logprobs import Logprobs, logprobs_of_rows
+from grpo.training.parts import in_parts
 from grpo.training.program import Program, Shape, rows_shape
 from models.policy import Policy
 from models.sharding import put_rows
@@ -59,6 +66,7 @@ class Frozen(NamedTuple):
     old_BC: Any
     ref_BC: Any
     teacher_BC: Any
+    entropy_BC: Any = None  # of the policy that sampled; in nats, and learnt from by nobody
 
 
 def learnt(frozen: Frozen, needs: Needs) -> dict[str, Any]:
@@ -77,16 +85,21 @@ def frozen_programs(
     policy: Policy,
     teacher: Policy | None,
     tokens: Sequence[Shape],
+    *,
+    logged: bool,
 ) -> dict[str, Program]:
-    """What reads the rows of a rollout, for each shape of them; `logprobs` are the policy's."""
+    """What reads the rows of a rollout, for each shape of them; `logprobs` are the policy's.
+
+    `logged`: each token is written down, with its entropy.
+    """
 
     def case(policy: Policy, x_BT: Shape) -> tuple:
         rows_BT = rows_shape(policy.mesh, x_BT.dtype, *x_BT.shape)
         return policy.variables, rows_BT, rows_BT
 
-    def program(logprobs: Logprobs, *policies: Policy) -> Program:
+    def program(logprobs: Logprobs, *policies: Policy, of_rows: Any = logprobs_of_rows) -> Program:
         return Program(
-            logprobs_of_rows,
+            of_rows,
             tuple(case(one, x_BT) for one in policies for x_BT in tokens),
             {
                 "logprobs": logprobs,
@@ -109,7 +122,28 @@ def frozen_programs(
             ),
             teacher,
         )
+    if logged:
+        measured = dataclasses.replace(logprobs, with_entropy=True, entropy_learns=False)
+        found["entropy"] = program(measured, policy, of_rows=entropy_of_rows)
     return found
+
+
+@functools.partial(jax.jit, static_argnames=("logprobs", "completion", "parts"))
+def entropy_of_rows(
+    variables: dict[str, Any],
+    ids_BT: jax.Array,
+    mask_BT: jax.Array,
+    *,
+    logprobs: Logprobs,
+    completion: int,
+    parts: int,
+) -> jax.Array:
+    """entropy_BC of many rows: of the distribution that each token was drawn from."""
+
+    def one(ids_BT: jax.Array, mask_BT: jax.Array) -> jax.Array | None:
+        return logprobs(variables, ids_BT, mask_BT, completion)[1]
+
+    return in_parts(one, ids_BT, mask_BT, parts=parts, group=logprobs.group)
 
 
 def frozen_logprobs(
@@ -132,4 +166,5 @@ def frozen_logprobs(
         old_BC=by(policy, "log-probs") if needs.old else None,
         ref_BC=by(reference, "log-probs") if reference is not None else None,
         teacher_BC=by(teacher, "teacher log-probs") if teacher is not None else None,
+        entropy_BC=by(policy, "entropy") if "entropy" in programs else None,
     )

@@ -1,18 +1,23 @@
 """The rows of rollouts.jsonl: one for every completion that was sampled for training.
 
 The stage hands them to its loop (StageLoop.keep_groups), which appends them to the file and cuts
-them back where a run resumes.
+them back where a run resumes. Where the stage has `forecast_every`, those of an iteration that is
+looked into are written after its first update.
 
 With `log.tokens` a row has `per_token`: as lists, the text of each token and what is known of its
-log-prob, at the sampler's temperature, with four decimals:
+log-prob, at the sampler's temperature, in nats, with four decimals:
 
     sample_logprob    as the sampler computed it
     old_logprob       of the same policy by the training graph, where updates compare theirs with it
     ref_logprob       of the reference, where there is a KL
     teacher_logprob   of the teacher, where there is one
+    entropy           -Σ_v π(v) log π(v), π what the token was drawn from before any top_k, top_p or
+                      min_p: of the policy that sampled, by the training graph
+    predicted_change  of the log-prob by the iteration's first update, to first order, and what it
+    realised_change   was (grpo/diagnostics/forecast.py), of tokens that it learnt from; four digits
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,10 +64,11 @@ def rollout_rows(
 
 
 def with_tokens(
-    rows: Sequence[dict[str, Any]], groups: Groups, tokenizer: Tokenizer
+    rows: Sequence[dict[str, Any]], groups: Groups, entropy_BC: Any, tokenizer: Tokenizer
 ) -> list[dict[str, Any]]:
     """The rows with what is known of each of their tokens."""
-    known = {name: getattr(groups, f"{name}_BC") for name in KNOWN}
+    known = {name: getattr(groups, f"{name}_BC") for name in KNOWN} | {"entropy": entropy_BC}
+    known = {name: np.asarray(x_BC) for name, x_BC in known.items() if x_BC is not None}
     C = groups.completion_mask_BC.shape[1]
     shown = []
     for b, row in enumerate(rows):
@@ -71,8 +77,28 @@ def with_tokens(
         numbers = {
             name: [round(float(x), 4) for x in value_BC[b][is_there_C]]
             for name, value_BC in known.items()
-            if value_BC is not None
         }
         texts = [tokenizer.decode([token]) for token in ids]
         shown.append({**row, "per_token": {"text": texts, **numbers}})
+    return shown
+
+
+def with_changes(
+    rows: Sequence[dict[str, Any]],
+    row_B: np.ndarray,
+    mask_BC: np.ndarray,
+    changes: Mapping[str, np.ndarray],
+) -> list[dict[str, Any]]:
+    """The rows with what an update has done to their tokens: row b of its batch is row_B[b].
+
+    A row whose group was left out had no part in the update.
+    """
+    shown = list(rows)
+    for b, number in enumerate(row_B):
+        is_there_C = mask_BC[b].astype(bool)
+        if is_there_C.any():
+            known = dict(shown[number]["per_token"])
+            for name, change_BC in changes.items():
+                known[name] = [float(f"{x:.4g}") for x in change_BC[b][is_there_C]]
+            shown[number] = {**shown[number], "per_token": known}
     return shown

@@ -2,6 +2,7 @@
 
 update, and what samples          grpo/training/train_step.py, grpo/rollout/generate.py
 log-probs, teacher log-probs      grpo/rollout/frozen.py
+forecast, gradient by reward      grpo/diagnostics/programs.py
 rewards that models give          grpo/runs/model_rewards.py
 what evaluates while it trains    grpo/runs/stage_loop.py
 """
@@ -18,6 +19,7 @@ from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import with_token_weights
 from grpo.algorithms.presets import objective_of
 from grpo.data.datasets import buckets_for
+from grpo.diagnostics.programs import diagnostic_programs
 from grpo.rollout.frozen import Frozen, Needs, frozen_programs, learnt, needs_of
 from grpo.rollout.generate import sampling_programs
 from grpo.rollout.sampler import Rollout
@@ -66,21 +68,28 @@ def iteration_programs(
         group=stage["group"], max_new_tokens=C,
     )  # fmt: skip
     sampled = sampling["rollout"].eval_shape()
+    loss = make_policy_loss(logprobs, needs.objective)
+    batches = [shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled]
+    terms = sum(entry["weight"] != 0 for entry in stage["rewards"].values())
+    terms += needs.penalty + (needs.objective.overlong_penalty is not None)
     programs = {
         "update": update_program(
-            make_policy_loss(logprobs, needs.objective),
+            loss,
             policy,
             optimizer=stage["optimizer"],
             updates=stage["iterations"] * needs.updates,
             microbatches=stage["microbatches"],
             group=logprobs.group,
-            batches=[shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled],
+            batches=batches,
         ),
         **sampling,
+        **diagnostic_programs(stage, policy, logprobs, loss, batches, terms),
     }
     tokens = [rows_shape(policy.mesh, one.ids_BT.dtype, *one.ids_BT.shape) for one in sampled]
     programs |= model_reward_programs(config, stage, policy, tokens, buckets)
-    programs |= frozen_programs(stage, needs, logprobs, policy, teacher, tokens)
+    programs |= frozen_programs(
+        stage, needs, logprobs, policy, teacher, tokens, logged=config["log"]["tokens"]
+    )
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, name, policy)
     return programs

@@ -103,6 +103,7 @@ class StageLoop:
         self._since = time.monotonic()
         self._facts: dict[str, float] = {}
         self._late: Late | None = None
+        self._waiting: Sequence[dict[str, Any]] = ()  # rows of rollouts.jsonl
 
     # Where the stage is.
 
@@ -142,10 +143,13 @@ class StageLoop:
         ahead: Arrays,
         taken: int,
         abstained: float,
+        waits: bool,
     ) -> None:
         """Keeps what the iteration's updates learn from, and writes the rows that show it.
 
-        With it goes what was sampled for the next iteration, in place of what was for this one.
+        Where these wait, for what the first update does to their tokens, `write_rollouts` is called
+        after it: nothing is saved before. With the groups goes what was sampled for the next
+        iteration, in place of what was for this one.
 
         Where it is one too many without rewards, all that was learnt before is saved first: a judge
         that is gone costs a launch, and no updates.
@@ -155,10 +159,17 @@ class StageLoop:
             self.save()
         self.groups, self.ahead = groups, ahead
         self.cursor["taken"] += taken
-        for row in rows:
-            self._rollouts.write(row)
+        self._waiting = rows
+        if not waits:
+            self.write_rollouts(rows)
         reason = f"{abstained:.0%} of the completions have no reward"
         self._count_bad("bad_rewards", is_bad, reason, groups, self.step)
+
+    def write_rollouts(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes the rows that show an iteration's groups; none of them waits any more."""
+        self._waiting = ()
+        for row in rows:
+            self._rollouts.write(row)
 
     def keep_update(self, state: TrainState, metrics: Arrays, batch: Arrays) -> None:
         """Keeps the state after an update; its metrics are written with the next one.
@@ -281,6 +292,7 @@ class StageLoop:
         patience = self.run.config["patience"]
         if self.cursor[what] < patience:
             return
+        self.write_rollouts(self._waiting)
         file = self.run.workdir / f"{self.stage}-{step:08d}-bad.npz"
         np.savez(file, **batch)
         raise TroubleError(

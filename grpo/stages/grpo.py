@@ -23,7 +23,9 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.rewards_to_advantages import compiled_advantages
@@ -31,6 +33,7 @@ from grpo.checks.rules import (
     COUNT,
     CURRICULUM,
     FLAG,
+    FROM_0,
     LOSS,
     NAMED,
     POSITIVE,
@@ -44,6 +47,7 @@ from grpo.checks.rules import (
 )
 from grpo.checks.sections import (
     about_curriculum,
+    about_diagnostics,
     about_groups,
     about_loss,
     about_reward_workers,
@@ -56,16 +60,18 @@ from grpo.checks.sections import (
 from grpo.data.curriculum import Curriculum, curriculum_of
 from grpo.data.examples import Example
 from grpo.data.templates import prompt_ids
+from grpo.diagnostics.by_reward import apart_of
+from grpo.diagnostics.programs import Made, by_reward, forecast, is_due
 from grpo.rewards.pool import caller_of
 from grpo.rewards.scores import Caller, asked_about, score, shuffled
 from grpo.rewards.table import Entry, fitted, reward_table, with_values
 from grpo.rollout.ahead import Sampled, sampled_of
 from grpo.rollout.collect import Collected, collect_rounds, examples_from
-from grpo.rollout.compare import Compiled, compared
+from grpo.rollout.compare import Compiled, compared, round_of
 from grpo.rollout.frozen import Needs, frozen_logprobs, needs_of
 from grpo.rollout.generate import Sampler, texts_of
 from grpo.rollout.metrics import rollout_metrics
-from grpo.rollout.rollouts_jsonl import rollout_rows, with_tokens
+from grpo.rollout.rollouts_jsonl import rollout_rows, with_changes, with_tokens
 from grpo.rollout.sampler import row_keys
 from grpo.runs.curricula import Order, fixed_order, order_so_far, promote
 from grpo.runs.given_rewards import Batch, Given, ask, given_to
@@ -75,9 +81,10 @@ from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.shapes import model_shapes
 from grpo.runs.stage_loop import StageLoop
-from grpo.training.batches import minibatch
+from grpo.training.batches import minibatch, rows_of_update
 from grpo.training.program import Program
 from models.policy import Policy
+from models.sharding import put_rows
 
 Config = Mapping[str, Any]
 FIELDS = {
@@ -104,6 +111,8 @@ FIELDS = {
     "reward_memory": number(int, 512),
     "max_abstained": SHARE,
     "shuffle_rewards": FLAG,
+    "forecast_every": FROM_0,
+    "by_reward_every": FROM_0,
 }
 
 
@@ -125,6 +134,7 @@ def check(stage: Config, config: Config) -> Iterator[str]:
     yield from about_groups(stage)
     yield from about_curriculum(stage, config)
     yield from about_staleness(stage)
+    yield from about_diagnostics(stage)
     if stage["sampling"]["temperature"] == 0:
         yield "sampling.temperature=0: the completions of a group would be the same; expected more"
 
@@ -155,6 +165,13 @@ class Setting(NamedTuple):
     programs: dict[str, Program]
     order: Order  # of the examples
     curriculum: Curriculum | None  # in whose place it is
+
+
+class Asked(NamedTuple):
+    """An update that is to be looked into."""
+
+    collected: Collected
+    before: Any  # what is trained
 
 
 def run(run: Run, name: str, policies: Policies) -> None:
@@ -201,41 +218,89 @@ def opened(run: Run, name: str, policies: Policies) -> Iterator[tuple[Setting, S
 
 def iterate(setting: Setting, loop: StageLoop) -> None:
     """One iteration, or what is left of it."""
-    of_rollout: dict[str, float] = {}
-    if not loop.groups:  # a run that was stopped between two updates has them already
-        of_rollout = collect(setting, loop)
+    # A run that was stopped between two updates has its groups already.
+    collected = None if loop.groups else collect(setting, loop)
     for _ in range(loop.update, setting.needs.updates):
-        learn(setting, loop, of_rollout)
-        of_rollout = {}  # they are written once
+        learn(setting, loop, collected)
+        collected = None  # its metrics are written once
         loop.evaluate_save_or_stop()
 
 
-def learn(setting: Setting, loop: StageLoop, of_rollout: Mapping[str, float]) -> None:
-    """One update from its part of the groups that the loop has; other metrics go with its own."""
+def learn(setting: Setting, loop: StageLoop, collected: Collected | None) -> None:
+    """One update from its part of the groups that the loop has.
+
+    The first one of an iteration has what was collected: its metrics go with the update's own, and
+    what is asked of the update (grpo/diagnostics/) with them.
+    """
     # (5) Update: epochs in minibatches, each weighed by itself.
-    batch = batch_of(setting, loop)
+    batch, asked = batch_of(setting, loop), asked_of(setting, loop, collected)
     state, metrics = setting.programs["update"](loop.state, loop.start.frozen, batch)
-    loop.keep_update(state, {**of_rollout, **metrics}, loop.groups)
+    if collected is not None:
+        metrics = {**collected.metrics, **metrics}
+    if asked is not None:
+        metrics |= looked_into(setting, loop, asked, state.trainable, batch)
+    loop.keep_update(state, metrics, loop.groups)
     is_last, following = divmod(loop.update + 1, setting.needs.updates)
     loop.move_to(loop.iteration + is_last, following)
 
 
+def asked_of(setting: Setting, loop: StageLoop, collected: Collected | None) -> Asked | None:
+    """What an update begins with that is to be looked into, copied: it takes its state."""
+    every = setting.stage["forecast_every"], setting.stage["by_reward_every"]
+    if collected is None or not any(is_due(each, loop.iteration) for each in every):
+        return None
+    return Asked(collected, jax.tree.map(jnp.copy, loop.state.trainable))
+
+
+def looked_into(
+    setting: Setting, loop: StageLoop, asked: Asked, after: Any, batch: Groups
+) -> dict[str, float]:
+    """The metrics of what is asked of an update; rows that wait for it are written."""
+    stage, collected, found = setting.stage, asked.collected, {}
+    made = Made(asked.before, after, loop.start.frozen, put_rows(batch, loop.policy.mesh))
+    row_B = rows_of_batch(setting, loop, collected)
+    if is_due(stage["forecast_every"], loop.iteration):
+        found, changes = forecast(setting.programs, made)
+        if setting.run.config["log"]["tokens"]:
+            mask_BC = batch.completion_mask_BC
+            loop.write_rollouts(with_changes(collected.rows, row_B, mask_BC, changes))
+    if is_due(stage["by_reward_every"], loop.iteration):
+        weights = {f: entry.weight for f, entry in setting.table.items()}
+        how = {"limit": stage["max_new_tokens"], "objective": setting.needs.objective}
+        apart = apart_of(collected.rounds, row_B, weights, **how)
+        found |= by_reward(setting.programs, made, apart, loop.policy.compute_dtype)
+    return found
+
+
 def batch_of(setting: Setting, loop: StageLoop) -> Groups:
     """What the coming update learns from."""
-    stage = setting.stage
     return minibatch(
         groups_of(loop.groups),
         loop.update,
-        group=stage["group"],
-        minibatches=stage["minibatches"],
-        order=(setting.run.seed, loop.iteration * stage["epochs"]),
-        limit=stage["max_new_tokens"],
+        **cut_of(setting, loop),
+        limit=setting.stage["max_new_tokens"],
         objective=setting.needs.objective,
     )
 
 
-def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
-    """Gives the loop the groups of an iteration, in as many rounds as it takes; their metrics."""
+def cut_of(setting: Setting, loop: StageLoop) -> dict[str, Any]:
+    """How the iteration is cut into the batches of its updates."""
+    stage = setting.stage
+    return {
+        "group": stage["group"],
+        "minibatches": stage["minibatches"],
+        "order": (setting.run.seed, loop.iteration * stage["epochs"]),
+    }
+
+
+def rows_of_batch(setting: Setting, loop: StageLoop, collected: Collected) -> np.ndarray:
+    """row_B: of the rows of the iteration's rounds, which ones the coming update learns from."""
+    cut = cut_of(setting, loop)
+    return collected.row_B[rows_of_update(loop.update, setting.stage["prompts"], **cut)]
+
+
+def collect(setting: Setting, loop: StageLoop) -> Collected:
+    """Gives the loop the groups of an iteration, in as many rounds as it takes."""
     stage, config, ahead = setting.stage, setting.run.config, {}
     sampler = Sampler(loop.policy, buckets_of(stage, config))
 
@@ -255,8 +320,10 @@ def collect(setting: Setting, loop: StageLoop) -> dict[str, float]:
         ahead=ahead,
         taken=rounds * stage["prompts"],
         abstained=collected.metrics["reward/abstained"],
+        waits=config["log"]["tokens"] and is_due(stage["forecast_every"], loop.iteration),
     )
-    return collected.metrics | promote(setting.curriculum, setting.table, loop, collected.metrics)
+    promoted = promote(setting.curriculum, setting.table, loop, collected.metrics)
+    return collected._replace(metrics=collected.metrics | promoted)
 
 
 def play_round(
@@ -290,7 +357,8 @@ def play_round(
         scores = shuffled(scores, [run.seed, loop.iteration, number])
 
     # (4) Compare each with its group.
-    groups = compared(setting.advantages, needs, sampled, scores, group=G)
+    scored = round_of(needs, sampled, scores, group=G)
+    groups = compared(setting.advantages, needs, sampled, scored)
     where = {"stage": setting.name, "step": loop.step, "iteration": loop.iteration}
     where["round"] = number  # groups are numbered within it
     shown = repeated, texts, rollout, scores, groups.advantage_B.reshape(-1, G)
@@ -299,8 +367,8 @@ def play_round(
         metrics["staleness"] = float(loop.iteration - sampled.iteration)
     rows = rollout_rows(where, *shown, data.template)
     if run.config["log"]["tokens"]:
-        rows = with_tokens(rows, groups, loop.policy.own_tokenizer)
-    return Collected(groups, metrics, rows), following
+        rows = with_tokens(rows, groups, sampled.frozen.entropy_BC, loop.policy.own_tokenizer)
+    return Collected(groups, metrics, rows, [scored], np.arange(len(rows))), following
 
 
 def sample(

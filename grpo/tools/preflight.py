@@ -99,7 +99,7 @@ def about(programs: Mapping[str, Program], policy: Policy) -> Iterator[Said]:
             yield Said(trained(program, policy))
         line, adds = needed(program, policy)
         yield Said(f"{name}: {line}; lowered in {seconds:.1f} s", adds)
-        if "group" in program.static and policy.mesh is not None:
+        if "max_new_tokens" in program.static and policy.mesh is not None:
             yield from map(Said, describe({}, policy.mesh, batch=program.cases[0][4].shape[0]))
 
 
@@ -132,20 +132,11 @@ def needed(program: Program, policy: Policy) -> Said:
     """A program in its largest case: its shapes, and what a device holds for it."""
     case, static = program.cases[-1], program.static
     if "loss" in program.facts:
-        state, frozen, batch = case
-        loss, parts = program.facts["loss"], program.facts["microbatches"]
-        saved = saved_bytes(loss, state.trainable, frozen, batch, parts)
-        *rows, T = jax.tree.leaves(batch)[0].shape
-        fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
-        gradient = jax.tree.map(
-            lambda x: Shape(x.shape, "float32", sharding=x.sharding), state.trainable
-        )
-        return Said(
-            f"{math.prod(rows)} rows of {T} tokens in {parts} parts; saved for the backward pass "
-            f"at most {amount(saved // fsdp)} on a device",
-            saved // fsdp + device_bytes(gradient),
-        )
-    if "group" in static:
+        state, *others = case
+        return differentiated(policy, program.facts, (state.trainable, *others), gradients=1)
+    if "loss" in static:
+        return differentiated(policy, static, case, **program.facts)
+    if "max_new_tokens" in static:
         _, weights, ids_PI, _, key_B, *_ = case
         prompts, width = ids_PI.shape
         G, C = static["group"], static["max_new_tokens"]
@@ -165,9 +156,39 @@ def needed(program: Program, policy: Policy) -> Said:
         held = amount(device_bytes(case[:-2]))
         return Said(
             f"{rows} rows of {T} tokens in {static['parts']} parts; {whose(case)} holds {held} of "
-            "weights for it"
+            "weights for it",
+            forecast_adds(program, policy) if "copies" in program.facts else 0,
         )
     return Said("the weights, copied for decoding")
+
+
+def differentiated(policy: Policy, static: Mapping, case: tuple, gradients: int) -> Said:
+    """A gradient by a loss: what is saved for it, and so many of them at a time."""
+    trainable, frozen, batch = case
+    loss, parts = static["loss"], static["microbatches"]
+    saved = saved_bytes(loss, trainable, frozen, batch, parts)
+    *rows, T = jax.tree.leaves(batch)[0].shape
+    fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
+    held = f", beside {gradients} gradients" * (gradients > 1)
+    return Said(
+        f"{math.prod(rows)} rows of {T} tokens in {parts} parts; saved for the backward pass "
+        f"at most {amount(saved // fsdp)} on a device{held}",
+        saved // fsdp + gradients * device_bytes(in_float32(trainable)),
+    )
+
+
+def forecast_adds(program: Program, policy: Policy) -> int:
+    """What a forecast adds: copies of weights, and what its derivative saves, all in float32."""
+    trainable, _, frozen, *rows = program.cases[-1]
+    trainable, frozen = in_float32((trainable, frozen))
+    saved = saved_bytes(program.facts["of"], trainable, frozen, rows, program.static["parts"])
+    fsdp = policy.mesh.shape["fsdp"] if policy.mesh else 1
+    return saved // fsdp + device_bytes(in_float32(program.facts["copies"]))
+
+
+def in_float32(tree: Any) -> Any:
+    """The shapes of a tree in float32."""
+    return jax.tree.map(lambda x: Shape(x.shape, "float32", sharding=x.sharding), tree)
 
 
 def whose(case: Any) -> str:

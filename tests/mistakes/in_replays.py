@@ -3,8 +3,11 @@
 from tests.mistakes import Mistake
 
 PLACE, AGAIN, VERIFY = (f"grpo/replays/{name}.py" for name in ("place", "again", "verify"))
-CHANGES, FORECAST, APART = (f"grpo/replays/{n}.py" for n in ("changes", "forecast", "by_reward"))
-TOKENS, GRADIENTS, LOOKED = (f"grpo/replays/{n}.py" for n in ("tokens", "gradients", "looked_into"))
+CHANGES, RATES, LINEAR = (f"grpo/replays/{n}.py" for n in ("changes", "forecast", "by_reward"))
+TOKENS, LOOKED = (f"grpo/replays/{n}.py" for n in ("tokens", "looked_into"))
+FORECAST, APART, GRADIENTS = (
+    f"grpo/diagnostics/{n}.py" for n in ("forecast", "by_reward", "gradients")
+)
 STAGE, KIND = "grpo/stages/grpo.py", "grpo/replays/kinds/grpo.py"
 SCRATCH = "grpo/replays/scratch.py"
 R, P = (f"tests/test_{name}.py::test_" for name in ("replay", "replay_parts"))
@@ -40,11 +43,11 @@ MISTAKES = [
             "copied(begin), place.step - 1", "loop.state, place.step - 1", AMID),
     Mistake("another update has the first batch of its iteration", AGAIN,
             "        loop.move_to(loop.iteration, place.update)\n", "", AMID),
-    Mistake("rows of a second round are numbered as the first's", KIND,
-            "[number * size + np.arange(size)[:, None]", "[0 * number + np.arange(size)[:, None]",
+    Mistake("rows of a second round are numbered as the first's", "grpo/rollout/collect.py",
+            "        row_B=row_B,\n", "        row_B=rounds[0].row_B,\n",
             R + "rows_are_those_of_the_journal"),
-    Mistake("a batch cut out of the groups has their order", KIND,
-            "found = grpo.batch_of(setting, loop).ids_BT[:, 0]", "found = chosen_B1[:, 0]",
+    Mistake("every batch has the rows of the iteration's first", STAGE,
+            "rows_of_update(loop.update, setting", "rows_of_update(0, setting",
             R + "rows_are_those_of_the_journal"),
     Mistake("only the update itself is compared", VERIFY,
             "found.step < row[\"step\"] <= place.step", "row[\"step\"] == place.step", BITS),
@@ -79,12 +82,12 @@ MISTAKES = [
             'if before["staleness"] and needs_another', 'if not before["staleness"] and needs_another',
             P + "what_needs_log_probs_that_a_waiting_batch_lacks"),
     Mistake("the derivative is taken after the update", FORECAST,
-            "in_float32(update.before.trainable),", "in_float32(update.after.trainable),",
+            "in_float32((before, frozen))", "in_float32((after, frozen))",
             R + "the_forecast_against_differences"),
     Mistake("the derivative against the update", FORECAST,
             "difference(after, before)", "difference(before, after)",
             R + "the_forecast_against_differences"),
-    Mistake("padding counts in the correlation", FORECAST,
+    Mistake("padding counts in the correlation", RATES,
             "(there_BC - start_BC)[mask_BC]", "(there_BC - start_BC).reshape(-1)",
             R + "the_forecast_against_differences"),
     Mistake("a correlation about 0, not the mean", FORECAST,
@@ -93,7 +96,7 @@ MISTAKES = [
             'moments["pr"] / moments["pp"]', 'moments["pr"] / moments["rr"]', P + "a_fit_by_hand"),
     Mistake("what is unexplained is a share of the prediction", FORECAST,
             '.sum()) / moments["rr"]', '.sum()) / moments["pp"]', P + "a_fit_by_hand"),
-    Mistake("every scale is the update itself", FORECAST,
+    Mistake("every scale is the update itself", RATES,
             "(x + scale * step)", "(x + step)", P + "an_update_scaled"),
     Mistake("each reward by its own deviation", APART,
             "SCALES[scale](reward_PG, centred(reward_PG), valid_PG)",
@@ -111,8 +114,8 @@ MISTAKES = [
     Mistake("the KL in every part", APART,
             "difference(gradient_with(A_B), rest)", "gradient_with(A_B)",
             R + "the_gradient_by_reward_adds_up"),
-    Mistake("what is left over is not looked at", APART,
-            "if left_over > LINEAR:", "if left_over > 1e9:",
+    Mistake("what is left over is not looked at", LINEAR,
+            "if not is_linear(parts, dtype):", "if parts.residual > 1e9:",
             P + "a_loss_that_is_not_linear_is_refused"),
     Mistake("a conflict of squares", APART,
             "1 - norm_of(total(parts)) / pulls", "1 - norm_of(total(parts)) ** 2 / pulls",
@@ -126,7 +129,8 @@ MISTAKES = [
             "for one in (update, other)]\n    steps", "for one in (update, update)]\n    steps",
             R + "an_update_under_other_fields_is_that_of_a_run_with_them"),
     Mistake("a microbatch has halves of groups", LOOKED,
-            'group=facts["group"]', "group=1", AMID),
+            '**update.setting.programs["update"].facts,',
+            '**(update.setting.programs["update"].facts | {"group": 1}),', AMID),
     Mistake("log-probs are shown by the batch's padding", TOKENS,
             "ids = ids_BC[row][is_mine_C].tolist()", "ids = ids_BC[row].tolist()",
             R + "tokens_are_those_that_count"),
@@ -138,7 +142,7 @@ MISTAKES = [
             'logprobs=lambda stage, of: logprobs_of({**stage, "sampling": {"temperature": 0.5}}, of),',
             R + "log_probs_of_tokens_against_logits"),
     Mistake("an iteration's own metrics stand with every update", STAGE,
-            "        of_rollout = {}  # they are written once\n", "",
+            "        collected = None  # its metrics are written once\n", "",
             "tests/test_resume.py::test_a_run_that_is_stopped_everywhere_ends_bit_by_bit_like_one_that_is_not"),
     Mistake("another reward chooses other groups", KIND,
             'if before["dynamic_sampling"] != "off":', "if False:",

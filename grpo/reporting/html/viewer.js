@@ -40,6 +40,10 @@
       },
       needs: ["ref_logprob", "sample_logprob"],
     },
+    "change not predicted": {
+      of: (c, t) => valueAt(c, "realised_change", t) - valueAt(c, "predicted_change", t),
+      needs: ["realised_change", "predicted_change"],
+    },
     "ratio old / sampler - 1": {
       of: (c, t) => Math.exp(valueAt(c, "old_logprob", t) - valueAt(c, "sample_logprob", t)) - 1,
       needs: ["old_logprob", "sample_logprob"],

@@ -15,12 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grpo.training.train_step import gradient
+from grpo.training.train_step import Loss, gradient
 from models.sharding import path_name
 
 Tree = Any
 ALL = "all"
-gradient_of = jax.jit(gradient, static_argnames=("loss", "microbatches", "group"))
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "microbatches", "group"))
+def gradient_of(
+    trainable: Tree, frozen: Tree, batch: Tree, *, loss: Loss, microbatches: int, group: int
+) -> Tree:
+    """The gradient that an update of this batch begins with: grpo/training/train_step.py."""
+    return gradient(loss, trainable, frozen, batch, microbatches, group)[0]
 
 
 def products(left: Tree, right: Tree) -> dict[str, float]:
