@@ -43,7 +43,7 @@ SLOW = (
     "test_trouble", "test_staleness", "test_presets", "test_real_model", "test_reward_pool",
     "test_reward_pool_faults", "test_sweep_runs", "test_sweep_driver", "test_sweep_submitit",
     "test_certificate",
-    "test_power", "test_replay", "test_page_blocks", "test_notebook",
+    "test_power", "test_replay", "test_page_blocks", "test_notebook", "test_diagnostics_in_a_run",
 )  # fmt: skip
 
 

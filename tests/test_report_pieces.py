@@ -36,6 +36,8 @@ KNOWN = {  # metric -> a word of its formula
     "eval/accuracy/strict/low": "answer block", "sampled/accuracy/demo": "first number",
     "pass@8": "C(n - c, k)", "pass@8/high": "C(n - c, k)", "maj@4/strings": "spellings",
     "divergence/quarter_3": "quarter", "clip/low": "1 - low", "learning_rate": "schedule",
+    "gradient/(no reward)/norm": "penalties", "gradient/conflict": "over the reward functions",
+    "forecast/realised": "root of the mean square", "forecast/slope": "predicted_t²",
     "traces/wrong": "not kept", "traces/kept": "by now", "pairs/verbose": "pair of the kind",
 }  # fmt: skip
 

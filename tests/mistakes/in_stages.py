@@ -51,7 +51,7 @@ MISTAKES = [
     Mistake("the updates of an iteration begin again", "grpo/stages/grpo.py",
             "range(loop.update, setting.needs.updates)",
             "range(setting.needs.updates)",
-            SAME),
+            "tests/test_diagnostics_in_a_run.py::test_a_run_that_is_stopped_goes_on_bit_by_bit"),
     Mistake("the policy is its own reference", "grpo/rollout/frozen.py",
             'by(reference, "log-probs") if reference', 'by(policy, "log-probs") if reference',
             "tests/test_stages.py::test_the_policy_starts_at_its_reference"),
