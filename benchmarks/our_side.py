@@ -44,7 +44,7 @@ CONFIG = gemma3(
     global_rope_factor=1.0,
 )
 LORA = LoraConfig(rank=work.RANK, alpha=work.ALPHA)
-PARTS = 4  # of a step's rows, where not all of them are updated with at once
+PARTS = 4  # microbatches, and in a step the parts in which the reference reads the rows
 OBJECTIVE = dataclasses.replace(GRPO, clip_low=work.CLIP, clip_high=work.CLIP, kl_coef=work.BETA)
 
 
