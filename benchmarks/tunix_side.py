@@ -82,8 +82,8 @@ def make_model(config: gemma3.ModelConfig, mode: str) -> nnx.Module:
 
 def rollout_case(model: nnx.Module, config: gemma3.ModelConfig) -> Callable:
     """Completions of every row's prompt."""
-    prompts = work.draw_ids(work.PROMPT - 1)[: work.PROMPTS]  # <bos> comes in front
-    texts = [" ".join(map(str, ids)) for ids in np.repeat(prompts, work.GROUP, axis=0)]
+    prompts = work.draw_ids(work.PROMPT - 1)  # <bos> comes in front
+    texts = [" ".join(map(str, ids)) for ids in prompts]
     cache = CacheConfig(work.LENGTH, config.num_layers, config.num_kv_heads, config.head_dim)
     sampler = Sampler(model, Digits(), cache)
     seeds = iter(range(1 << 30))
@@ -171,6 +171,7 @@ def train_case(model: nnx.Module) -> Callable:
 
 def main(case: str, dtype: str, mode: str, repeats: str) -> None:
     """One case."""
+    work.pin()
     config = make_config(dtype)
     model = make_model(config, mode)
     run = {
