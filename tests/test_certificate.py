@@ -158,8 +158,8 @@ def test_a_loss_that_depends_on_microbatches_is_said(tmp_path, monkeypatch):
     """A thousandth per microbatch, on the gradient."""
     gradient = grpo.training.train_step.gradient
 
-    def dependent(loss, trainable, frozen, batch, microbatches):
-        grads, metrics = gradient(loss, trainable, frozen, batch, microbatches)
+    def dependent(loss, trainable, frozen, batch, microbatches, group):
+        grads, metrics = gradient(loss, trainable, frozen, batch, microbatches, group)
         scale = 1 + 1e-3 * (microbatches - 1)
         return jax.tree.map(lambda x: x * scale, grads), metrics
 
