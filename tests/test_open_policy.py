@@ -83,7 +83,7 @@ def test_a_run_of_an_older_version(workdir, tmp_path):
     got, want = open_policy(final(older, "adapter")), open_policy(final(workdir, "adapter"))
     assert_trees_equal(got.trainable, want.trainable)
     for policy in (got, want):
-        assert (policy.module.unroll, policy.module.remat) == (1, "none")
+        assert (policy.module.unroll, policy.module.remat) == (1, "dots")
 
 
 def test_a_checkpoint_without_its_run(workdir, tmp_path):
