@@ -195,10 +195,10 @@ def told_of(monkeypatch, module, log: list) -> None:
     """Keeps the shapes of what a module's train step is made for and called with."""
     make = module.make_train_step
 
-    def spy(loss, optimizer, *, microbatches, state, frozen, rows, mesh):
+    def spy(loss, optimizer, *, microbatches, state, frozen, rows, mesh, group):
         step = make(
             loss, optimizer, microbatches=microbatches, state=state, frozen=frozen, rows=rows,
-            mesh=mesh,
+            mesh=mesh, group=group,
         )  # fmt: skip
 
         def call(state, frozen, batch):
