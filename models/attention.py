@@ -101,13 +101,23 @@ def einsum_attention(
     """
     q_BKTQH = rearrange(q_BTNH, "B T (K Q) H -> B K T Q H", K=k_BKHS.shape[1])
     score_BKTQS = softcap(contract("BKTQH,BKHS->BKTQS", q_BKTQH, k_BKHS), cap)
-    score_BKTQS += jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :]
-    # The result does not depend on what is subtracted, so no gradient goes through it.
-    largest_BKTQ1 = jax.lax.stop_gradient(jnp.max(score_BKTQS, axis=-1, keepdims=True))
-    weight_BKTQS = jnp.exp(score_BKTQS - largest_BKTQ1)
-    total_BKTQ1 = jnp.sum(weight_BKTQS, axis=-1, keepdims=True)
+    score_BKTQS += unseen(visible_BTS)
+    (weight_BKTQS,), total_BKTQ1 = weights(score_BKTQS)
     out_BKTQH = contract("BKTQS,BKSH->BKTQH", weight_BKTQS.astype(q_BTNH.dtype), v_BKSH)
     return rearrange(out_BKTQH / total_BKTQ1, "B K T Q H -> B T (K Q) H").astype(q_BTNH.dtype)
+
+
+def unseen(visible_BTS: Array) -> Array:
+    """What is added to a score: nothing where the key is visible."""
+    return jnp.where(visible_BTS, 0.0, UNSEEN)[:, None, :, None, :]
+
+
+def weights(*scores: Array) -> tuple[list[Array], Array]:
+    """exp(z - max z) over all keys, which may stand in several arrays, and the sum of them all."""
+    largest = functools.reduce(jnp.maximum, (jnp.max(z, axis=-1, keepdims=True) for z in scores))
+    # The result does not depend on what is subtracted, so no gradient goes through it.
+    weight = [jnp.exp(z - jax.lax.stop_gradient(largest)) for z in scores]
+    return weight, functools.reduce(jnp.add, (jnp.sum(w, axis=-1, keepdims=True) for w in weight))
 
 
 def fused_attention(

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from models.attention import contract, softcap, visible
-from models.cache import Cache, LayerCache, key_positions
+from models.cache import Cache, LayerCache, Prompt, key_positions
+from models.cached_attention import Held
 from models.config import GLOBAL, LOCAL, GemmaConfig
 from models.forks import Fork, fork_positions, seen
 from models.layers import PRODUCT, Block, RMSNorm, View, init_weight, rope_angles, rotation
@@ -52,29 +53,33 @@ def views(
     config: GemmaConfig, mask_BT: Array, cache: Cache | None, fork: Fork | None = None
 ) -> dict[str, View]:
     """Positions, rotations and visible keys for the layers of each kind."""
-    position_BT = fork_positions(mask_BT, fork) if fork else row_positions(mask_BT)
-    slots: dict[str, int | None] = dict.fromkeys((LOCAL, GLOBAL))
+    place_BT = fork_positions(mask_BT, fork) if fork else row_positions(mask_BT)
+    position_BT, layers = place_BT, {}
     if cache is not None:
-        position_BT = jnp.where(mask_BT > 0, position_BT + cache.length_B[:, None], -1)
-        sizes = (layer.v_BKSH.shape[2] for layer in cache.layers)
-        slots = dict(zip(config.kinds, sizes, strict=True))
+        place_BT = jnp.where(mask_BT > 0, place_BT + cache.length_B[:, None], -1)
+        position_BT = jnp.where(mask_BT > 0, place_BT + cache.start_B[:, None], -1)
+        layers = dict(zip(config.kinds, cache.layers, strict=True))
 
-    def view(kind: str, slots: int | None) -> View:
+    def view(kind: str, layer: LayerCache | None) -> View:
         is_local = kind == LOCAL
         theta = config.local_theta if is_local else config.global_theta
         factor = 1.0 if is_local else config.global_rope_factor
         window = config.window if is_local else None
         if fork:
             visible_BTS = seen(position_BT, fork, window)
-        elif cache is not None and slots is not None:
-            key_position_BS = key_positions(cache.length_B, position_BT, slots)
-            visible_BTS = visible(position_BT, key_position_BS, window)
+        elif cache is not None and layer is not None:
+            key_place_BS = key_positions(cache.length_B, place_BT, layer.v_BKSH.shape[2])
+            prompt_BTI = None
+            if layer.prompt is not None:
+                prompt_BI = cache.prompt_position_BI[:, -layer.prompt.v_BKSH.shape[2] :]
+                prompt_BTI = visible(position_BT, prompt_BI, window)
+            visible_BTS = Held(visible(place_BT, key_place_BS, window), prompt_BTI, place_BT)
         else:
             visible_BTS = visible(position_BT, position_BT, window, mask_BT)
         angle = rope_angles(position_BT, config.head_dim, theta, factor)
-        return View(position_BT=position_BT, rotation=rotation(angle), visible_BTS=visible_BTS)
+        return View(place_BT, rotation(angle), visible_BTS)
 
-    return {kind: view(kind, size) for kind, size in slots.items()}
+    return {kind: view(kind, layers.get(kind)) for kind in (LOCAL, GLOBAL)}
 
 
 class Embedder(nn.Module):
@@ -106,9 +111,18 @@ class Gemma(nn.Module):
 
     @nn.compact
     def __call__(
-        self, ids_BT: Array, mask_BT: Array, cache: Cache | None = None, fork: Fork | None = None
-    ) -> tuple[Array, Cache | None]:
-        """The hidden states (for `unembed`), and the cache with this chunk in it."""
+        self,
+        ids_BT: Array,
+        mask_BT: Array,
+        cache: Cache | None = None,
+        fork: Fork | None = None,
+        *,
+        keep: bool = False,
+    ) -> tuple[Array, Cache | Prompt | None]:
+        """The hidden states (for `unembed`), and the cache with this chunk in it.
+
+        Without a cache, `keep` gives the chunk's own keys, for rows that go on from it.
+        """
         config = self.config
         view, remat = views(config, mask_BT.astype(jnp.int32), cache, fork), REMAT[self.remat]
         block = Block(config, self.param_dtype, self.lora_scale, self.attention, parent=None)
@@ -130,9 +144,10 @@ class Gemma(nn.Module):
             here = jax.tree.map(
                 functools.partial(jax.lax.select, is_local), view[LOCAL], view[GLOBAL]
             )
-            return run_layer(x_BTD, variables, here)
+            return run_layer(x_BTD, variables, here)[0], None
 
-        if cache is None and not isinstance(layers["params"], tuple):
+        kept = None
+        if cache is None and not keep and not isinstance(layers["params"], tuple):
             is_local_L = jnp.array([kind == LOCAL for kind in config.kinds])
             step = remat(scan_layer)
             x_BTD, _ = jax.lax.scan(step, x_BTD, (layers, is_local_L), unroll=self.unroll)
@@ -145,9 +160,11 @@ class Gemma(nn.Module):
                 new.append(layer_cache)
             if cache is not None:
                 length_B = cache.length_B + jnp.sum(mask_BT > 0, axis=1, dtype=jnp.int32)
-                cache = Cache(layers=tuple(new), length_B=length_B)
+                kept = cache.replace(layers=tuple(new), length_B=length_B)
+            elif keep:
+                kept = Prompt(tuple(new), view[LOCAL].place_BT)
         norm = RMSNorm(config.norm_eps, self.param_dtype, name="final_norm")
-        return norm(x_BTD), cache
+        return norm(x_BTD), kept
 
     def init_layers(self, key: Array, block: Block, x_BTD: Array, view: View) -> Params:
         """Every layer's parameters, stacked."""

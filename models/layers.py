@@ -21,6 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import ATTENTION, contract
 from models.cache import LayerCache, extend
+from models.cached_attention import Held, cached_attention
 from models.config import GemmaConfig
 from models.forks import Seen, fork_attention
 
@@ -101,13 +102,16 @@ class Linear(nn.Module):
 class View(struct.PyTreeNode):
     """Positions, rotations and visible keys, for the layers of one kind."""
 
-    position_BT: Array  # -1 for padding
+    place_BT: Array  # the token's number in the row's own slots; -1 for padding
     rotation: Rotation  # RoPE at this kind's base
-    visible_BTS: Array | Seen
+    visible_BTS: Array | Seen | Held
 
 
 class Attention(nn.Module):
-    """Grouped-query attention over the chunk's own keys, and the cache's if there is one."""
+    """Grouped-query attention over the chunk's own keys, and the cache's if there is one.
+
+    What comes back beside is the cache with the chunk in it, or the chunk's own keys.
+    """
 
     config: GemmaConfig
     param_dtype: jnp.dtype
@@ -117,7 +121,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self, x_BTD: Array, view: View, cache: LayerCache | None
-    ) -> tuple[Array, LayerCache | None]:
+    ) -> tuple[Array, LayerCache]:
         c = self.config
         linear = functools.partial(Linear, param_dtype=self.param_dtype, lora_scale=self.lora_scale)
         norm = functools.partial(RMSNorm, eps=c.norm_eps, param_dtype=self.param_dtype)
@@ -128,18 +132,19 @@ class Attention(nn.Module):
             q_BTNH, k_BTKH = norm(name="q_norm")(q_BTNH), norm(name="k_norm")(k_BTKH)
         q_BTNH = (rope(q_BTNH, view.rotation) * c.query_scalar**-0.5).astype(x_BTD.dtype)
         k_BTKH = rope(k_BTKH, view.rotation).astype(x_BTD.dtype)
-        keys = LayerCache(
+        chunk = LayerCache(
             k_BKHS=rearrange(k_BTKH, "B T K H -> B K H T"),
             v_BKSH=rearrange(v_BTKH, "B T K H -> B K T H"),
         )
-        if cache is not None:
-            keys, cache = extend(cache, keys, view.position_BT)
-        attend, seen = ATTENTION[self.kernel], view.visible_BTS
+        keys, cache = (chunk, chunk) if cache is None else extend(cache, chunk, view.place_BT)
+        attend, seen, cap = ATTENTION[self.kernel], view.visible_BTS, c.attention_softcap
         rows = q_BTNH, keys.k_BKHS, keys.v_BKSH
         if isinstance(seen, Seen):
-            out_BTNH = fork_attention(attend, *rows, seen, c.attention_softcap)
+            out_BTNH = fork_attention(attend, *rows, seen, cap)
+        elif isinstance(seen, Held):
+            out_BTNH = cached_attention(attend, q_BTNH, keys, seen, cap)
         else:
-            out_BTNH = attend(*rows, seen, c.attention_softcap)
+            out_BTNH = attend(*rows, seen, cap)
         return linear((c.num_heads, c.head_dim, c.width), num_inputs=2, name="o")(out_BTNH), cache
 
 
@@ -170,7 +175,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self, x_BTD: Array, view: View, cache: LayerCache | None = None
-    ) -> tuple[Array, LayerCache | None]:
+    ) -> tuple[Array, LayerCache]:
         norm = functools.partial(RMSNorm, eps=self.config.norm_eps, param_dtype=self.param_dtype)
         common = (self.config, self.param_dtype, self.lora_scale)
         y_BTD = norm(name="pre_attention_norm")(x_BTD)

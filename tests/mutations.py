@@ -16,6 +16,7 @@ import tempfile
 from tests.mistakes import Mistake
 from tests.mistakes.in_algorithms import MISTAKES as IN_ALGORITHMS
 from tests.mistakes.in_asynchrony import MISTAKES as IN_ASYNCHRONY
+from tests.mistakes.in_caches import MISTAKES as IN_CACHES
 from tests.mistakes.in_checkpoint import MISTAKES as IN_CHECKPOINT
 from tests.mistakes.in_data import MISTAKES as IN_DATA
 from tests.mistakes.in_demo import MISTAKES as IN_DEMO
@@ -64,6 +65,7 @@ TABLE = ROOT / "docs" / "mutations.md"
 MISTAKES = [
     *IN_MODELS,
     *IN_FORKS,
+    *IN_CACHES,
     *IN_GGUF,
     *IN_ALGORITHMS,
     *IN_EVALUATION,

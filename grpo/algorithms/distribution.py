@@ -88,23 +88,29 @@ def restrict(z_BV: Array, sampling: Sampling) -> Array:
 
 
 class Blocks(NamedTuple):
-    """z_BV in about √V blocks of neighbours, and the mass of each block."""
+    """A vocabulary in about √V blocks of neighbours, and the mass of each block."""
 
-    z_BNW: Array
+    logits_BNW: Array
+    temperature: float | Array
     mass_BN: Array  # log Σ exp z of a block
 
 
-def blocks_of(z_BV: Array) -> Blocks:
-    """The blocks of a vocabulary; the mass of all is log Σ_v exp z_v."""
-    size = z_BV.shape[1]
+def blocks_of(logits_BV: Array, temperature: float | Array = 1.0) -> Blocks:
+    """The blocks of a vocabulary; the mass of all is log Σ_v exp z_v.
+
+    They hold the logits: z is made where it is read, so that no pass over V is spent on it alone.
+    """
+    size = logits_BV.shape[1]
     width = math.gcd(size, 1 << (size.bit_length() // 2))
-    z_BNW = z_BV.reshape(z_BV.shape[0], size // width, width)
-    return Blocks(z_BNW, jax.nn.logsumexp(z_BNW, axis=2))
+    logits_BNW = logits_BV.reshape(logits_BV.shape[0], size // width, width)
+    mass_BN = jax.nn.logsumexp(temper(logits_BNW, temperature), axis=2)
+    return Blocks(logits_BNW, temperature, mass_BN)
 
 
 def token_at(blocks: Blocks, block_B: Array, within) -> tuple[Array, Array]:
     """The token that `within` finds in a block of each row, and its z."""
-    z_BW = jnp.take_along_axis(blocks.z_BNW, block_B[:, None, None], axis=1)[:, 0]
+    logits_BW = jnp.take_along_axis(blocks.logits_BNW, block_B[:, None, None], axis=1)[:, 0]
+    z_BW = temper(logits_BW, blocks.temperature)
     place_B = within(z_BW)
     z_B = jnp.take_along_axis(z_BW, place_B[:, None], axis=1)[:, 0]
     return (block_B * z_BW.shape[1] + place_B).astype(jnp.int32), z_B
@@ -124,14 +130,18 @@ def draw(key_B: Array, blocks: Blocks) -> tuple[Array, Array]:
 
 def likeliest(blocks: Blocks) -> tuple[Array, Array]:
     """The token of the largest z, the first of equals, and its z; an argmax over all V is slow."""
-    block_B = jnp.argmax(jnp.max(blocks.z_BNW, axis=2), axis=1)
+    block_B = jnp.argmax(jnp.max(blocks.logits_BNW, axis=2), axis=1)
     return token_at(blocks, block_B, lambda z_BW: jnp.argmax(z_BW, axis=1))
 
 
 def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, Array]:
     """token_B, and its log-probability under π (not under what it was drawn from)."""
-    z_BV = temper(logits_BV, sampling.temperature)
-    blocks = blocks_of(z_BV)
+
+    def z_BV() -> Array:
+        """Made in the branch that reads it: XLA would write it down for every branch."""
+        return temper(logits_BV, sampling.temperature)
+
+    blocks = blocks_of(logits_BV, sampling.temperature)
     restricts = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
     is_greedy = jnp.asarray(sampling.temperature) <= 0
     token_B, z_B = jax.lax.switch(
@@ -139,7 +149,7 @@ def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, A
         (
             lambda: likeliest(blocks),
             lambda: draw(key_B, blocks),
-            lambda: draw(key_B, blocks_of(restrict(z_BV, sampling))),
+            lambda: draw(key_B, blocks_of(restrict(z_BV(), sampling))),
         ),
     )
     return token_B, z_B - jax.nn.logsumexp(blocks.mass_BN, axis=1)

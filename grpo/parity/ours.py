@@ -55,7 +55,7 @@ def layers(policy: Policy, task: Arrays) -> Arrays:
             (out,) = state["intermediates"][name]["__call__"]
             found[name].append(out[0] if name == "attention" else out)
         found["block"].append(x_BTD)
-    position_BT = jnp.maximum(view[GLOBAL].position_BT, 0)
+    position_BT = jnp.maximum(view[GLOBAL].place_BT, 0)
     angles = {
         LOCAL: rope_angles(position_BT, config.head_dim, config.local_theta, 1.0),
         GLOBAL: rope_angles(

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from grpo.algorithms.distribution import Sampling, sample
-from models.cache import Cache, init_cache
+from models.cache import Cache, Prompt, behind
 from models.gemma import Gemma, unembed, unstack
 from models.lora import merge
 from models.sharding import path_name, shard_cache, shard_rows, shardings
@@ -172,17 +172,15 @@ def prefill(
     max_new_tokens: int,
 ) -> Decoding:
     """Reads the prompts, and draws the first token of each completion."""
-    (prompts, length), mesh = prompt_ids_PI.shape, module.mesh
-    batch = prompts * group
+    mesh, batch = module.mesh, len(prompt_ids_PI) * group
 
     def share(x: Array) -> Array:
         return shard_rows(grouped(x, group), mesh)
 
-    def share_cache(x: Array) -> Array:
-        return shard_cache(grouped(x, group), mesh)
-
-    empty = init_cache(module.config, prompts, length + max_new_tokens, module.dtype)
-    logits_PV, cache = forward(module, variables, prompt_ids_PI, prompt_mask_PI, empty)
+    hidden_PID, prompt = module.apply(variables, prompt_ids_PI, prompt_mask_PI, keep=True)
+    logits_PV = unembed(module.config, variables["params"], hidden_PID[:, -1:])[:, 0]
+    cache = behind(cast(Prompt, prompt), module.config, batch, max_new_tokens)
+    cache = jax.tree.map(lambda x: shard_cache(x, mesh), cache)
     start = Decoding(
         c=jnp.int32(0),
         token_B=jnp.zeros(batch, jnp.int32),
@@ -192,7 +190,7 @@ def prefill(
         ids_BC=jnp.zeros((batch, max_new_tokens), jnp.int32),
         logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
     )
-    return draw(start, share(logits_PV), jax.tree.map(share_cache, cache), drawing)
+    return draw(start, share(logits_PV), cache, drawing)
 
 
 def decode(

@@ -27,7 +27,7 @@ from einops import rearrange
 
 from grpo.algorithms.distribution import Sampling, sample
 from grpo.rollout.sampler import Rollout, forward, laid_out
-from models.cache import Cache, init_cache
+from models.cache import Cache, Prompt, init_cache, stored
 from models.gemma import Gemma
 from models.sharding import shard_cache, shard_rows
 
@@ -138,9 +138,8 @@ def desks_of(module: Gemma, prompts: int, seats: int) -> int:
 def read(module: Gemma, variables: dict[str, Params], ids_PI: Array, mask_PI: Array) -> Prompts:
     """The prompts without their last tokens."""
     before = functools.partial(jnp.pad, pad_width=((0, 0), (1, 0)))
-    cache = init_cache(module.config, len(ids_PI), ids_PI.shape[1], module.dtype)
-    _, cache = module.apply(variables, before(ids_PI[:, :-1]), before(mask_PI[:, :-1]), cache)
-    return Prompts(cast(Cache, cache), ids_PI[:, -1])
+    _, read = module.apply(variables, before(ids_PI[:, :-1]), before(mask_PI[:, :-1]), keep=True)
+    return Prompts(stored(cast(Prompt, read), module.config), ids_PI[:, -1])
 
 
 def draw(

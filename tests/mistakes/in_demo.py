@@ -53,7 +53,7 @@ MISTAKES = [
             'CACHE = P("fsdp", "tp", None, None)', 'CACHE = P("fsdp", None, None, None)',
             SYSTEMS + "test_the_heads_of_a_cache_are_cut"),
     Mistake("the cache of a group is gathered along tp", "grpo/rollout/sampler.py",
-            "shard_cache(grouped(x, group), mesh)", "shard_rows(grouped(x, group), mesh)",
+            "lambda x: shard_cache(x, mesh), cache)", "lambda x: shard_rows(x, mesh), cache)",
             "tests/test_sampler.py::test_the_cache_is_cut_over_tp_and_never_gathered"),
     Mistake("all rows of a sibling go through the model at once", COMMON,
             "    grpo.microbatches = 8\n", "",
