@@ -1,4 +1,4 @@
-"""Attention to a cache: beside a float64 softmax over all keys, and reading no more than it holds."""
+"""Attention to a cache: beside a float64 softmax over all keys, and reading no more than is there."""
 
 import functools
 
@@ -56,7 +56,7 @@ def case(slots, filled, tokens=1):
 @pytest.mark.parametrize("cap", [None, 2.0])
 @pytest.mark.parametrize(("slots", "tokens"), [(20, 1), (300, 1), (20, 3)])
 def test_rows_behind_prompts(slots, tokens, cap):
-    q, keys, seen = case(slots, filled=17, tokens=tokens)
+    q, keys, seen = case(slots, filled=17 if tokens == 1 else slots, tokens=tokens)
     got = cached_attention(ATTENTION["einsum"], jnp.asarray(q), keys, seen, cap)
     np.testing.assert_allclose(got, by_hand(q, keys, seen, cap), atol=2e-6)
 
