@@ -1,4 +1,4 @@
-"""Attention to a cache: beside a float64 softmax over all keys, and reading no more than is there."""
+"""Attention to a cache: beside a float64 softmax over all keys, reading no more than is there."""
 
 import functools
 
