@@ -119,8 +119,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """`update`, compiled for states, frozen trees and batches of `rows` rows like these.
 
-    The state is donated. On a mesh everything has its sharding: weights and moments by the table of
-    models/sharding.py, rows over `fsdp`.
+    The state is donated. On a mesh everything has its sharding: what is trained and its moments by
+    the table of models/sharding.py, what is not where it is, rows over `fsdp`.
     """
     if mesh is None:
         return _train_step(loss, optimizer, microbatches, group)
@@ -136,7 +136,11 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(where, shardings(frozen, mesh), row_sharding(rows, 1, mesh)),
+        in_shardings=(
+            where,
+            jax.tree.map(lambda x: x.sharding, frozen),
+            row_sharding(rows, 1, mesh),
+        ),
         out_shardings=(where, NamedSharding(mesh, P())),
     )
 

@@ -3,22 +3,20 @@
     cycles = Σ over instructions: the compiler's `estimated_cycles` · trips of the enclosing loops
 
 A loop's trips come from its condition `counter < constant` and from what its body adds to the
-counter; a loop that may also end early is counted to its limit. Of a conditional only branch 0 is
-taken: `jax.lax.cond` puts what happens when its predicate is false there. Transfers that run beside
-the computation (copy-start, slice-start, collectives) have no cycles of their own, so the sum is
+counter; a loop that may also end early is counted to its limit. A loop without such a condition
+runs as often as the caller says, if it is the longest one of the main computation, or else once. Of
+a conditional only branch 0 is taken: `jax.lax.cond` puts what happens when its predicate is false
+there. Transfers (copy-start, slice-start, collectives) have no cycles of their own, so the sum is
 one bound and the bytes to move are another.
-
-The clock is no part of the output. 1.5 GHz follows from 197 TFLOP/s over four units of 128 x 128
-multiply-adds, and fits what the compiler says of one large product: 88 % of that peak.
 """
 
-import collections
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
-CLOCK_HZ = 197e12 / (4 * 128 * 128 * 2)  # TPU v5e
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%([^ ]+) \(.*\{$")
@@ -58,11 +56,29 @@ class Instruction:
         return kind if kind in COLLECTIVES else None
 
     @property
+    def is_beside(self) -> bool:
+        """Whether other instructions may run while it moves something."""
+        return self.op.endswith("-start")
+
+    @property
     def bytes(self) -> int:
-        """The size of its largest result, which of an asynchronous start is what it moves."""
+        """The size of its results; of an asynchronous start the largest, which is what it moves."""
         sizes = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", self.shape)
         known = [(BYTES.get(t, 4), [int(n) for n in dims.split(",") if n]) for t, dims in sizes]
-        return max((width * math.prod(dims) for width, dims in known), default=0)
+        found = [width * math.prod(dims) for width, dims in known]
+        return max(found, default=0) if self.is_beside else sum(found)
+
+    @property
+    def devices(self) -> int:
+        """How many devices take part in a collective; 0 where that cannot be seen."""
+        if found := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", self.rest):
+            sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+            axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found[2])
+            return math.prod(int(part or sizes[axis]) for axis, part in axes)
+        if found := re.search(r"replica_groups=\[\d+,(\d+)\]", self.rest):
+            return int(found[1])
+        found = re.search(r"replica_groups=\{\{([\d,]*)\}", self.rest)
+        return len(found[1].split(",")) if found else 0
 
 
 Module = dict[
@@ -95,8 +111,8 @@ def constant(body: dict[str, Instruction], name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def trips(module: Module, loop: Instruction) -> int:
-    """How often a loop runs, or 1 if its condition is not of the usual form."""
+def trips(module: Module, loop: Instruction) -> int | None:
+    """How often a loop runs at most; None if its condition is not of the usual form."""
     condition, body = (module[named(loop, part)] for part in ("condition", "body"))
     for compare in condition.values():
         if compare.op == "compare" and "direction=LT" in compare.rest:
@@ -104,7 +120,7 @@ def trips(module: Module, loop: Instruction) -> int:
             if (count := constant(condition, limit)) is not None:
                 index = re.search(r"index=(\d+)", condition[counter].rest)[1]
                 return math.ceil(count / step(body, int(index)))
-    return 1
+    return None
 
 
 def step(body: dict[str, Instruction], index: int) -> int:
@@ -119,41 +135,66 @@ def step(body: dict[str, Instruction], index: int) -> int:
     return max(total, 1)
 
 
-def walk(module: Module, name: str = "ENTRY", times: int = 1) -> Iterator[tuple[Instruction, int]]:
-    """Every instruction that runs from a computation on, and how many times."""
+def walk(
+    module: Module, name: str = "ENTRY", times: int = 1, unknown: int = 1
+) -> Iterator[tuple[Instruction, int]]:
+    """Every instruction that runs from a computation on, and how many times.
+
+    `unknown`: trips of the longest loop of this computation whose condition does not say them.
+    """
+    longest = longest_unknown(module, name) if unknown > 1 else None
     for key, instruction in module[name].items():
         if key == "ROOT":
             continue
         yield instruction, times
         if instruction.op == "while":
+            again = trips(module, instruction) or (unknown if instruction is longest else 1)
             for part in ("condition", "body"):
-                yield from walk(
-                    module, named(instruction, part), times * trips(module, instruction)
-                )
+                yield from walk(module, named(instruction, part), times * again)
         elif instruction.op == "conditional":
             yield from walk(module, named(instruction, "branch_computations"), times)
         elif instruction.op == "call":
             yield from walk(module, named(instruction, "to_apply"), times)
 
 
-def milliseconds(module: Module, name: str = "ENTRY") -> float:
-    """The estimate for one run of a computation."""
-    return 1e3 * sum(i.cycles * times for i, times in walk(module, name)) / CLOCK_HZ
-
-
-def collectives(module: Module, name: str = "ENTRY") -> dict[str, list[float]]:
-    """Per kind of collective: how many run, and the MiB that they yield on each chip."""
-    found: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0])
-    for instruction, times in walk(module, name):
-        if kind := instruction.collective:
-            found[kind][0] += times
-            found[kind][1] += times * instruction.bytes / 2**20
-    return dict(found)
-
-
-def longest_loop(module: Module) -> Instruction:
-    """The loop of the main computation that takes longest."""
-    loops = [i for key, i in module["ENTRY"].items() if i.op == "while" and key != "ROOT"]
+def longest_unknown(module: Module, name: str) -> Instruction | None:
+    """The loop of a computation that takes longest, of those whose trips are not known."""
+    loops = [i for key, i in module[name].items() if i.op == "while" and key != "ROOT"]
     return max(
-        loops, key=lambda loop: trips(module, loop) * milliseconds(module, named(loop, "body"))
+        (loop for loop in loops if trips(module, loop) is None),
+        key=lambda loop: cycles(module, named(loop, "body")),
+        default=None,
     )
+
+
+def cycles(module: Module, name: str = "ENTRY", unknown: int = 1) -> int:
+    """The estimate for one run of a computation."""
+    return sum(i.cycles * times for i, times in walk(module, name, unknown=unknown))
+
+
+class Moved(NamedTuple):
+    """Collectives of a kind among so many devices."""
+
+    kind: str
+    devices: int
+    is_beside: bool  # other instructions may run meanwhile
+
+
+def collectives(module: Module, unknown: int = 1) -> dict[Moved, tuple[int, int]]:
+    """Per kind of collective: how many run, and the bytes that they yield on each chip."""
+    runs: Counter[Moved] = Counter()
+    moved: Counter[Moved] = Counter()
+    for instruction, times in walk(module, unknown=unknown):
+        for one in (instruction, *fused(module, instruction)):
+            if kind := one.collective:
+                key = Moved(kind, one.devices, one.is_beside or instruction.is_beside)
+                runs[key] += times
+                moved[key] += times * one.bytes
+    return {key: (runs[key], moved[key]) for key in runs}
+
+
+def fused(module: Module, instruction: Instruction) -> Iterator[Instruction]:
+    """The instructions of a fusion, or of what runs beside others."""
+    if instruction.op in ("fusion", "async-start"):
+        body = module.get(named(instruction, "calls"), {})
+        yield from (one for key, one in body.items() if key != "ROOT")
