@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 from jax.experimental import topologies
 
 GIB = 2**30
@@ -41,6 +42,15 @@ CHIPS = {
     "v5e": Chip(197e12, 819e9, 15.75 * GIB, 400e9 / 4, 197e12 / (4 * 128 * 128 * 2), (2, 4, 1)),
     "v5p": Chip(459e12, 2765e9, 95.74 * GIB, 1200e9 / 6, 459e12 / (8 * 128 * 128 * 2), (2, 2, 1)),
     "v6e": Chip(918e12, 1638e9, 31.25 * GIB, 800e9 / 4, None, (2, 4, 1)),
+}
+# Several processes may compile at a time; none of them looks for a machine with chips, or says so.
+ALONE = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
 }
 FORM = re.compile(r"(\w+):(\d+)x(\d+)(?:x(\d+))?")
 
@@ -88,9 +98,9 @@ def require_enough(chosen: Slice, devices: int) -> None:
 def devices_of(chosen: Slice) -> Sequence[Any]:
     """Its chips, of one host where it has no more than that: libtpu is needed, no TPU."""
     host = tuple(map(min, (*chosen.sizes, 1)[:3], chosen.chip.host))
-    # Several processes may compile at a time; none looks for a machine with chips.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    for name, value in ALONE.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_enable_compilation_cache", False)  # it keeps no program of such chips
     try:
         return topologies.get_topology_desc(
             platform="tpu", topology_name=chosen.name, chips_per_host_bounds=host
