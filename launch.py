@@ -10,8 +10,8 @@
 --check                     only say whether the config is fine
 --preflight                 only say what it asks of its devices, which need not be there:
                             nothing is read and nothing computed
---topology=v5e:2x4          with --preflight: compiles it for such a slice of TPUs, which need not be
-                            there either, and says how long it takes; minutes
+--topology=v5e:2x4          with --preflight: compiles it for such a slice of TPUs, which need not
+                            be there either, and says how long it takes; minutes
 --hack                      only say what its rewards would pay for completions that are no good
 """
 
@@ -53,7 +53,9 @@ def main(argv: list[str]) -> int:
     if ON.value and not EVALUATE.value:
         return print_errors([f"--on={ON.value}: names data of --evaluate=PATH, which is missing"])
     if TOPOLOGY.value and not PREFLIGHT.value:
-        return print_errors([f"--topology={TOPOLOGY.value}: is read by --preflight, which is missing"])
+        return print_errors(
+            [f"--topology={TOPOLOGY.value}: is read by --preflight, which is missing"]
+        )
     if EVALUATE.value and not problems(config, STAGES):
         config = only_evaluation(config, EVALUATE.value, ON.value)
     if CHECK.value or PREFLIGHT.value or HACK.value:

@@ -49,7 +49,9 @@ def test_the_same_run_but_for_the_order_of_sums(runs):
         with workshop():
             _, policies = opened(config_of(how), workdir, io.StringIO())
             adapters.append(jax.device_get(policies.end("grpo").adapter))
-        numbers = [[x for x in row.values() if isinstance(x, float)] for row in rows(workdir, "metrics")]
+        numbers = [
+            [x for x in row.values() if isinstance(x, float)] for row in rows(workdir, "metrics")
+        ]
         told.append(np.concatenate(numbers))
         texts.append([row["completion"] for row in rows(workdir, "rollouts")])
     assert texts[0] == texts[1] and len(texts[0]) == 24
@@ -63,7 +65,11 @@ def test_only_what_is_not_trained_is_whole(runs):
     with workshop():
         _, policies = opened(config_of("whole"), whole, io.StringIO())
         start = policies.start("grpo")
-        for params in (start.params, policies.reference("grpo", start).params, policies.base.params):
+        for params in (
+            start.params,
+            policies.reference("grpo", start).params,
+            policies.base.params,
+        ):
             places = {path_name(p): x.sharding.spec for p, x in leaves(params)}
             assert not [name for name, spec in places.items() if "fsdp" in spec]
             assert "tp" in places["layers/mlp/gate/w"]
@@ -100,7 +106,9 @@ def test_an_update_gathers_no_weights():
 def test_where_all_parameters_are_trained_they_are_split():
     with workshop():
         plain, policy, _ = shapes_of(config_of("whole", rank=None))
-        assert policy.params["layers"]["mlp"]["gate"]["w"].sharding.spec == jax.P(None, "fsdp", "tp")
+        assert policy.params["layers"]["mlp"]["gate"]["w"].sharding.spec == jax.P(
+            None, "fsdp", "tp"
+        )
         asked = model_shapes(plain, "base", base_of(plain)).params
         assert asked["layers"]["mlp"]["gate"]["w"].sharding.spec == jax.P(None, None, "tp")
 
@@ -109,12 +117,14 @@ def test_what_is_asked_on_other_devices_stays_whole():
     with workshop():
         _, policy, _ = shapes_of(config_of("whole", fsdp=2))
     assert policy.axes == ("tp",)
-    mesh = policy.mesh
-    expected = jax.tree.leaves(shardings(policy.params, mesh, ("tp",)))
+    assert policy.mesh
+    expected = jax.tree.leaves(shardings(policy.params, policy.mesh, ("tp",)))
     assert [x.sharding for x in jax.tree.leaves(policy.params)] == expected
 
 
 def test_an_unknown_way_is_an_error():
     config = config_of("halved")
     (line,) = problems(config.to_dict(), STAGES)
-    assert line == "model.frozen_weights='halved': expected one of split, whole; did you mean whole?"
+    assert (
+        line == "model.frozen_weights='halved': expected one of split, whole; did you mean whole?"
+    )

@@ -25,13 +25,15 @@ from tests.small_run import launch, small, small_evaluate, small_grpo, small_sft
 
 ROOT = pathlib.Path(__file__).parent.parent
 GIB = 2**30
+LIMITS = ("compute", "bandwidth", "interconnect")
 
 
 def found(seconds: float | None, held: int = GIB, limit: str = "compute") -> Found:
     """A program that takes so many seconds, None: that does not fit; and so many bytes."""
-    floors = {"compute": (seconds, 0), "bandwidth": (0, seconds), "interconnect": (0, 0)}[limit]
-    alone = (seconds or 0.0) if limit == "interconnect" else 0.0
-    bounds = None if seconds is None else Bounds(None, *floors, 0.0, alone)
+    takes = {which: seconds or 0.0 if which == limit else 0.0 for which in LIMITS}
+    bounds = None
+    if seconds is not None:
+        bounds = Bounds(None, takes["compute"], takes["bandwidth"], 0.0, takes["interconnect"])
     refused = None if bounds else "RESOURCE_EXHAUSTED"
     return Found(4, {}, Compiled(held, 0, 0, 0, {}, refused, held), 0, bounds)
 
@@ -163,14 +165,16 @@ def test_a_run_calls_its_programs_as_often_as_is_reckoned(tmp_path, monkeypatch)
     called, copied = [], []
     run, sample, copy = Program.__call__, Sampler.sample, Sampler.__init__
     monkeypatch.setattr(Program, "__call__", lambda s, *a: (called.append(s), run(s, *a))[1])
-    monkeypatch.setattr(Sampler, "sample", lambda s, *a, **k: (copied.append(1), sample(s, *a, **k))[1])
     monkeypatch.setattr(
-        Sampler, "__init__", lambda s, *a: (copied.append(0), copy(s, *a))[1]
+        Sampler, "sample", lambda s, *a, **k: (copied.append(1), sample(s, *a, **k))[1]
     )
+    monkeypatch.setattr(Sampler, "__init__", lambda s, *a: (copied.append(0), copy(s, *a))[1])
     with workshop():
         assert launch(config, tmp_path / "run") == 0
     plain = config.to_dict()
-    sft, grpo, evaluate = (STAGES[plain["stages"][s]["kind"]].calls(plain, s) for s in config.pipeline)
+    sft, grpo, evaluate = (
+        STAGES[plain["stages"][s]["kind"]].calls(plain, s) for s in config.pipeline
+    )
     updates = [program for program in called if "loss" in program.facts]
     assert sft == {"update": 3} and grpo["update"] == 5 * 2 and len(updates) == 13
     logprobs = [program for program in called if "logprobs" in program.static]
@@ -210,7 +214,9 @@ def test_the_judges_calls():
     config = importlib.import_module("configs.rar_gemma2_2b").get_config("better").to_dict()
     calls = STAGES["grpo"].calls(config, "grpo")
     assert calls["held_out_judged"] == 1000 * 4 * 32 // 16
-    assert calls["judged"] is None  # each question has steps of its own
+    assert calls["judged"] == 1000 * 32 // 16  # all criteria at once
+    config["judges"]["rubric"]["prompt"] = "criterion"  # of which each question has its own
+    assert STAGES["grpo"].calls(config, "grpo")["judged"] is None
 
 
 def test_meshes_of_devices_that_are_not_there():
@@ -235,21 +241,29 @@ def said_of(config: dict, topology: str) -> list[str]:
     return lines
 
 
+def test_a_chip_without_a_clock():
+    """Only floors, and that is said."""
+    lines = said_of(config_of(fsdp=2, tp=1), "v6e:1x2")
+    assert all("(compiler none known, " in line for line in lines if " s a call " in line)
+
+
 def test_a_report():
     """By the CPU's compiler, which knows no cycles: floors are all there is."""
     lines = said_of(config_of(fsdp=2, tp=1), "v5e:1x2")
-    starts = [line.split(";")[0].split(" MiB")[0].rsplit(" ", 1)[0] for line in lines]
-    assert starts[0].startswith("v5e:1x2: estimates of a compiler, never timed")
-    assert [line.partition(":")[2].split(":")[0] for line in lines[1:5]] == [
-        " update", " decoding weights", " rollout", " running evaluation, decoding weights",
+    assert lines[0].startswith(
+        "v5e:1x2: estimates of a compiler, never timed; a chip has 15.75 GiB"
+    )
+    assert [line.split(": ")[1] for line in lines[1:7]] == [
+        "update", "decoding weights", "rollout", "log-probs",
+        "running evaluation, decoding weights", "running evaluation, rollout",
     ]  # fmt: skip
     update = lines[1]
     for words in (" of 15.75 GiB on each of 2 (", "weights ", "trained ", "optimizer ", "beside ",
                   "compiler 0.000, ", "bound by "):  # fmt: skip
         assert words in update
-    assert " s an iteration, 3 of them " in lines[6]
-    assert lines[7].startswith("fits: ") and lines[8].startswith("in all: ")
-    assert lines[9].startswith("not counted: compiling; ")
+    assert " s an iteration, 3 of them " in lines[7]
+    assert lines[8].startswith("fits: ") and lines[9].startswith("in all: ")
+    assert lines[10].startswith("not counted: compiling; ")
     assert lines[-1].startswith("would help: ")
 
 

@@ -99,7 +99,9 @@ def iteration_calls(config: Config, name: str) -> dict[str, int | None]:
     stage = config["stages"][name]
     needs, iterations = needs_of(stage), stage["iterations"]
     return {
-        **dict.fromkeys(("decoding weights", "rollout", "teacher log-probs", "entropy"), iterations),
+        **dict.fromkeys(
+            ("decoding weights", "rollout", "teacher log-probs", "entropy"), iterations
+        ),
         "log-probs": iterations * (needs.old + needs.reference),
         "update": iterations * needs.updates,
         **model_reward_calls(config, stage),

@@ -74,9 +74,7 @@ def source_of(
 
         def random() -> Policy:
             params = made_on(mesh, make, jax.random.key(config["seed"]))
-            return as_configured(
-                Policy(config=size, params=params, tokenizer=tokenizer, mesh=mesh)
-            )
+            return as_configured(Policy(config=size, params=params, tokenizer=tokenizer, mesh=mesh))
 
         return Source(tokenizer, size, random)
     if is_checkpoint(model["path"]):

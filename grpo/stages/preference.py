@@ -105,7 +105,7 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
 
 
 def calls(config: Config, name: str) -> dict[str, int | None]:
-    """How often each of them runs; the reference reads all pairs, and how many there are is data."""
+    """How often each of them runs; the reference reads all pairs, whose number is data."""
     steps = config["stages"][name]["steps"]
     return {"update": steps, "log-probs": None, **running_calls(config, name, steps)}
 

@@ -10,7 +10,7 @@ reckoned from the shapes:
     a rollout adds          its copy of the weights, the cache
 
 The first with the most of the others is said last. Not in it: what comes and goes within a layer,
-a compiler's own (benchmarks/tpu_compile.py), and what a run keeps of stages before.
+a compiler's own (grpo/topologies/), and what a run keeps of stages before.
 """
 
 import contextlib

@@ -102,7 +102,10 @@ def parse(text: str) -> Module:
 
 def named(instruction: Instruction, attribute: str) -> str:
     """A computation that an instruction names."""
-    return re.search(attribute + r"=\{?%([^ ,}]+)", instruction.rest)[1]
+    found = re.search(attribute + r"=\{?%([^ ,}]+)", instruction.rest)
+    if not found:
+        raise ValueError(f"{instruction.op} {instruction.name} names no {attribute}")
+    return found[1]
 
 
 def constant(body: dict[str, Instruction], name: str) -> int | None:
@@ -117,9 +120,9 @@ def trips(module: Module, loop: Instruction) -> int | None:
     for compare in condition.values():
         if compare.op == "compare" and "direction=LT" in compare.rest:
             counter, limit = compare.operands
-            if (count := constant(condition, limit)) is not None:
-                index = re.search(r"index=(\d+)", condition[counter].rest)[1]
-                return math.ceil(count / step(body, int(index)))
+            index = re.search(r"index=(\d+)", condition[counter].rest)
+            if index and (count := constant(condition, limit)) is not None:
+                return math.ceil(count / step(body, int(index[1])))
     return None
 
 

@@ -113,7 +113,9 @@ def summed(stage: Stage) -> str:
 def whole(config: Config, found: list[Stage], chosen: Slice) -> Iterator[str]:
     """The run: whether it fits, its hours, what bounds it, what is not in them."""
     memory = chosen.chip.memory
-    most, stage = max(((one, s) for s in found for one in s.programs), key=lambda p: p[0].found.held)
+    most, stage = max(
+        ((one, s) for s in found for one in s.programs), key=lambda p: p[0].found.held
+    )
     wrong = [stage.name for stage in found if not fits(stage, memory)]
     it = f"{amount(int(most.found.held))} of {amount(int(memory))}, {stage.name}: {most.name}"
     yield f"does not fit: {', '.join(wrong)}; most: {it}" if wrong else f"fits: {it}"

@@ -13,7 +13,7 @@ MISTAKES = [
     Mistake("whoever is asked stays where it was trained", POLICIES,
             "return policy if policy.mesh == mesh else policy.on(mesh)", "return policy", WHERE),
     Mistake("a mesh of its own begins with the first device", MESHES,
-            'jax.devices()[place["first"] :]', "jax.devices()", WHERE),
+            'devices_here()[place["first"] :]', "devices_here()", WHERE),
     Mistake("a model of its own is loaded on the policy's devices", "grpo/runs/setup.py",
             "mesh_of(config, name)", "own_mesh(config)",
             f"{TEST}a_model_of_its_own_is_never_on_the_policys_devices[one device each]"),
