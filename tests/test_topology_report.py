@@ -15,7 +15,7 @@ from grpo.pipeline import STAGES
 from grpo.rollout.generate import Sampler
 from grpo.runs.meshes import devices_here, mesh_of, of_devices, own_mesh
 from grpo.runs.shapes import base_of, shapes_at_start
-from grpo.topologies.advice import Change, best, changes, fits
+from grpo.topologies.advice import Change, best, changes
 from grpo.topologies.bounds import Bounds
 from grpo.topologies.hours import Stage, Timed, not_counted
 from grpo.topologies.programs import Compiled, Compiler, Found
@@ -35,7 +35,7 @@ def found(seconds: float | None, held: int = GIB, limit: str = "compute") -> Fou
     if seconds is not None:
         bounds = Bounds(None, takes["compute"], takes["bandwidth"], 0.0, takes["interconnect"])
     refused = None if bounds else "RESOURCE_EXHAUSTED"
-    return Found(4, {}, Compiled(held, 0, 0, 0, {}, refused, held), 0, bounds)
+    return Found(4, {}, Compiled(held, 0, 0, 0, {}, refused, held), 0, bounds, 16 * GIB)
 
 
 def stage(*programs: Timed, overlaps: bool = False) -> Stage:
@@ -69,9 +69,9 @@ def test_judges_read_while_the_policy_samples(overlaps, is_apart, judged, second
 def test_a_program_that_does_not_fit_is_looked_at_first():
     refused = Timed("decoding weights", 1, found(None, 20 * GIB))
     assert stage(*ITERATION, refused).heaviest.name == "decoding weights"
-    assert not fits(stage(*ITERATION, refused), 16 * GIB) and fits(stage(*ITERATION), 16 * GIB)
+    assert not stage(*ITERATION, refused).fits and stage(*ITERATION).fits
     large = Timed("rollout", 1, found(1.0, 17 * GIB))
-    assert not fits(stage(*ITERATION, large), 16 * GIB)
+    assert not stage(*ITERATION, large).fits and stage(*ITERATION, large).heaviest is large
 
 
 def config_of(**mesh) -> dict:
@@ -96,9 +96,12 @@ HEAVY = {
         "--config.mesh.fsdp=2 --config.mesh.tp=4", "--config.mesh.fsdp=8 --config.mesh.tp=1",
     ],
     ("rollout", "interconnect"): [
-        "--config.mesh.fsdp=8 --config.mesh.tp=1", "--config.mesh.fsdp=8 --config.mesh.tp=1",
+        "--config.mesh.fsdp=8 --config.mesh.tp=1", "--config.model.frozen_weights=whole",
     ],
-    ("rollout", "memory"): ["--config.model.seats=4"],
+    ("rollout", "memory"): ["--config.model.seats=4", "--config.model.frozen_weights=split"],
+    ("running evaluation, rollout", "memory"): [
+        "--config.evaluation.batch=1", "--config.model.frozen_weights=split",
+    ],
 }  # fmt: skip
 
 
@@ -125,15 +128,15 @@ def test_the_best_change_is_said():
         for seconds, held in ((2.0, GIB), (1.5, GIB), (1.0, 20 * GIB))
     )
     more, whole = Change({"mesh.tp": 4}), Change({"model.frozen_weights": "whole"})
-    said = best(slow, [(more, fast), (whole, large)], 16 * GIB)
+    said = best(slow, [(more, fast), (whole, large)])
     assert said == "--config.mesh.tp=4: grpo takes 1.50 h in place of 2.00 h"
-    assert best(fast, [(more, slow)], 16 * GIB) == (
+    assert best(fast, [(more, slow)]) == (
         "nothing that was compiled is faster; tried: --config.mesh.tp=4"
     )
-    assert best(large, [(more, slow)], 16 * GIB) == (
+    assert best(large, [(more, slow)]) == (
         "--config.mesh.tp=4: grpo takes 2.00 h in place of what does not fit"
     )
-    assert best(large, [(more, large)], 16 * GIB) == (
+    assert best(large, [(more, large)]) == (
         "no change was found that fits or helps; compiled with: --config.mesh.tp=4"
     )
 

@@ -41,42 +41,54 @@ def with_value(section: Config, path: list[str], value: Any) -> dict[str, Any]:
 
 def changes(config: Config, stage: Stage) -> Iterator[Change]:
     """What is worth trying for a stage, the most promising first."""
-    program = stage.heaviest
-    is_update, bounds = program.name in TRAINS, program.found.bounds
-    fields, mesh = config["stages"][stage.name], config["mesh"]
-    where, remat = f"stages.{stage.name}", REMAT.index(config["model"]["remat"])
-    more_tp = {"mesh.fsdp": mesh["fsdp"] // 2, "mesh.tp": mesh["tp"] * 2}
-    more_fsdp = {"mesh.fsdp": mesh["fsdp"] * 2, "mesh.tp": mesh["tp"] // 2}
-    is_split = config["model"]["frozen_weights"] == "split" and mesh["fsdp"] > 1
-    parts, rows = fields.get("microbatches", 1), fields.get("batch", 0)
-    if bounds is None and is_update:
-        yield Change({f"{where}.microbatches": 2 * parts})
-        if remat:
-            yield Change({"model.remat": "full"})
-    elif bounds is None:
-        if rows > 1:
-            yield Change({f"{where}.batch": rows // 2})
-        yield Change({"model.seats": max(1, rows_of(fields) // 2)})
-    elif bounds.limit == "interconnect":
-        if is_split and is_update:
-            yield Change({"model.frozen_weights": "whole"})
-        yield Change(more_fsdp)
-    elif bounds.limit == "bandwidth":
-        yield Change(more_tp)
-    elif is_update:
-        if remat + 1 < len(REMAT):
-            yield Change({"model.remat": REMAT[remat + 1]})
-        yield Change({f"{where}.microbatches": max(1, parts // 2)})
-    if bounds is not None:
-        yield Change(more_fsdp)
-        if is_split:
-            yield Change({"model.frozen_weights": "whole"})
-        yield Change(more_tp)
+    if stage.heaviest.found.fits:
+        yield from faster(config, stage)
+    else:
+        yield from smaller(config, stage)
 
 
-def rows_of(fields: Config) -> int:
-    """The completions of a rollout."""
-    return fields.get("batch") or fields["prompts"] * fields["group"]
+def smaller(config: Config, stage: Stage) -> Iterator[Change]:
+    """What leaves more memory to the program that takes most."""
+    name, fields = stage.heaviest.name, config["stages"][stage.name]
+    where, _, more_tp = f"stages.{stage.name}", *meshes(config)
+    if name in TRAINS:
+        yield Change({f"{where}.microbatches": 2 * fields["microbatches"]})
+        yield Change({"model.remat": "full"})
+    elif name.startswith("running evaluation"):
+        yield Change({"evaluation.batch": max(1, config["evaluation"]["batch"] // 2)})
+    elif "batch" in fields:
+        yield Change({f"{where}.batch": max(1, fields["batch"] // 2)})
+    elif "group" in fields:
+        yield Change({"model.seats": max(1, fields["prompts"] * fields["group"] // 2)})
+    yield Change({"model.frozen_weights": "split"})
+    yield more_tp
+
+
+def faster(config: Config, stage: Stage) -> Iterator[Change]:
+    """What takes away from the bound of the program that takes longest."""
+    name, fields = stage.heaviest.name, config["stages"][stage.name]
+    bounds, (more_fsdp, more_tp) = stage.heaviest.found.bounds, meshes(config)
+    limit, whole = bounds and bounds.limit, Change({"model.frozen_weights": "whole"})
+    if limit == "interconnect" and name in TRAINS:
+        yield whole
+    elif limit == "bandwidth":
+        yield more_tp
+    elif name in TRAINS:
+        remat = REMAT.index(config["model"]["remat"])
+        yield Change({"model.remat": REMAT[min(remat + 1, len(REMAT) - 1)]})
+        parts = max(1, fields["microbatches"] // 2)
+        yield Change({f"stages.{stage.name}.microbatches": parts})
+    yield more_fsdp
+    if config["mesh"]["fsdp"] > 1:
+        yield whole
+    yield more_tp
+
+
+def meshes(config: Config) -> tuple[Change, Change]:
+    """As many devices, more of them along fsdp, or along tp."""
+    fsdp, tp = config["mesh"]["fsdp"], config["mesh"]["tp"]
+    more_fsdp = Change({"mesh.fsdp": fsdp * 2, "mesh.tp": tp // 2})
+    return more_fsdp, Change({"mesh.fsdp": fsdp // 2, "mesh.tp": tp * 2})
 
 
 def tried(
@@ -92,20 +104,15 @@ def tried(
     return found
 
 
-def best(stage: Stage, others: list[tuple[Change, Stage]], memory: float) -> str:
+def best(stage: Stage, others: list[tuple[Change, Stage]]) -> str:
     """What the changes come to, in one line."""
-    fitting = [(change, one) for change, one in others if fits(one, memory)]
+    fitting = [(change, one) for change, one in others if one.fits]
     if not fitting:
         names = "; ".join(str(change) for change, _ in others) or "none is known"
         return f"no change was found that fits or helps; compiled with: {names}"
     change, one = min(fitting, key=lambda pair: pair[1].seconds)
-    if fits(stage, memory) and one.seconds >= stage.seconds:
+    if stage.fits and one.seconds >= stage.seconds:
         names = "; ".join(str(change) for change, _ in others)
         return f"nothing that was compiled is faster; tried: {names}"
-    before = lasting(stage.seconds) if fits(stage, memory) else "what does not fit"
+    before = lasting(stage.seconds) if stage.fits else "what does not fit"
     return f"{change}: {stage.name} takes {lasting(one.seconds)} in place of {before}"
-
-
-def fits(stage: Stage, memory: float) -> bool:
-    """Whether every program of a stage does."""
-    return all(one.found.bounds and one.found.held <= memory for one in stage.programs)

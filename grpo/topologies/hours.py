@@ -54,9 +54,12 @@ class Stage(NamedTuple):
     @property
     def heaviest(self) -> Timed:
         """The program that takes most: of the memory, if it does not fit; else of the time."""
-        return max(
-            self.programs, key=lambda one: (one.found.bounds is None, one.seconds, one.found.held)
-        )
+        return max(self.programs, key=lambda one: (not one.found.fits, one.seconds, one.found.held))
+
+    @property
+    def fits(self) -> bool:
+        """Whether every program does."""
+        return all(one.found.fits for one in self.programs)
 
 
 def stage_of(

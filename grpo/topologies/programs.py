@@ -53,7 +53,8 @@ class Found(NamedTuple):
     kinds: Mapping[str, int]  # of its arguments; and the cache
     compiled: Compiled
     beside: int  # bytes that live through the stage and are none of its arguments
-    bounds: Bounds | None  # None: it does not fit
+    bounds: Bounds | None  # None: it was refused, since it does not fit
+    memory: float  # bytes of a chip
 
     @property
     def held(self) -> int:
@@ -61,6 +62,11 @@ class Found(NamedTuple):
         it = self.compiled
         own = it.needs if it.refused else it.arguments + it.results + it.temporaries
         return own + self.beside
+
+    @property
+    def fits(self) -> bool:
+        """Whether it does, beside what lives through the stage."""
+        return self.bounds is not None and self.held <= self.memory
 
 
 class Compiler:
@@ -90,7 +96,8 @@ class Compiler:
         )
         beside = device_bytes(leaves_beside(case, on_chips_of(case, living)))
         refused = compiled.refused is not None
-        return Found(chips, kinds, compiled, beside, None if refused else bounds)
+        memory = self.chip.memory
+        return Found(chips, kinds, compiled, beside, None if refused else bounds, memory)
 
     def placed(self, case: tuple) -> tuple:
         """The arguments of a program without a mesh, on the first chip."""

@@ -15,7 +15,7 @@ from grpo.runs.meshes import of_devices
 from grpo.runs.shapes import base_of, shapes_at_start
 from grpo.tools.preflight import living
 from grpo.tools.shapes import amount, lasting
-from grpo.topologies.advice import best, fits, tried
+from grpo.topologies.advice import best, tried
 from grpo.topologies.chips import Slice, devices_of, require_enough, slice_of
 from grpo.topologies.hours import SAMPLING, Stage, Timed, not_counted, stage_of
 from grpo.topologies.programs import Compiler, chips_of
@@ -36,10 +36,10 @@ def report(config: Config, stages: Mapping[str, Any], topology: str, say: Say) -
         for name in config["pipeline"]:
             stage = looked_at(config, stages, name, compiler)
             for one in stage.programs:
-                say(f"{name}: {about(one, chosen.chip.memory)}")
+                say(f"{name}: {about(one)}")
             say(f"{name}: {summed(stage)}")
             found.append(stage)
-        for line in whole(config, found, chosen):
+        for line in whole(config, found):
             say(line)
         say(f"would help: {advice(config, stages, found, compiler)}")
 
@@ -70,9 +70,9 @@ def about_chip(chosen: Slice) -> str:
     )
 
 
-def about(one: Timed, memory: float) -> str:
+def about(one: Timed) -> str:
     """A program: bytes of a chip, seconds, collectives, what bounds it."""
-    found = one.found
+    found, memory = one.found, one.found.memory
     held = f"{one.name}: {amount(found.held)} of {amount(int(memory))} on each of {found.chips}"
     if found.bounds is None:
         return f"{held}: does not fit, {amount(int(found.held - memory))} too much"
@@ -88,7 +88,7 @@ def about(one: Timed, memory: float) -> str:
         f"{runs} {key.kind} of {key.devices}{' beside' * key.is_beside} {amount(size)}"
         for key, (runs, size) in found.compiled.collectives.items()
     )
-    too_much = "; does not fit" if found.held > memory else ""
+    too_much = "" if found.fits else "; does not fit"
     return (
         f"{held} ({', '.join(parts)}){too_much}; {bounds.seconds:.3f} s a call (compiler "
         f"{compiler}, products {bounds.products:.3f}, memory {bounds.memory:.3f}, interconnect "
@@ -110,36 +110,34 @@ def summed(stage: Stage) -> str:
     return f"{each}{lasting(stage.seconds)} ({shares or 'nothing is counted'}{hidden})"
 
 
-def whole(config: Config, found: list[Stage], chosen: Slice) -> Iterator[str]:
+def whole(config: Config, found: list[Stage]) -> Iterator[str]:
     """The run: whether it fits, its hours, what bounds it, what is not in them."""
-    memory = chosen.chip.memory
     most, stage = max(
         ((one, s) for s in found for one in s.programs), key=lambda p: p[0].found.held
     )
-    wrong = [stage.name for stage in found if not fits(stage, memory)]
-    it = f"{amount(int(most.found.held))} of {amount(int(memory))}, {stage.name}: {most.name}"
+    wrong = [stage.name for stage in found if not stage.fits]
+    it = f"{amount(most.found.held)} of {amount(int(most.found.memory))}, {stage.name}: {most.name}"
     yield f"does not fit: {', '.join(wrong)}; most: {it}" if wrong else f"fits: {it}"
-    longest = longest_of(found, memory)
+    longest = longest_of(found)
     one = longest.heaviest
-    limit = one.found.bounds.limit if one.found.bounds else "memory"
+    limit = one.found.bounds.limit if one.found.bounds and longest.fits else "memory"
     seconds = lasting(sum(stage.seconds for stage in found))
     yield f"in all: {seconds} by estimate; most for {longest.name}: {one.name}, bound by {limit}"
     yield f"not counted: {'; '.join(not_counted(config, found))}"
     yield "counted to the end: every completion has max_new_tokens"
 
 
-def longest_of(found: list[Stage], memory: float) -> Stage:
+def longest_of(found: list[Stage]) -> Stage:
     """The stage to look at: one that does not fit, or the one that takes longest."""
-    return max(found, key=lambda stage: (not fits(stage, memory), stage.seconds))
+    return max(found, key=lambda stage: (not stage.fits, stage.seconds))
 
 
 def advice(
     config: Config, stages: Mapping[str, Any], found: list[Stage], compiler: Compiler
 ) -> str:
     """The change that helps the longest stage most."""
-    memory = compiler.chip.memory
-    stage = longest_of(found, memory)
+    stage = longest_of(found)
     others = []
     for change, other in tried(config, stage, lambda other: not problems(other, stages)):
         others.append((change, looked_at(other, stages, stage.name, compiler)))
-    return best(stage, others, memory)
+    return best(stage, others)
