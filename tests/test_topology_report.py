@@ -277,7 +277,7 @@ def command(*words: str, config: str = "configs/tiny.py") -> subprocess.Complete
 
 
 @pytest.mark.parametrize(("words", "line"), [
-    (("--topology=v5e:1x1",),
+    (("--check", "--topology=v5e:1x1"),
      "--topology=v5e:1x1: is read by --preflight, which is missing"),
     (("--preflight", "--topology=v5e:2x4"),
      "--topology=v5e:2x4: has 8 chips, mesh.fsdp * mesh.tp (and meshes) of the config take 1: name "

@@ -85,7 +85,8 @@ def about(one: Timed) -> str:
     bounds = found.bounds
     compiler = "none known" if bounds.compiler is None else f"{bounds.compiler:.3f}"
     moved = ", ".join(
-        f"{runs} {key.kind} of {key.devices}{' beside' * key.is_beside} {amount(size)}"
+        f"{runs} {key.kind}{f' of {key.devices}' * bool(key.devices)}"
+        f"{' beside' * key.is_beside} {amount(size)}"
         for key, (runs, size) in found.compiled.collectives.items()
     )
     too_much = "" if found.fits else "; does not fit"
