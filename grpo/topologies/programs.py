@@ -10,7 +10,6 @@ is taken, and every completion is as long as it may be.
 import hashlib
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -43,7 +42,6 @@ class Compiled(NamedTuple):
     collectives: Mapping[hlo.Moved, tuple[int, int]]
     refused: str | None = None  # why it does not compile: it needs too much
     needs: int = 0  # bytes that it would need then
-    seconds: float = 0.0  # that compiling took
 
 
 class Found(NamedTuple):
@@ -122,7 +120,6 @@ class Compiler:
 
 def compile_it(lowered: Any, unknown: int) -> Compiled:
     """A lowered program, compiled; what does not fit is no error but an answer."""
-    began = time.perf_counter()
     try:
         done = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -137,7 +134,6 @@ def compile_it(lowered: Any, unknown: int) -> Compiled:
         temporaries=memory.temp_size_in_bytes,
         cycles=hlo.cycles(module, unknown=unknown),
         collectives=hlo.collectives(module, unknown=unknown),
-        seconds=time.perf_counter() - began,
     )
 
 
