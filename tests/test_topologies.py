@@ -100,6 +100,17 @@ def test_what_collectives_move():
     }
 
 
+def test_the_branch_that_runs():
+    """Of two the first; of more the longest."""
+    text = TEXT.replace(
+        "  ROOT %r = f32[4]{0} copy(%a)",
+        "  %two = f32[4]{0} conditional(%a, %a, %a), branch_computations={%short, %long}\n"
+        "  %more = f32[4]{0} conditional(%a, %a, %a), branch_computations={%short, %long, %short}\n"
+        "  ROOT %r = f32[4]{0} copy(%a)",
+    )
+    assert hlo.cycles(hlo.parse(text)) == 531 + 1 + 30
+
+
 def traced(f, *shapes):
     return jax.jit(f).trace(*(jnp.zeros(shape) for shape in shapes))
 
@@ -283,10 +294,15 @@ def test_a_rollout_on_one_chip():
     assert trips_of(program) == 10 and found.chips == 1
     weights = device_bytes(program.cases[-1][1])
     config = policy.config
-    slots = [min(config.window, 26) if kind == "local" else 26 for kind in config.kinds]
-    cache = 24 * (sum(slots) * 2 * config.num_kv_heads * config.head_dim + 1) * 4
-    assert found.kinds[WEIGHTS] == weights and found.kinds[CACHE] == cache
-    assert found.bounds and found.bounds.memory == pytest.approx(10 * (weights + cache) / 10.0)
+
+    def cache(rows: int, tokens: int) -> int:
+        slots = [min(config.window, tokens) if k == "local" else tokens for k in config.kinds]
+        return rows * (sum(slots) * 2 * config.num_kv_heads * config.head_dim + 1) * 4
+
+    prompts, written = cache(6, 16), cache(24, 10)
+    assert found.kinds[WEIGHTS] == weights and found.kinds[CACHE] == prompts + written
+    assert found.bounds
+    assert found.bounds.memory == 10 * (weights + prompts + written // 2) / 10.0
     it = found.compiled
     assert found.beside == device_bytes(policy.params)
     assert found.held == it.arguments + it.results + it.temporaries + found.beside

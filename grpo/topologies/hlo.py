@@ -5,9 +5,10 @@
 A loop's trips come from its condition `counter < constant` and from what its body adds to the
 counter; a loop that may also end early is counted to its limit. A loop without such a condition
 runs as often as the caller says, if it is the longest one of the main computation, or else once. Of
-a conditional only branch 0 is taken: `jax.lax.cond` puts what happens when its predicate is false
-there. Transfers (copy-start, slice-start, collectives) have no cycles of their own, so the sum is
-one bound and the bytes to move are another.
+a conditional of two branches only branch 0 is taken: `jax.lax.cond` puts what happens when its
+predicate is false there; of more (`jax.lax.switch`) the longest. Transfers (copy-start,
+slice-start, collectives) have no cycles of their own, so the sum is one bound and the bytes to move
+are another.
 """
 
 import dataclasses
@@ -155,9 +156,18 @@ def walk(
             for part in ("condition", "body"):
                 yield from walk(module, named(instruction, part), times * again)
         elif instruction.op == "conditional":
-            yield from walk(module, named(instruction, "branch_computations"), times)
+            yield from walk(module, branch_of(module, instruction), times)
         elif instruction.op == "call":
             yield from walk(module, named(instruction, "to_apply"), times)
+
+
+def branch_of(module: Module, conditional: Instruction) -> str:
+    """The branch that is taken to run."""
+    found = re.search(r"branch_computations=\{([^}]*)\}", conditional.rest)
+    branches = re.findall(r"%([^ ,]+)", found[1]) if found else []
+    if len(branches) > 2:
+        return max(branches, key=lambda name: cycles(module, name))
+    return branches[0] if branches else named(conditional, "false_computation")
 
 
 def longest_unknown(module: Module, name: str) -> Instruction | None:

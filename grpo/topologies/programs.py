@@ -83,13 +83,13 @@ class Compiler:
         chips = len(chips_of(case))
         kinds = kinds_of(case)
         if "max_new_tokens" in static:
-            kinds[CACHE] = cache_bytes(program, policy)
+            kinds[CACHE] = sum(cache_bytes(program, policy))
         bounds = bounds_of(
             self.chip,
             chips,
             cycles=compiled.cycles,
             flops=product_flops(traced, trips),
-            read=read_bytes(program, kinds, trips),
+            read=read_bytes(program, policy, kinds, trips),
             collectives=compiled.collectives,
         )
         beside = device_bytes(leaves_beside(case, on_chips_of(case, living)))
@@ -189,16 +189,25 @@ def kind_of(path: tuple) -> str:
     return WEIGHTS if name else ROWS
 
 
-def cache_bytes(program: Program, policy: Policy) -> int:
-    """The cache of a rollout on a chip."""
+def cache_bytes(program: Program, policy: Policy) -> tuple[int, int]:
+    """The cache of a rollout on a chip: of prompts, and of what is written after them."""
     _, _, ids_PI, _, key_B, *_ = program.cases[-1]
-    static = program.static
+    (prompts, width), static = ids_PI.shape, program.static
     rows = static.get("seats", len(key_B))
-    return device_bytes(cache_of(policy, rows, ids_PI.shape[1] + static["max_new_tokens"]))
+    written = width * ("seats" in static) + static["max_new_tokens"]  # a seat has its own prompt
+    sizes = (prompts, width), (rows, written)
+    before, after = (device_bytes(cache_of(policy, *size)) for size in sizes)
+    return before, after
 
 
-def read_bytes(program: Program, kinds: Mapping[str, int], trips: int) -> int:
-    """What a chip must read at least: the weights, and the cache, for every step or microbatch."""
+def read_bytes(program: Program, policy: Policy, kinds: Mapping[str, int], trips: int) -> int:
+    """What a chip must read at least: the weights for every step or microbatch, moments twice.
+
+    A step of a rollout reads the prompts as well, and of what is written half, in the mean.
+    """
     parts = program.static.get("parts", program.facts.get("microbatches", 1))
-    each = sum(kinds.get(kind, 0) for kind in (WEIGHTS, ADAPTER, TRAINED, CACHE))
+    each = sum(kinds.get(kind, 0) for kind in (WEIGHTS, ADAPTER, TRAINED))
+    if CACHE in kinds:
+        before, after = cache_bytes(program, policy)
+        each += before * ("seats" not in program.static) + after // 2
     return each * trips * parts + 2 * kinds.get(MOMENTS, 0)

@@ -14,6 +14,8 @@ CALLS = f"{SAID}a_run_calls_its_programs_as_often_as_is_reckoned"
 MISTAKES = [
     Mistake("a loop's body counts once", HLO, "times * again)", "times)",
             f"{READ}the_cycles_of_loops"),
+    Mistake("a switch takes its first branch", HLO, "if len(branches) > 2:", "if False:",
+            f"{READ}the_branch_that_runs"),
     Mistake("the first loop without a number is the longest", HLO,
             'key=lambda loop: cycles(module, named(loop, "body")),', "key=lambda loop: 0,",
             f"{READ}the_cycles_of_loops"),
