@@ -28,8 +28,8 @@ accuracy/partial and format/demo in evaluations/greedy.json. Most of the gain is
 
 Preflight of :kaggle for v5e:2x2 (docs/preflight.md: estimates, never timed): GRPO 2.50 of 15.75 GiB
 of a chip, 3.39 s an iteration, 1.76 h, of which 1.52 h are rollouts, bound by compute. With the
-decode step before models/cached_attention.py it was 1.88 s, 0.98 h, and with the evaluations 4.53
-GiB and 1.14 h; mesh 2 x 2 then took 0.80 h for GRPO.
+decode step before models/cached_attention.py, drawing by top_k not counted, it was 1.88 s, 0.98 h,
+and with the evaluations 4.53 GiB and 1.14 h; mesh 2 x 2 then took 0.80 h for GRPO.
 
 Kept from the demo, though one would not choose it: the rewards with their flaws
 (grpo/rewards/demo.py), golds with commas, the prompt of :kaggle without its last line break, and
