@@ -10,9 +10,12 @@
 --check                     only say whether the config is fine
 --preflight                 only say what it asks of its devices, which need not be there:
                             nothing is read and nothing computed
+--topology=v5e:2x4          with --preflight: compiles it for such a slice of TPUs, which need not
+                            be there either, and says how long it takes; minutes
 --hack                      only say what its rewards would pay for completions that are no good
 """
 
+import functools
 import logging
 import pathlib
 import sys
@@ -28,6 +31,8 @@ from grpo.runs.compile_cache import keep_programs
 from grpo.tools.evaluate import only_evaluation
 from grpo.tools.hack import hack
 from grpo.tools.preflight import preflight, pretend
+from grpo.topologies.chips import TopologyError
+from grpo.topologies.report import report
 from models.checkpoints.files import CheckpointError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
@@ -36,6 +41,7 @@ EVALUATE = flags.DEFINE_string("evaluate", None, "What to evaluate: a path as mo
 ON = flags.DEFINE_string("on", None, "With --evaluate: a file of examples.")
 CHECK = flags.DEFINE_bool("check", False, "Only say whether the config is fine.")
 PREFLIGHT = flags.DEFINE_bool("preflight", False, "Only say what it asks of its devices.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "With --preflight: a slice, such as v5e:2x4.")
 HACK = flags.DEFINE_bool("hack", False, "Only say what its rewards pay for that is no good.")
 
 
@@ -46,17 +52,24 @@ def main(argv: list[str]) -> int:
         pretend(config)  # before anything looks for devices
     if ON.value and not EVALUATE.value:
         return print_errors([f"--on={ON.value}: names data of --evaluate=PATH, which is missing"])
+    if TOPOLOGY.value and not PREFLIGHT.value:
+        return print_errors(
+            [f"--topology={TOPOLOGY.value}: is read by --preflight, which is missing"]
+        )
     if EVALUATE.value and not problems(config, STAGES):
         config = only_evaluation(config, EVALUATE.value, ON.value)
     if CHECK.value or PREFLIGHT.value or HACK.value:
         if wrong := problems(config, STAGES):
             return print_errors(wrong)
         try:
-            lines = preflight(config, STAGES) if PREFLIGHT.value else []
+            if TOPOLOGY.value:
+                report(config, STAGES, TOPOLOGY.value, functools.partial(print, flush=True))
+            lines = preflight(config, STAGES) if PREFLIGHT.value and not TOPOLOGY.value else []
             lines += hack(config) if HACK.value else []
-        except (CheckpointError, DataError) as error:
+        except (CheckpointError, DataError, TopologyError) as error:
             return print_errors([str(error)])
-        print("\n".join(lines or ["the config is fine"]))
+        if lines or not TOPOLOGY.value:
+            print("\n".join(lines or ["the config is fine"]))
         return 0
     return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))
 

@@ -99,7 +99,6 @@ def make_update(
         optimizer,
         microbatches=microbatches,
         state=state,
-        frozen=frozen,
         rows=work.ROWS,
         mesh=None,
         group=work.GROUP,

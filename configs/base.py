@@ -67,6 +67,9 @@ def model(**fields) -> ConfigDict:
         "unroll": 1,  # layers in one step of the scan over depth; all: no loop
         # Whether the update reads a prompt once for the completions of its group: models/forks.py.
         "share_prompts": True,
+        # Weights that are not trained, along fsdp: split, and gathered for each use of them; or
+        # whole on every device, where there is memory for it.
+        "frozen_weights": "split",
         # Completions that are written at a time, None: all of a batch. Who ends makes room for
         # the next; when none waits, as many halvings of the seats: grpo/rollout/seats.py.
         "seats": optional(int),

@@ -16,6 +16,10 @@ problems, 30.86 %, by one sample each at temperature 0.7 and top_k 40, in 9 minu
 64, ten epochs and a majority vote; the notebook has 8, 1.25 and none. Its number is
 sampled/accuracy/lenient of evaluations/sampled.json.
 
+Preflight for v5e:2x4 (docs/preflight.md: estimates, never timed): 4.42 of 15.75 GiB of a chip,
+0.29 s an update, 5.7 minutes for all of them, bound by compute (interconnect 0.20 s of it); the
+evaluation 1.75 s for each 128 completions, bound by bandwidth.
+
 Kept: the cleaning of the solutions, << to ( and >> to ), which leaves every result there twice,
 "48/2 = (48/2=24)24", and which the model then writes too (data.calculator); solutions as terse as
 people write them, over the model's own; weights in bfloat16, in which most small updates are

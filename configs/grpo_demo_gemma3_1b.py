@@ -4,6 +4,7 @@
     python launch.py --config=configs/grpo_demo_gemma3_1b.py:repo           # as Tunix has it
     python launch.py --config=configs/grpo_demo_gemma3_1b.py:tiny           # a rehearsal on a CPU
     python launch.py --config=configs/grpo_demo_gemma3_1b.py --preflight    # does it fit?
+                                                --preflight --topology=v5e:2x2    # and how long?
 
 **Not run on the published weights by this project**, whose machines have neither these nor a TPU.
 Every stage is traced at its full shape on virtual devices, and the data path is checked with the
@@ -24,6 +25,11 @@ mesh uses four chips: 400 test problems, greedy, by the demo's own count 14.5 % 
 updates of 4.98 s, 2 h 35 min; KL per token 0.133 at the end. These are accuracy/demo,
 accuracy/partial and format/demo in evaluations/greedy.json. Most of the gain is form: Google gives
 62.8 % for the same weights, properly prompted. For :repo no result is known.
+
+Preflight of :kaggle for v5e:2x2 (docs/preflight.md: estimates, never timed): GRPO 2.50 of 15.75 GiB
+of a chip, 3.39 s an iteration, 1.76 h, of which 1.52 h are rollouts, bound by compute. With the
+decode step before models/cached_attention.py, drawing by top_k not counted, it was 1.88 s, 0.98 h,
+and with the evaluations 4.53 GiB and 1.14 h; mesh 2 x 2 then took 0.80 h for GRPO.
 
 Kept from the demo, though one would not choose it: the rewards with their flaws
 (grpo/rewards/demo.py), golds with commas, the prompt of :kaggle without its last line break, and

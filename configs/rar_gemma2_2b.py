@@ -22,6 +22,12 @@ of the Hub; data: GSM8K (MIT), as configs/_common.py says. Devices: policy and r
 2 x 2, the judge on the other four; it reads a batch while the policy samples the next one, which is
 one update off (`staleness`).
 
+Preflight for v5e:2x4 (docs/preflight.md: estimates, never timed), in part: a supervised update 2.55
+of 15.75 GiB of a chip and 1.60 s, bound by interconnect, all of them 13.3 minutes; with
+model.frozen_weights=whole 3.82 GiB and 0.75 s. The judge 6.57 GiB of its chips and 1.41 s for 16
+completions, 23.5 minutes in 1000 iterations, while the policy samples: a rollout 4.70 GiB and 3.63
+s, bound by compute, 1.01 h. GRPO's update and log-probs and the evaluation are not compiled yet.
+
 Deviation: the judge's ratings end with 9, as Gemma has no token for 10.
 
 Known flaw, kept: the rating is paid without the form as well. :better gates it by the form, halves

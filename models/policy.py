@@ -21,13 +21,15 @@ from jax.sharding import Mesh
 from models.config import GemmaConfig
 from models.gemma import Gemma, unembed
 from models.lora import LoraConfig, merge
-from models.sharding import put
+from models.sharding import FROZEN, put
 from models.tokenizer import Tokenizer
 
 Array = jax.Array
 Params = Any
 # Fields of how a model is computed.
-APPLIED = ("dtype", "attention", "remat", "unroll", "share_prompts", "seats", "halvings")
+APPLIED = (
+    "dtype", "attention", "remat", "unroll", "share_prompts", "seats", "halvings", "frozen_weights",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +49,7 @@ class Policy:
     share_prompts: bool = True  # read once for the completions of a group: models/forks.py
     seats: int | None = None  # completions at a time: grpo/rollout/seats.py
     halvings: int = 0
+    frozen_weights: str = "split"  # or whole: parameters that are not trained, along fsdp
 
     def __post_init__(self):
         if (self.lora is None) != (self.adapter is None):
@@ -99,6 +102,11 @@ class Policy:
         return None if self.adapter is None else self.params
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """The mesh axes that cut parameters which are not trained."""
+        return FROZEN[self.frozen_weights]
+
+    @property
     def variables(self) -> dict[str, Params]:
         """The module's collections."""
         return variables_of(self.trainable, self.frozen)
@@ -114,8 +122,14 @@ class Policy:
 
     def on(self, mesh: Mesh | None) -> "Policy":
         """The policy on other devices."""
-        params, adapter = put((self.params, self.adapter), mesh)
-        return dataclasses.replace(self, params=params, adapter=adapter, mesh=mesh)
+        params = put(self.params, mesh, self.axes)
+        return dataclasses.replace(self, params=params, adapter=put(self.adapter, mesh), mesh=mesh)
+
+    def placed(self) -> "Policy":
+        """The policy with its parameters where those that are not trained are to be."""
+        if self.mesh is None:
+            return self
+        return dataclasses.replace(self, params=put(self.params, self.mesh, self.axes))
 
     def merged(self) -> "Policy":
         """New parameters with the adapter in them, sharded as these, which stay as they are."""

@@ -5,6 +5,9 @@ cuts heads, feed-forward width and vocabulary. A parameter that no rule matches 
 size does not divide by its mesh axis (one key/value head and tp = 4, an odd batch) that axis is
 left whole on every device of it; `describe` says where this happens.
 
+What is not trained may instead be whole along `fsdp` (FROZEN): the devices of that axis then hold
+more and have nothing to gather. It is cut along `tp` either way.
+
 A key/value cache has its heads where the weights have theirs, and its rows where the batch's are.
 """
 
@@ -18,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 Array = jax.Array
 AXES = ("fsdp", "tp")
+FROZEN = {"split": AXES, "whole": ("tp",)}  # the axes that cut weights which are not trained
 
 # The leading None of a layer's weight is the stack of layers, which is never cut.
 RULES: tuple[tuple[str, P], ...] = (
@@ -85,9 +89,9 @@ def shardings(tree: Any, mesh: Mesh, axes: tuple[str, ...] = AXES) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def put(tree: Any, mesh: Mesh | None) -> Any:
+def put(tree: Any, mesh: Mesh | None, axes: tuple[str, ...] = AXES) -> Any:
     """Params or an adapter there, wherever they are; without a mesh on the first device."""
-    where = jax.devices()[0] if mesh is None else shardings(tree, mesh)
+    where = jax.devices()[0] if mesh is None else shardings(tree, mesh, axes)
     return jax.device_put(tree, where)
 
 

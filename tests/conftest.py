@@ -44,6 +44,7 @@ SLOW = (
     "test_reward_pool_faults", "test_sweep_runs", "test_sweep_driver", "test_sweep_submitit",
     "test_certificate",
     "test_power", "test_replay", "test_page_blocks", "test_notebook", "test_diagnostics_in_a_run",
+    "test_frozen_weights", "test_topology_report",
 )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ ORDER = (
     "grpo.diagnostics", "grpo.storage", "grpo.judges", "grpo.reporting", "grpo.rollout",
     "grpo.evaluation",
     "grpo.checks", "grpo.runs", "grpo.stages", "grpo.pipeline", "grpo.replays", "grpo.sweeps",
-    "grpo.certificates", "grpo.parity", "grpo.tools", "launch",
+    "grpo.certificates", "grpo.parity", "grpo.tools", "grpo.topologies",
+    "launch",
 )  # fmt: skip
 APART = {
     "models": (),  # these two know nothing of each other

@@ -52,6 +52,7 @@ from tests.mistakes.in_sweeps import MISTAKES as IN_SWEEPS
 from tests.mistakes.in_system_configs import MISTAKES as IN_SYSTEM_CONFIGS
 from tests.mistakes.in_system_rewards import MISTAKES as IN_SYSTEM_REWARDS
 from tests.mistakes.in_teacher import MISTAKES as IN_TEACHER
+from tests.mistakes.in_topologies import MISTAKES as IN_TOPOLOGIES
 from tests.mistakes.in_traces import MISTAKES as IN_TRACES
 from tests.mistakes.in_training import MISTAKES as IN_TRAINING
 from tests.mistakes.in_tunix_losses import MISTAKES as IN_TUNIX_LOSSES
@@ -108,6 +109,7 @@ MISTAKES = [
     *IN_REPLAYS,
     *IN_REPLAYED_STAGES,
     *IN_DIAGNOSTICS,
+    *IN_TOPOLOGIES,
 ]
 
 

@@ -149,7 +149,8 @@ def launches() -> dict[str, list[str]]:
             text = f"python launch.py --config=configs/tiny.py {text}"
         for words in commands(block._replace(text=text)):
             if words[:2] == ["python", "launch.py"]:
-                flags = [word for word in words[2:] if word not in ("--preflight", "--hack", "...")]
+                said = ("--preflight", "--topology", "--hack", "...")  # what only says something
+                flags = [word for word in words[2:] if word.partition("=")[0] not in said]
                 if flags:  # `python launch.py ...` says nothing of its flags
                     got[f"{block.place}: {shlex.join(words)}"] = ["launch.py", *flags, "--check"]
     return got

@@ -33,6 +33,7 @@ from grpo.rewards.batch import Count, Share
 from models.attention import ATTENTION
 from models.config import SIZES
 from models.gemma import REMAT
+from models.sharding import FROZEN
 
 Rule = Callable[[Any], str | None]
 LARGEST = sys.float_info.max
@@ -140,6 +141,7 @@ MODEL: dict[str, Rule] = {
     "remat": one_of(*REMAT),
     "unroll": COUNT,
     "share_prompts": FLAG,
+    "frozen_weights": one_of(*FROZEN),
     "seats": optional(COUNT),
     "halvings": number(int, 0, 8),
 }

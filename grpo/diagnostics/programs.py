@@ -83,6 +83,16 @@ def diagnostic_programs(
     return found
 
 
+def diagnostic_calls(stage: Mapping[str, Any], terms: int) -> dict[str, int]:
+    """How often each of them runs in a stage."""
+
+    def times(field: str) -> int:
+        return -(-stage["iterations"] // stage[field]) if stage[field] else 0
+
+    forecasts, gradients = times("forecast_every"), times("by_reward_every")
+    return {FORECAST: forecasts, SCORES: 2 * forecasts, GRADIENT: (terms + 2) * gradients}
+
+
 def forecast(
     programs: Mapping[str, Program], made: Made
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:

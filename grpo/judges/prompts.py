@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from grpo.data import finding, grading
-from grpo.judges.rubrics import Criterion
+from grpo.judges.rubrics import RUBRICS, Criterion
 
 SCALES: dict[str, tuple[str, ...]] = {  # from 0 to 1 in equal steps
     "yes_no": (grading.NO, grading.YES),
@@ -98,6 +98,15 @@ def found(
 PROMPTS: dict[str, Prompt] = {
     "criterion": criterion, "overall": overall, "right": right, "found": found,
 }  # fmt: skip
+
+FOR_EACH = ("criterion", "found")  # a question for each criterion
+
+
+def questions_of(prompt: str, rubric: str) -> int | None:
+    """How many questions are asked about a completion; None where each example has a rubric."""
+    if prompt not in FOR_EACH:
+        return 1
+    return len(RUBRICS[rubric]) if rubric in RUBRICS else None
 
 
 def values_of(scale: str) -> dict[str, float]:

@@ -19,12 +19,12 @@ from grpo.algorithms.groups import Groups, groups_of
 from grpo.algorithms.losses import with_token_weights
 from grpo.algorithms.presets import objective_of
 from grpo.data.datasets import buckets_for
-from grpo.diagnostics.programs import diagnostic_programs
+from grpo.diagnostics.programs import diagnostic_calls, diagnostic_programs
 from grpo.rollout.frozen import Frozen, Needs, frozen_programs, learnt, needs_of
 from grpo.rollout.generate import sampling_programs
 from grpo.rollout.sampler import Rollout
-from grpo.runs.model_rewards import model_reward_programs
-from grpo.runs.stage_loop import running_evaluation
+from grpo.runs.model_rewards import model_reward_calls, model_reward_programs
+from grpo.runs.stage_loop import running_calls, running_evaluation
 from grpo.training.logprobs import Logprobs, make_policy_loss
 from grpo.training.program import Program, rows_shape
 from grpo.training.train_step import update_program
@@ -70,8 +70,7 @@ def iteration_programs(
     sampled = sampling["rollout"].eval_shape()
     loss = make_policy_loss(logprobs, needs.objective)
     batches = [shapes_of_batch(one, policy.mesh, minibatches, needs) for one in sampled]
-    terms = sum(entry["weight"] != 0 for entry in stage["rewards"].values())
-    terms += needs.penalty + (needs.objective.overlong_penalty is not None)
+    terms = terms_of(stage, needs)
     programs = {
         "update": update_program(
             loss,
@@ -93,6 +92,28 @@ def iteration_programs(
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, name, policy)
     return programs
+
+
+def iteration_calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs in the stage, with one round in each iteration."""
+    stage = config["stages"][name]
+    needs, iterations = needs_of(stage), stage["iterations"]
+    return {
+        **dict.fromkeys(
+            ("decoding weights", "rollout", "teacher log-probs", "entropy"), iterations
+        ),
+        "log-probs": iterations * (needs.old + needs.reference),
+        "update": iterations * needs.updates,
+        **model_reward_calls(config, stage),
+        **diagnostic_calls(stage, terms_of(stage, needs)),
+        **running_calls(config, name, iterations),
+    }
+
+
+def terms_of(stage: Config, needs: Needs) -> int:
+    """The terms of a reward: functions that count, and penalties."""
+    terms = sum(entry["weight"] != 0 for entry in stage["rewards"].values())
+    return terms + needs.penalty + (needs.objective.overlong_penalty is not None)
 
 
 def shapes_of_batch(sampled: Rollout, mesh: Any, minibatches: int, needs: Needs) -> Groups:

@@ -18,7 +18,7 @@ from grpo.data.nearest import nearest
 from grpo.judges.asking import Ask
 from grpo.judges.http import asker
 from grpo.judges.judging import Judge, metrics_of, verdicts
-from grpo.judges.prompts import SCALES
+from grpo.judges.prompts import SCALES, questions_of
 from grpo.judges.replay import recorded, replayed
 from grpo.judges.server import Limits
 from grpo.rewards.correct import CORRECT
@@ -58,6 +58,20 @@ def about(stage: Config, config: Config) -> Iterator[str]:
 def programs(config: Config, stage: Config, policy: Policy) -> dict[str, Program]:
     """What the judges of a stage that are models of ours read prompts with."""
     return judge_programs(config, judges_of(stage), policy)
+
+
+def calls(config: Config, stage: Config) -> dict[str, int | None]:
+    """How often these run in a stage, if every completion is asked about and none twice.
+
+    None where the questions about each hang on data: on criteria of its own.
+    """
+    found: dict[str, int | None] = {}
+    for reward, name in judges_of(stage).items():
+        section = config["judges"][name]
+        questions = questions_of(section["prompt"], section["rubric"])
+        asked = questions and stage["prompts"] * stage["group"] * questions
+        found[reward] = asked and stage["iterations"] * -(-asked // section["batch"])
+    return found
 
 
 def judge_programs(config: Config, judges: Mapping[str, str], policy: Policy) -> dict[str, Program]:

@@ -35,6 +35,12 @@ def model_reward_programs(
     return found | judged_reward.programs(config, stage, policy)
 
 
+def model_reward_calls(config: Config, stage: Config) -> dict[str, int | None]:
+    """How often each of them runs in the stage, with one round in each iteration."""
+    once = dict.fromkeys((learned_reward.NAME, reference_reward.NAME), stage["iterations"])
+    return {**once, **judged_reward.calls(config, stage)}
+
+
 def model_rewards_of(
     policies: Policies,
     name: str,

@@ -64,8 +64,8 @@ def source_of(
     model = config["model"]
     applied = {name: model[name] for name in APPLIED if name in model}  # older runs lack some
 
-    def as_configured(load: Callable[[], Policy]) -> Callable[[], Policy]:
-        return lambda: dataclasses.replace(load(), **applied)
+    def as_configured(policy: Policy) -> Policy:
+        return dataclasses.replace(policy, **applied).placed()
 
     if model["path"] is None:
         tokenizer = trained_tokenizer(workdir / "tokenizer.model", model, texts)
@@ -74,18 +74,18 @@ def source_of(
 
         def random() -> Policy:
             params = made_on(mesh, make, jax.random.key(config["seed"]))
-            return Policy(config=size, params=params, tokenizer=tokenizer, mesh=mesh)
+            return as_configured(Policy(config=size, params=params, tokenizer=tokenizer, mesh=mesh))
 
-        return Source(tokenizer, size, as_configured(random))
+        return Source(tokenizer, size, random)
     if is_checkpoint(model["path"]):
         path = pathlib.Path(model["path"])
         policies, stage = former(path, mesh)
         source = source_of(policies.config, policies.workdir, mesh, no_texts)
 
         def restored() -> Policy:
-            return merged_as(policies.at(stage, path), model["param_dtype"])
+            return as_configured(merged_as(policies.at(stage, path), model["param_dtype"]))
 
-        return Source(source.tokenizer, source.config, as_configured(restored))
+        return Source(source.tokenizer, source.config, restored)
     try:
         loaded = load_model(
             model["path"], revision=model["revision"], dtype=model["param_dtype"], mesh=mesh
@@ -96,7 +96,8 @@ def source_of(
         raise CheckpointError(
             f"{model['path']}: has no tokenizer.model, which prompts are written with"
         )
-    return Source(loaded.tokenizer, loaded.config, as_configured(lambda: loaded))
+    policy = as_configured(loaded)
+    return Source(loaded.tokenizer, loaded.config, lambda: policy)
 
 
 def is_checkpoint(path: str | pathlib.Path) -> bool:

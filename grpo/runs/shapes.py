@@ -18,6 +18,7 @@ from models.gemma import param_shapes
 from models.loading import find
 from models.lora import init_adapter
 from models.policy import APPLIED, Policy
+from models.sharding import FROZEN
 
 
 def base_of(config: Mapping[str, Any]) -> Policy:
@@ -36,7 +37,11 @@ def shaped(model: Mapping[str, Any], mesh: Mesh | None) -> Policy:
         size = find(model["path"], model["revision"]).config
     return Policy(
         config=size,
-        params=shapes_on(mesh, param_shapes(size, jnp.dtype(model["param_dtype"]))),
+        params=shapes_on(
+            mesh,
+            param_shapes(size, jnp.dtype(model["param_dtype"])),
+            FROZEN[model["frozen_weights"]],
+        ),
         mesh=mesh,
         **{name: model[name] for name in APPLIED},
     )
@@ -50,13 +55,14 @@ def model_shapes(config: Mapping[str, Any], name: str, policy: Policy) -> Policy
     base = policy.base()
     if mesh == base.mesh:
         return base
-    return dataclasses.replace(base, params=shapes_on(mesh, base.params), mesh=mesh)
+    return dataclasses.replace(base, params=shapes_on(mesh, base.params, base.axes), mesh=mesh)
 
 
 def shapes_at_start(base: Policy, stage: Mapping[str, Any]) -> Policy:
     """What a stage begins with, if it trains, else the base: of a base that is not there."""
-    lora = lora_of(stage["lora"]) if "lora" in stage else None
-    if lora is None:
+    if "lora" not in stage:
         return base
+    if (lora := lora_of(stage["lora"])) is None:  # all parameters are trained
+        return dataclasses.replace(base, params=shapes_on(base.mesh, base.params))
     adapter = jax.eval_shape(lambda: init_adapter(lora, base.params, jax.random.key(0)))
     return dataclasses.replace(base, lora=lora, adapter=shapes_on(base.mesh, adapter))

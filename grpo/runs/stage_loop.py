@@ -314,6 +314,19 @@ def running_evaluation(config: Mapping[str, Any], stage: str, policy: Policy) ->
     return {f"running evaluation, {name}": program for name, program in programs.items()}
 
 
+def running_calls(config: Mapping[str, Any], stage: str, iterations: int) -> dict[str, int]:
+    """How often these programs run in a stage: before the first iteration, and at its end."""
+    evaluation, every = config["evaluation"], config["stages"][stage]["evaluate_every"]
+    if not every:
+        return {}
+    times = 1 + -(-iterations // every)
+    batches = -(-evaluation["examples"] // evaluation["batch"])
+    return {
+        "running evaluation, decoding weights": times,
+        "running evaluation, rollout": times * batches,
+    }
+
+
 def placed_shapes(state: TrainState, mesh: Mesh | None) -> TrainState:
     """The shapes of a state, every array with the place where it is to stay.
 

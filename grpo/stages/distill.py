@@ -11,6 +11,7 @@ may have more rows in its table than there are tokens, as larger Gemmas do: thes
 `divergence/quarter_1` to `_4` is the divergence of the first to the last quarter of the positions.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.shapes import model_shapes
 from grpo.runs.solutions import solutions
-from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.runs.stage_loop import StageLoop, running_calls, running_evaluation
 from grpo.training.distill_losses import (
     Lesson,
     lessons_of_rows,
@@ -115,6 +116,20 @@ def build(
 def shapes_of_rows(policy: Policy, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Shapes of arrays whose rows lie where the batch's do."""
     return {name: rows_shape(policy.mesh, x.dtype, *x.shape) for name, x in arrays.items()}
+
+
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs; completions are sampled for a share of the updates."""
+    stage = config["stages"][name]
+    steps, share = stage["steps"], distillation_of(stage["loss"]).student_share
+    sampled = math.ceil(steps * share)
+    return {
+        "update": steps,
+        "lessons": steps,
+        "decoding weights": sampled,
+        "rollout": sampled,
+        **running_calls(config, name, steps),
+    }
 
 
 class Setting(NamedTuple):

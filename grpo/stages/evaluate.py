@@ -94,6 +94,26 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     return programs
 
 
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs: for every policy, and for the baselines."""
+    stage, found = config["stages"][name], dict[str, int | None]()
+    shots = sum(n > 0 for n in stage["baselines"])
+    examples = stage["examples"]
+    for longer, policies in (
+        ("", len(stage["policies"]) + len(stage["baselines"]) - shots),
+        (" with shots", shots),
+    ):
+        for what, prompts in (
+            ("", stage["batch"]),
+            (" of samples", prompts_of(stage["batch"], stage["samples"] or 1)),
+        ):
+            found[f"decoding weights{what}{longer}"] = policies
+            found[f"rollout{what}{longer}"] = (
+                None if examples is None else policies * -(-examples // prompts)
+            )
+    return found
+
+
 def rollouts(stage: Config, policy: Policy, buckets: Sequence[int]) -> dict[str, Program]:
     """What a policy runs for prompts of these lengths."""
     batch, C = stage["batch"], stage["max_new_tokens"]

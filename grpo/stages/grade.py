@@ -36,6 +36,7 @@ from grpo.evaluation.grades import (
     over,
 )
 from grpo.judges.judging import Verdicts
+from grpo.judges.prompts import questions_of
 from grpo.judges.rubrics import RUBRICS
 from grpo.rollout.generate import sampling_programs
 from grpo.runs.judged_reward import judge_of, judge_programs
@@ -88,6 +89,23 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
         sampling=sampling_of(stage["sampling"]), group=1, max_new_tokens=stage["max_new_tokens"],
     )  # fmt: skip
     return programs | judge_programs(config, {judge: judge for judge in stage["judges"]}, policy)
+
+
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs: every judge reads every completion once for each rubric."""
+    stage, examples = config["stages"][name], config["stages"][name]["examples"]
+    policies = len(stage["policies"])
+    found: dict[str, int | None] = {"decoding weights": policies, "rollout": None}
+    if examples is not None:
+        found["rollout"] = policies * -(-examples // stage["batch"])
+    for judge in stage["judges"]:
+        section = config["judges"][judge]
+        each = [questions_of(section["prompt"], rubric) for rubric in stage["rubrics"]]
+        found[judge] = None
+        if examples is not None and None not in each:
+            asked = policies * examples * sum(filter(None, each))
+            found[judge] = -(-asked // section["batch"])
+    return found
 
 
 def run(run: Run, name: str, policies: Policies) -> None:

@@ -75,7 +75,7 @@ from grpo.rollout.rollouts_jsonl import rollout_rows, with_changes, with_tokens
 from grpo.rollout.sampler import row_keys
 from grpo.runs.curricula import Order, fixed_order, order_so_far, promote
 from grpo.runs.given_rewards import Batch, Given, ask, given_to
-from grpo.runs.iteration_programs import buckets_of, iteration_programs
+from grpo.runs.iteration_programs import buckets_of, iteration_calls, iteration_programs
 from grpo.runs.model_rewards import about_model_rewards, model_rewards_of
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
@@ -147,6 +147,11 @@ def build(
     if named is not None and teacher is None:
         teacher = model_shapes(config, named, policy)
     return iteration_programs(config, name, policy, teacher)
+
+
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs, with one round in each iteration."""
+    return iteration_calls(config, name)
 
 
 class Setting(NamedTuple):

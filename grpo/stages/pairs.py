@@ -72,6 +72,12 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     )  # fmt: skip
 
 
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs."""
+    stage = config["stages"][name]
+    return {"decoding weights": 1, "rollout": stage["prompts"] // stage["batch"]}
+
+
 def run(run: Run, name: str, policies: Policies) -> None:
     """Samples what is not yet sampled, a batch of prompts at a time."""
     stage, metrics, file = run.config["stages"][name], run.journal("metrics"), run.preferences(name)

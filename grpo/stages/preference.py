@@ -27,7 +27,7 @@ from grpo.data.pairing import Tokens, mismatched, pairs_of
 from grpo.runs.policies import Policies
 from grpo.runs.preferences import dataset_of, fitting_pairs
 from grpo.runs.run import Run
-from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.runs.stage_loop import StageLoop, running_calls, running_evaluation
 from grpo.storage.journal import Journal
 from grpo.training.logprobs import Logprobs, logprobs_of_rows, make_preference_loss
 from grpo.training.program import Program, rows_shape
@@ -102,6 +102,12 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, name, policy)
     return programs
+
+
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs; the reference reads all pairs, whose number is data."""
+    steps = config["stages"][name]["steps"]
+    return {"update": steps, "log-probs": None, **running_calls(config, name, steps)}
 
 
 class Setting(NamedTuple):

@@ -113,6 +113,11 @@ def build(config: Config, name: str, policy: Policy | RewardModel) -> dict[str, 
     }
 
 
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs; how many pairs are held out is data."""
+    return {"update": config["stages"][name]["steps"], "rewards": None}
+
+
 def run(run: Run, name: str, policies: Policies) -> None:
     """Trains from where the stage is to its end, then measures."""
     stage, start = run.config["stages"][name], reward_model_at_start(policies, name)

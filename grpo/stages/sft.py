@@ -23,7 +23,7 @@ from grpo.data.templates import prompt_ids, target_ids
 from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.runs.solutions import solutions
-from grpo.runs.stage_loop import StageLoop, running_evaluation
+from grpo.runs.stage_loop import StageLoop, running_calls, running_evaluation
 from grpo.training.logprobs import Logprobs, make_supervised_loss
 from grpo.training.program import Program, rows_shape
 from grpo.training.train_step import update_program
@@ -78,6 +78,12 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     if stage["evaluate_every"]:
         programs |= running_evaluation(config, name, policy)
     return programs
+
+
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs."""
+    steps = config["stages"][name]["steps"]
+    return {"update": steps, **running_calls(config, name, steps)}
 
 
 class Setting(NamedTuple):

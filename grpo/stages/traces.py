@@ -74,6 +74,15 @@ def build(config: Config, name: str, policy: Policy) -> dict[str, Program]:
     )  # fmt: skip
 
 
+def calls(config: Config, name: str) -> dict[str, int | None]:
+    """How often each of them runs at most: until each question has a solution."""
+    stage = config["stages"][name]
+    if stage["examples"] is None:
+        return {"decoding weights": 1, "rollout": None}
+    batches = -(-stage["examples"] // stage["batch"])
+    return {"decoding weights": 1, "rollout": stage["samples"] * batches}
+
+
 def run(run: Run, name: str, policies: Policies) -> None:
     """Asks what is not yet answered, a batch of questions at a time, and keeps what is fit."""
     stage, folder = run.config["stages"][name], run.traces(name)

@@ -10,7 +10,7 @@ reckoned from the shapes:
     a rollout adds          its copy of the weights, the cache
 
 The first with the most of the others is said last. Not in it: what comes and goes within a layer,
-a compiler's own (benchmarks/tpu_compile.py), and what a run keeps of stages before.
+a compiler's own (grpo/topologies/), and what a run keeps of stages before.
 """
 
 import contextlib
@@ -105,6 +105,11 @@ def about(programs: Mapping[str, Program], policy: Policy) -> Iterator[Said]:
 
 def lives(programs: Mapping[str, Program], policy: Policy) -> Counter[int]:
     """The bytes of each device that a stage has from its beginning to its end."""
+    return by_device(living(programs, policy))
+
+
+def living(programs: Mapping[str, Program], policy: Policy) -> tuple:
+    """The arrays of it."""
     own, others, changing = (policy.params, policy.adapter), [], []
     for program in programs.values():
         if "loss" in program.facts:
@@ -113,7 +118,7 @@ def lives(programs: Mapping[str, Program], policy: Policy) -> Counter[int]:
             others.append(frozen)
         elif "parts" in program.static:
             others.append(program.cases[-1][:-2])
-    return by_device((policy.params, leaves_beside(own, others), changing))
+    return policy.params, leaves_beside(own, others), changing
 
 
 def trained(program: Program, policy: Policy) -> str:

@@ -52,6 +52,13 @@ def amount(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"
 
 
+def lasting(seconds: float) -> str:
+    """Seconds for a reader."""
+    if seconds >= 1800:
+        return f"{seconds / 3600:.2f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.2f} s"
+
+
 def saved_bytes(loss: Callable, trainable: Tree, frozen: Tree, batch: Tree, parts: int) -> int:
     """The activations of a microbatch that are saved for the backward pass."""
     part = jax.tree.map(lambda x: Shape((-(-x.shape[0] // parts), *x.shape[1:]), x.dtype), batch)

@@ -37,6 +37,10 @@ class Program(NamedTuple):
         """Every case, traced and lowered, not compiled."""
         return [self.function.lower(*case, **self.static) for case in self.cases]
 
+    def trace(self, case: tuple) -> Any:
+        """A case, traced."""
+        return self.function.trace(*case, **self.static)
+
 
 def rows_shape(mesh: Mesh | None, dtype: Any, *shape: int) -> Shape:
     """The shape of a batch's rows, cut over `fsdp`."""

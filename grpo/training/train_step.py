@@ -112,15 +112,14 @@ def make_train_step(
     *,
     microbatches: int,
     state: TrainState,
-    frozen: Tree,
     rows: int,
     mesh: Mesh | None,
     group: int = 1,
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """`update`, compiled for states, frozen trees and batches of `rows` rows like these.
 
-    The state is donated. On a mesh everything has its sharding: weights and moments by the table of
-    models/sharding.py, rows over `fsdp`.
+    The state is donated. On a mesh everything has its sharding: what is trained and its moments by
+    the table of models/sharding.py, what is not where it is, rows over `fsdp`.
     """
     if mesh is None:
         return _train_step(loss, optimizer, microbatches, group)
@@ -136,7 +135,7 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(where, shardings(frozen, mesh), row_sharding(rows, 1, mesh)),
+        in_shardings=(where, None, row_sharding(rows, 1, mesh)),  # None: where they are
         out_shardings=(where, NamedSharding(mesh, P())),
     )
 
@@ -181,7 +180,6 @@ def update_program(
         chain,
         microbatches=microbatches,
         state=state,
-        frozen=policy.frozen,
         rows=jax.tree.leaves(batches[0])[0].shape[0],
         mesh=policy.mesh,
         group=group,
