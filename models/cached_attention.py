@@ -1,9 +1,9 @@
 """Attention of a token to a cache: to the prompt of its group, and to the slots that are filled.
 
 A step of decoding reads every key once for each row, so it should read no more than there is. What
-the rows of a group share is read once for all of them, and slots only as far as the row that has
-filled most: to the next of a few sizes, each a branch of its own. A cache may then be as long as it
-likes.
+the rows of a group share is read once for all of them. On a CPU slots are read only as far as the
+row that has filled most: to the next of a few sizes, each a branch of its own, so a cache may be as
+long as it likes. A TPU's compiler would copy the cache for a branch.
 """
 
 import functools
@@ -46,11 +46,15 @@ def cached_attention(
         held = LayerCache(k_BKHS, v_BKSH, keys.prompt)
         return behind_attention(q_BTNH, held, seen._replace(own_BTS=own_BTS), cap)
 
+    def as_far_as_filled() -> Array:
+        branch = jnp.searchsorted(jnp.array(ends[:-1]), jnp.max(seen.place_BT) + 1)
+        return jax.lax.switch(branch, [functools.partial(as_far_as, end) for end in ends])
+
     ends = sizes(keys.v_BKSH.shape[2])
+    all_slots = functools.partial(as_far_as, ends[-1])
     if q_BTNH.shape[1] > 1:  # a chunk's own keys stand behind all slots
-        return as_far_as(ends[-1])
-    branch = jnp.searchsorted(jnp.array(ends[:-1]), jnp.max(seen.place_BT) + 1)
-    return jax.lax.switch(branch, [functools.partial(as_far_as, end) for end in ends])
+        return all_slots()
+    return jax.lax.platform_dependent(cpu=as_far_as_filled, default=all_slots)
 
 
 def sizes(slots: int) -> list[int]:
