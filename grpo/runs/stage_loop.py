@@ -12,7 +12,7 @@ to the checkpoint it goes on from.
 
 An update that is not finite changes nothing (train_step.py). After `patience` bad ones in a row the
 stage fails: the last good checkpoint stays the newest, and the batch is written into the run's
-directory.
+directory. Nor are parameters ever saved that are not finite, wherever they come from.
 """
 
 import functools
@@ -31,7 +31,7 @@ from grpo.runs.resume import Resumed, cut_back, resume, together
 from grpo.runs.run import Run, StoppedError
 from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.program import Program
-from grpo.training.train_step import TrainState, init_state
+from grpo.training.train_step import TrainState, all_finite, init_state
 from models.policy import Policy
 from models.reward_model import RewardModel
 from models.sharding import shardings
@@ -78,6 +78,7 @@ class StageLoop:
     ):
         self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
+        self._finite = jax.jit(all_finite)
         self._rate = jax.jit(rate_of(self.config["optimizer"], iterations * updates))
         optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
         self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
@@ -193,7 +194,7 @@ class StageLoop:
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
         self.run.progress.update(self.stage, late.iteration + 1, self.total, self._facts)
         is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
-        reason = "loss or gradient is not finite"
+        reason = "loss, gradient or what the optimizer makes of it is not finite"
         self._count_bad("bad_updates", is_bad, reason, late.batch, late.step)
 
     def move_to(self, iteration: int, update: int = 0, taken: int = 0) -> None:
@@ -264,6 +265,11 @@ class StageLoop:
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything."""
         self.write_metrics()
+        if not self._finite(self.state.trainable):
+            raise TroubleError(
+                f"stage {self.stage}, update {self.step}: what is trained is not finite, and is "
+                "not saved; the checkpoints before it are as they were"
+            )
         # The accuracy is that of the parameters between two iterations.
         is_measured = self.cursor["evaluated"] == self.iteration and self.update == 0
         self._metric = self._metric if is_measured else None

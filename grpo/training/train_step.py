@@ -1,8 +1,9 @@
 """One optimizer update, for every stage: a stage brings a loss.
 
     g = Σ_m ∇ loss(rows of microbatch m)    the loss adds up over rows: any cut gives the same g
-    θ <- optimizer(θ, g)                    unless the loss or ‖g‖ is not finite: then nothing
-                                            moves, bit by bit, and the step counts as skipped
+    θ <- optimizer(θ, g)                    unless the loss, ‖g‖ or what comes out of the optimizer
+                                            is not finite: then nothing moves, bit by bit, and the
+                                            step counts as skipped
 
 `loss(trainable, frozen, batch) -> (loss, Metrics)`. Trainable is the adapter, or the parameters;
 only it has gradients and optimizer state. Frozen is whatever else the loss reads.
@@ -73,6 +74,12 @@ def gradient(
     return total
 
 
+def all_finite(tree: Tree) -> Array:
+    """Whether every number of a tree is finite; the largest ones are, whose norm is not."""
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, checks, jnp.bool_(True))
+
+
 def update(
     state: TrainState,
     frozen: Tree,
@@ -91,6 +98,7 @@ def update(
 
     # By hand: optax.apply_if_finite gives up after some errors in a row and applies the NaN.
     is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics.sums["loss"])
+    is_finite &= all_finite((trainable, opt_state))
     keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(is_finite, new, old))
     new = TrainState(
         step=state.step + 1,
