@@ -57,6 +57,7 @@ def set_up(
         },
         progress=progress,
         stop=stop,
+        tokenizers={n: one.tokenizer for n, one in {"base": source, **others}.items()},
     )
     for name in config["pipeline"]:
         if config["stages"][name].get("baselines"):

@@ -15,6 +15,8 @@ import os
 import pathlib
 import re
 import shutil
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -30,11 +32,13 @@ from grpo.storage.snapshot import (
     snapshot_fault,
     write_snapshot,
 )
+from grpo.storage.vouched import Mark
 from grpo.training.train_step import TrainState
 
 FRESH = "set --config.checkpoint.allow_fresh=True to start again"
 STEP = "[0-9]{8}|[1-9][0-9]{8,}"  # as `path` writes it
 MODES = {"max": 1.0, "min": -1.0}
+NO_MARKS: Mapping[str, Mark] = types.MappingProxyType({})  # of a state without journals
 
 
 class CheckpointsBrokenError(SnapshotError):
@@ -94,13 +98,14 @@ class Checkpoints:
         pending: dict[str, np.ndarray] | None = None,
         metric: float | None = None,
         final: bool = False,
+        marks: Mapping[str, Mark] = NO_MARKS,
     ) -> pathlib.Path:
         """Writes a step, then deletes those that need not be kept; its like is replaced."""
         path = self.path(step)
         tmp, old = path.with_suffix(".tmp"), path.with_suffix(".old")
         try:
             self._tidy()
-            write_snapshot(tmp, state, pending, About(step, metric, final, extra))
+            write_snapshot(tmp, state, pending, About(step, metric, final, extra), marks)
             if path.exists():
                 os.rename(path, old)
             os.rename(tmp, path)
