@@ -28,8 +28,10 @@ from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
 from grpo.runs.inputs import pin_inputs
 from grpo.runs.lock import LockLostError, locked
+from grpo.runs.room import require_room
 from grpo.runs.run import Run, RunError, Stop, StoppedError
 from grpo.runs.setup import set_up
+from grpo.runs.time_budget import TimeBudget
 from grpo.runs.vouching import look_at_journals
 from grpo.stages import distill, evaluate, grade, grpo, pairs, preference, reward_model, sft, traces
 from grpo.storage.journal import JournalError, read_journal
@@ -49,7 +51,7 @@ STAGES: dict[str, Any] = {
 }
 FINISHED, FAILED, WRONG, SAVED = 0, 1, 2, 75
 # What may differ between two launches of a run: it changes nothing that was computed.
-FREE = ("log", "checkpoint")
+FREE = ("log", "checkpoint", "time_budget")
 
 
 def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
@@ -57,7 +59,8 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
     if wrong := problems(config, STAGES):
         return print_errors(wrong)
     config = with_presets(config)
-    progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
+    budget = TimeBudget(config["time_budget"]) if config["time_budget"] else None
+    progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop(budget)
     try:
         with locked(workdir) as stop.hold, signals(stop):
             return run_stages(config, workdir, progress, stop)
@@ -107,6 +110,7 @@ def run_stages(
         with written(workdir):
             pin_data(run)
             pin_inputs(run)
+            require_room(run)
             record_environment(run)
             (workdir / "FAILED").unlink(missing_ok=True)
         look_at_journals(run)

@@ -25,7 +25,7 @@ def get_config(variant=""):
     config.pipeline = ("sft", "check")
     return config
 """
-SECRET = "canary-0123"
+CANARY = "canary-0123"
 
 
 def unfinished(run: pathlib.Path) -> None:
@@ -78,7 +78,7 @@ def damaged_runs(tmp_path_factory):
     for name, (damage, *_) in DAMAGES.items():
         shutil.copytree(folder / "whole", folder / name)
         damage(folder / name)
-    url = f"--config.model.path=https://ann:{SECRET}@host/x"
+    url = f"--config.model.path=https://ann:{CANARY}@host/x"
     commands = [*(command(name) for name in DAMAGES), command("secret", url)]
     return folder, dict(zip([*DAMAGES, "secret"], answers(commands), strict=True))
 
@@ -108,17 +108,17 @@ def test_a_password_in_a_path_is_not_shown(damaged_runs):
     folder, got = damaged_runs
     code, said = got["secret"]
     assert code == 2 and "https://...@host/x" in said and said.count("\n") == 1
-    assert SECRET not in said
+    assert CANARY not in said
     for path in (folder / "secret").rglob("*"):
-        assert SECRET.encode() not in path.read_bytes(), path
-    words = ["launch.py", "--config=configs/tiny.py", f"--config.model.path=https://a:{SECRET}@h/x"]
-    assert SECRET not in run_name(words) and run_name(words).startswith("tiny,model.path=https_")
+        assert CANARY.encode() not in path.read_bytes(), path
+    words = ["launch.py", "--config=configs/tiny.py", f"--config.model.path=https://a:{CANARY}@h/x"]
+    assert CANARY not in run_name(words) and run_name(words).startswith("tiny,model.path=https_")
 
 
 def test_variables_named_like_secrets_are_not_shown(monkeypatch, capsys):
-    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("SOME_FOLDER", "/a/long/folder")
-    print_errors([f"no {SECRET} in /a/long/folder"])
+    print_errors([f"no {CANARY} in /a/long/folder"])
     assert capsys.readouterr().err == "error: no $HF_TOKEN in /a/long/folder\n"
 
 

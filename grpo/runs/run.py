@@ -23,6 +23,7 @@ from typing import Any
 from grpo.data.datasets import DEFAULT, Dataset
 from grpo.evaluation.evaluate import Setting
 from grpo.reporting.progress import Progress
+from grpo.runs.time_budget import TimeBudget
 from grpo.storage.checkpoints import Checkpoints
 from grpo.storage.journal import Journal
 from models.tokenizer import Tokenizer
@@ -37,11 +38,23 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """A wish to stop, set by a signal and looked at between updates."""
+    """A wish to stop: of a signal, or of a budget of time; looked at wherever a run waits."""
 
-    def __init__(self):
-        self.reason: str | None = None
+    def __init__(self, budget: TimeBudget | None = None):
+        self.budget = budget
         self.hold: Callable[[], None] = lambda: None  # raises if the directory is another's
+        self._reason: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is to stop, if it is."""
+        if self._reason is None and self.budget is not None and self.budget.is_used_up():
+            self._reason = f"the time budget of {self.budget.text} is used up"
+        return self._reason
+
+    @reason.setter
+    def reason(self, reason: str) -> None:
+        self._reason = reason
 
     def check(self) -> None:
         """Ends what can be done again at no loss."""

@@ -79,6 +79,7 @@ class StageLoop:
         iterations: int,
         updates: int,  # of an iteration
     ):
+        run.stop.check()  # nothing is begun that is not to go on
         self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
         self._finite = jax.jit(all_finite)
@@ -271,6 +272,7 @@ class StageLoop:
 
     def save(self, *, final: bool = False) -> None:
         """Writes a checkpoint of everything, and of the journals what they hold."""
+        began = time.monotonic()
         self.run.stop.hold()
         self.write_metrics()
         if not self._finite(self.state.trainable):
@@ -294,6 +296,8 @@ class StageLoop:
             final=final,
             marks={name: witness.mark() for name, witness in self._witnesses.items()},
         )
+        if self.run.stop.budget is not None:
+            self.run.stop.budget.saved(time.monotonic() - began)
 
     def _is_best(self) -> bool:
         """Whether the evaluation just made is better than that of every checkpoint."""
