@@ -2,14 +2,16 @@
 
 import pytest
 
-import grpo.runs.setup
 from grpo.checks.durations import seconds_of
+from grpo.data import making
 from grpo.data.making import LOOK_EVERY
 from grpo.pipeline import pin_config
 from grpo.rollout.generate import Sampler
-from grpo.runs import time_budget
+from grpo.runs import inputs, setup, time_budget
 from grpo.runs.run import Stop
+from grpo.runs.setup import set_up
 from grpo.runs.time_budget import TimeBudget
+from grpo.stages import grpo as stage
 from grpo.storage.checkpoints import Checkpoints
 from tests.small_run import (
     assert_same_run,
@@ -44,37 +46,30 @@ def straight(folder):
     return folder / "straight"
 
 
-def preempted(monkeypatch, made, workdir, most: int) -> tuple[list[int], int]:
-    """Launches of which each is asked to stop while it samples; their codes, and how many did."""
-    sample, sampled = Sampler.sample, []
-    runs = []
-
-    def see(run, event) -> None:
-        runs.append(run)
-
-    def asked(self, *words, **named):
-        sampled.append(len(codes))
-        runs_of_launch[-1].stop.reason = "preempted"
-        return sample(self, *words, **named)
-
-    codes, runs_of_launch = [], []
-    set_up = grpo.runs.setup.set_up
+def preempted(made, workdir, most: int) -> tuple[list[int], int]:
+    """Launches that are asked to stop while they sample: their codes, and how often they did."""
+    sample, sampled, codes, runs = Sampler.sample, [], [], []
 
     def seen_set_up(*words):
         run, policies = set_up(*words)
-        runs_of_launch.append(run)
+        runs.append(run)
         return run, policies
 
-    monkeypatch.setattr("grpo.pipeline.set_up", seen_set_up)
-    monkeypatch.setattr(Sampler, "sample", asked)
-    while len(codes) < most and 0 not in codes:
-        codes.append(launch(made, workdir))
-    monkeypatch.undo()
+    def asked(self, *words, **named):
+        sampled.append(len(codes))
+        runs[-1].stop.reason = "preempted"
+        return sample(self, *words, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grpo.pipeline.set_up", seen_set_up)
+        patch.setattr(Sampler, "sample", asked)
+        while len(codes) < most and 0 not in codes:
+            codes.append(launch(made, workdir))
     return codes, len(sampled)
 
 
 @pytest.mark.parametrize("way", ["off", "refill", "two updates"])
-def test_a_run_that_is_preempted_in_every_rollout_comes_to_its_end(folder, way, monkeypatch):
+def test_a_run_that_is_preempted_in_every_rollout_comes_to_its_end(folder, way):
     """Each launch samples once; the next one goes on with what that was."""
     changes = {
         "off": {},
@@ -83,87 +78,63 @@ def test_a_run_that_is_preempted_in_every_rollout_comes_to_its_end(folder, way, 
     }[way]
     made = config(**changes)
     assert launch(made, folder / f"straight {way}") == 0
-    codes, sampled = preempted(monkeypatch, made, folder / way, most=6)
+    codes, sampled = preempted(made, folder / way, most=6)
     assert codes == [75, 75, 75, 0]
     assert sampled == 3  # no rollout was thrown away
     assert_same_run(folder / f"straight {way}", folder / way)
 
 
 def test_a_stop_while_rewards_are_waited_for_keeps_the_rollout(folder, straight, monkeypatch):
-    workdir, score, asked = folder / "rewards", None, []
-    module = grpo.stages.grpo
-    score = module.score
-
-    def stopped(*words, **named):
-        raise module_stop(asked)
-
-    def module_stop(asked):
-        asked.append(1)
-        run = runs[-1]
-        run.stop.reason = "stopped in the rewards"
-        loops[-1].save_and_stop_if_asked()
-        return AssertionError
-
-    runs, loops = [], []
-    play = module.play_round
+    """As the wait for a judge does, which calls this all the while."""
+    workdir, play_round, score, loops = folder / "rewards", stage.play_round, stage.score, []
 
     def played(setting, loop, *words):
-        runs.append(setting.run)
         loops.append(loop)
-        return play(setting, loop, *words)
+        return play_round(setting, loop, *words)
 
-    monkeypatch.setattr(module, "play_round", played)
-    monkeypatch.setattr(module, "score", stopped)
+    def stopped(*words, **named):
+        loops[-1].run.stop.reason = "stopped in the rewards"
+        loops[-1].save_and_stop_if_asked()
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(stage, "play_round", played)
+    monkeypatch.setattr(stage, "score", stopped)
     assert launch(config(), workdir) == 75
-    assert asked == [1] and newest(workdir, "grpo")[0] == 0
-    monkeypatch.setattr(module, "score", score)
+    assert len(loops) == 1 and newest(workdir, "grpo")[0] == 0
+    monkeypatch.setattr(stage, "score", score)
     with watched(lambda run, event: None) as events:
         assert launch(config(), workdir) == 0
     assert events.count("train 0") == 0 and events.count("train 1") == 1
     assert_same_run(straight, workdir)
 
 
-@pytest.mark.parametrize("where", ["making", "tokens", "hashes"])
-def test_a_stop_while_a_run_is_set_up(folder, where, monkeypatch):
+@pytest.mark.parametrize("where", ["making.split", "setup.prompt_ids", "inputs.hash_of"])
+def test_a_stop_while_a_run_is_set_up(folder, where):
     """Of a large dataset: it ends within so many examples, and begins again later."""
-    made, workdir, stops, calls = config(), folder / where, [], []
+    made, workdir, calls = config(), folder / where, []
     made.data.train_examples = 3000
-    init = Stop.__init__
+    place, name = where.split(".")
+    module = {"making": making, "setup": setup, "inputs": inputs}[place]
+    original, init, stops = getattr(module, name), Stop.__init__, []
+    at = 1 if name == "hash_of" else 500  # which is called once for each split
 
     def seen_init(self, *words):
         init(self, *words)
         stops.append(self)
 
-    def counted(original):
-        def call(*words, **named):
-            calls.append(1)
-            if len(calls) == 500:
-                stops[-1].reason = "stopped in the set-up"
-            return original(*words, **named)
-
-        return call
-
-    monkeypatch.setattr(Stop, "__init__", seen_init)
-    if where == "making":
-        monkeypatch.setattr("grpo.data.making.split", counted(grpo.data.making.split))
-    if where == "tokens":
-        monkeypatch.setattr("grpo.runs.setup.prompt_ids", counted(grpo.runs.setup.prompt_ids))
-    if where == "hashes":
-        original = grpo.runs.inputs.hash_of
-
-        def hashed(examples, check):
-            calls.extend([1] * 500)
+    def counted(*words, **named):
+        calls.append(1)
+        if len(calls) == at:
             stops[-1].reason = "stopped in the set-up"
-            return original(examples, check)
+        return original(*words, **named)
 
-        monkeypatch.setattr("grpo.runs.inputs.hash_of", hashed)
-    assert launch(made, workdir) == 75
-    assert 500 <= len(calls) <= 500 + LOOK_EVERY
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stop, "__init__", seen_init)
+        patch.setattr(module, name, counted)
+        assert launch(made, workdir) == 75
+    assert at <= len(calls) <= at + LOOK_EVERY
     assert not (workdir / "metrics.jsonl").exists() and not (workdir / "FAILED").exists()
-    monkeypatch.undo()
-    with workshop(), watched(lambda run, event: None):
-        made.stages.grpo.iterations = 3
-        assert launch(made, workdir) == 0
+    assert launch(made, workdir) == 0
 
 
 class Clock:

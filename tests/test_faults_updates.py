@@ -34,7 +34,7 @@ def spoils_its_state():
     """An update that is fine and leaves a moment that is not."""
     return optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params),
-        lambda grads, state, params: (grads, jax.tree.map(lambda x: x + jnp.inf, state)),
+        lambda updates, state, params=None: (updates, jax.tree.map(lambda x: x + jnp.inf, state)),
     )
 
 
