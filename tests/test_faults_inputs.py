@@ -90,6 +90,18 @@ def test_answers_that_changed_and_rows_in_another_order(folder, tmp_path, capsys
     assert [row["step"] for row in rows(workdir, "metrics")] == [1, 2, 3]
 
 
+def test_the_order_of_examples_is_part_of_what_they_are():
+    """Also within a chunk, and whether they are cut into chunks elsewhere."""
+    examples = [{"id": str(n), "question": f"{n}?"} for n in range(2 * inputs.CHUNK + 3)]
+
+    def hashed(examples):
+        return inputs.hash_of(examples, lambda: None)
+
+    assert hashed(examples) == hashed([*examples])
+    swapped = [examples[1], examples[0], *examples[2:]]
+    assert len({hashed(x) for x in (examples, swapped, examples[:-1], examples[::-1])}) == 4
+
+
 def test_one_may_go_on_with_what_is_there(folder, tmp_path, capsys):
     """As the line says: by deleting what was written down."""
     questions(tmp_path)

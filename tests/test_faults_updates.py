@@ -30,14 +30,6 @@ def optimizer(**changes):
     return make_optimizer(learning_rate=optax.constant_schedule(1e-2), **{**OPTIONS, **changes})
 
 
-def spoils_its_state():
-    """An update that is fine and leaves a moment that is not."""
-    return optax.GradientTransformation(
-        lambda params: jax.tree.map(jnp.zeros_like, params),
-        lambda updates, state, params=None: (updates, jax.tree.map(lambda x: x + jnp.inf, state)),
-    )
-
-
 def stepped(chain, trainable=GOOD):
     """The state before and after an update, and its metrics."""
     state = init_state(trainable, chain)
@@ -50,28 +42,23 @@ def bits(state) -> list[bytes]:
 
 @pytest.mark.parametrize(
     "chain",
-    [optimizer(weight_decay=1e39), optimizer(eps=1e-60), spoils_its_state()],
-    ids=["weight decay", "eps", "state"],
+    [optimizer(weight_decay=1e39), optimizer(eps=1e-60)],
+    ids=["weight decay", "eps"],
 )
 def test_a_result_that_is_not_finite_is_skipped_bit_by_bit(chain):
     before, after, metrics = stepped(chain)
     # The fault is there: loss and gradient are fine, the result is not.
     assert np.isfinite(metrics["loss"]) and 0 < metrics["grad_norm"] < np.inf
     grads = jax.tree.map(jnp.zeros_like, GOOD) | {"w": 2 * GOOD["w"]}
-    updates, state = chain.update(grads, before.opt_state, before.trainable)
-    assert not all(np.isfinite(x).all() for x in jax.tree.leaves((updates, state)))
+    updates, _ = chain.update(grads, before.opt_state, before.trainable)
+    assert not all(np.isfinite(x).all() for x in jax.tree.leaves(updates))
     assert bits(after) == bits(before)
     assert int(after.skipped) == 1 and float(metrics["update_norm"]) == 0.0
 
 
 def test_a_healthy_update_is_kept():
-    """And one whose numbers are finite, though their norm is beyond float32."""
-    before, after, _ = stepped(optimizer())
-    assert bits(after) != bits(before) and int(after.skipped) == 0
-    large = {"w": GOOD["w"], "still": jnp.full(3, 1e38, jnp.float32)}
-    before, after, _ = stepped(optimizer(weight_decay=0.5), large)
-    assert bits(after) != bits(before) and int(after.skipped) == 0
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.trainable))
+    before, after, metrics = stepped(optimizer())
+    assert bits(after) != bits(before) and int(after.skipped) == 0 < metrics["update_norm"]
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +105,22 @@ def test_the_same_run_with_an_optimizer_that_is_sound(folder):
     assert [row["skipped"] for row in rows(folder / "good", "metrics")] == [0.0] * 3
 
 
-def test_parameters_that_are_not_finite_are_never_saved(folder, monkeypatch):
-    """Wherever they come from: here from outside of the update."""
-    keep, seen = StageLoop.keep_update, []
+@pytest.mark.parametrize("part", ["trainable", "opt_state"])
+def test_what_is_not_finite_is_never_saved(folder, part, monkeypatch):
+    """Wherever it comes from: here from outside of the update."""
+    keep, seen, workdir = StageLoop.keep_update, [], folder / part
+
+    def spoil(x):
+        return x.at[..., -1].set(jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     def spoilt(self, state, metrics, batch):
         if self.step == 1:
             seen.append(self.step)
-            trainable = jax.tree.map(lambda x: x.at[..., -1].set(jnp.nan), state.trainable)
-            state = state._replace(trainable=trainable)
+            state = state._replace(**{part: jax.tree.map(spoil, getattr(state, part))})
         keep(self, state, metrics, batch)
 
     monkeypatch.setattr(StageLoop, "keep_update", spoilt)
-    with pytest.raises(TroubleError, match="update 2: what is trained is not finite"):
-        launch(config(), folder / "outside")
+    with pytest.raises(TroubleError, match="update 2: what is trained, or a moment of it, is not"):
+        launch(config(), workdir)
     assert seen == [1]
-    step = final(folder / "outside", "sft")
-    assert step.name == "00000001" and not (folder / "outside" / "DONE").exists()
+    assert final(workdir, "sft").name == "00000001" and not (workdir / "DONE").exists()

@@ -275,10 +275,10 @@ class StageLoop:
         began = time.monotonic()
         self.run.stop.hold()
         self.write_metrics()
-        if not self._finite(self.state.trainable):
+        if not self._finite((self.state.trainable, self.state.opt_state)):
             raise TroubleError(
-                f"stage {self.stage}, update {self.step}: what is trained is not finite, and is "
-                "not saved; the checkpoints before it are as they were"
+                f"stage {self.stage}, update {self.step}: what is trained, or a moment of it, is "
+                "not finite, and is not saved; the checkpoints before it are as they were"
             )
         # The accuracy is that of the parameters between two iterations.
         is_measured = self.cursor["evaluated"] == self.iteration and self.update == 0
