@@ -6,6 +6,8 @@ from grpo.checks.durations import seconds_of
 from grpo.data import making
 from grpo.data.making import LOOK_EVERY
 from grpo.pipeline import pin_config
+from grpo.rewards.batch import each
+from grpo.rewards.table import REWARDS
 from grpo.rollout.generate import Sampler
 from grpo.runs import inputs, setup, time_budget
 from grpo.runs.run import Stop
@@ -14,9 +16,11 @@ from grpo.runs.time_budget import TimeBudget
 from grpo.stages import grpo as stage
 from grpo.storage.checkpoints import Checkpoints
 from tests.small_run import (
+    REWARD,
     assert_same_run,
     launch,
     newest,
+    noise,
     rows,
     small,
     small_grpo,
@@ -46,8 +50,8 @@ def straight(folder):
     return folder / "straight"
 
 
-def preempted(made, workdir, most: int) -> tuple[list[int], int]:
-    """Launches that are asked to stop while they sample: their codes, and how often they did."""
+def preempted(made, workdir, every: int = 1) -> tuple[list[int], int]:
+    """Launches that are asked to stop in every so many rollouts; their codes, and the rollouts."""
     sample, sampled, codes, runs = Sampler.sample, [], [], []
 
     def seen_set_up(*words):
@@ -57,31 +61,48 @@ def preempted(made, workdir, most: int) -> tuple[list[int], int]:
 
     def asked(self, *words, **named):
         sampled.append(len(codes))
-        runs[-1].stop.reason = "preempted"
+        if len(sampled) % every == 0:
+            runs[-1].stop.reason = "preempted"
         return sample(self, *words, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grpo.pipeline.set_up", seen_set_up)
         patch.setattr(Sampler, "sample", asked)
-        while len(codes) < most and 0 not in codes:
+        while len(codes) < 6 and 0 not in codes:
             codes.append(launch(made, workdir))
     return codes, len(sampled)
 
 
-@pytest.mark.parametrize("way", ["off", "refill", "two updates"])
+@pytest.mark.parametrize("way", ["off", "drop", "two updates"])
 def test_a_run_that_is_preempted_in_every_rollout_comes_to_its_end(folder, way):
     """Each launch samples once; the next one goes on with what that was."""
     changes = {
         "off": {},
-        "refill": {"dynamic_sampling": "refill", "max_rounds": 2},
+        "drop": {"dynamic_sampling": "drop"},
         "two updates": {"minibatches": 2},
     }[way]
     made = config(**changes)
     assert launch(made, folder / f"straight {way}") == 0
-    codes, sampled = preempted(made, folder / way, most=6)
+    codes, sampled = preempted(made, folder / way)
     assert codes == [75, 75, 75, 0]
     assert sampled == 3  # no rollout was thrown away
     assert_same_run(folder / f"straight {way}", folder / way)
+
+
+def flat(example, completion: str) -> float:
+    """A reward that cannot tell the completions of two problems in three apart."""
+    return noise(example, completion) if int(example["id"].rsplit("-", 1)[-1]) % 3 == 0 else 0.5
+
+
+def test_a_stop_in_any_round_keeps_the_first(folder, monkeypatch):
+    """Two rounds in each iteration: a stop in the first round of one, and in the second of one."""
+    monkeypatch.setitem(REWARDS, REWARD, each(flat))
+    made = config(dynamic_sampling="refill", max_rounds=2)
+    assert launch(made, folder / "straight rounds") == 0
+    codes, sampled = preempted(made, folder / "rounds", every=3)
+    assert codes == [75, 75, 0]
+    assert sampled == 7  # six, of which the last one was sampled twice
+    assert_same_run(folder / "straight rounds", folder / "rounds")
 
 
 def test_a_stop_while_rewards_are_waited_for_keeps_the_rollout(folder, straight, monkeypatch):
