@@ -26,7 +26,8 @@ from ml_collections import config_flags
 from grpo.checks.arguments import parse, run_name
 from grpo.checks.problems import problems
 from grpo.data.examples import DataError
-from grpo.pipeline import STAGES, print_errors, run_config
+from grpo.pipeline import FAILED, STAGES, print_errors, run_config
+from grpo.reporting.failure import is_one_line, reason_of
 from grpo.runs.compile_cache import keep_programs
 from grpo.tools.evaluate import only_evaluation
 from grpo.tools.hack import hack
@@ -71,7 +72,14 @@ def main(argv: list[str]) -> int:
         if lines or not TOPOLOGY.value:
             print("\n".join(lines or ["the config is fine"]))
         return 0
-    return run_config(config, pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}"))
+    workdir = pathlib.Path(WORKDIR.value or f"runs/{run_name(argv)}")
+    try:
+        return run_config(config, workdir)
+    except Exception as error:
+        if not is_one_line(error):
+            raise
+        print_errors([f"{reason_of(error)}; more in {workdir / 'FAILED'}"])
+        return FAILED
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ def base() -> ConfigDict:
     """What every run has; its stages are added by the experiment."""
     return ConfigDict({
         "seed": 0,  # of everything: weights, data, order, sampling
+        # Of a launch, such as "8h40m": it saves and ends before, with exit code 75; None: none.
+        "time_budget": optional(str),
         "patience": 5,  # updates that are not finite, or batches without rewards, in a row
         "model": model(),
         "models": {},  # further ones, such as a teacher: name -> model()

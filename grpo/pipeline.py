@@ -9,7 +9,6 @@ second run writes beside it.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -22,13 +21,18 @@ from typing import Any
 from grpo.algorithms.decoding import resolve_decoding
 from grpo.algorithms.presets import resolve
 from grpo.checks.problems import problems
-from grpo.reporting.failure import failure
+from grpo.reporting.failure import failure, without_own_secrets
 from grpo.reporting.html.report import write_report
 from grpo.reporting.progress import Progress
 from grpo.reporting.summary import summary
 from grpo.runs.environment import changes, environment
-from grpo.runs.run import Run, Stop, StoppedError
+from grpo.runs.inputs import pin_inputs
+from grpo.runs.lock import LockLostError, locked
+from grpo.runs.room import require_room
+from grpo.runs.run import Run, RunError, Stop, StoppedError
 from grpo.runs.setup import set_up
+from grpo.runs.time_budget import TimeBudget
+from grpo.runs.vouching import look_at_journals
 from grpo.stages import distill, evaluate, grade, grpo, pairs, preference, reward_model, sft, traces
 from grpo.storage.journal import JournalError, read_journal
 from grpo.storage.manifest import write_json
@@ -47,11 +51,7 @@ STAGES: dict[str, Any] = {
 }
 FINISHED, FAILED, WRONG, SAVED = 0, 1, 2, 75
 # What may differ between two launches of a run: it changes nothing that was computed.
-FREE = ("log", "checkpoint")
-
-
-class RunError(ValueError):
-    """A run that cannot begin, in one line."""
+FREE = ("log", "checkpoint", "time_budget")
 
 
 def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
@@ -59,12 +59,17 @@ def run_config(config: Mapping[str, Any], workdir: pathlib.Path) -> int:
     if wrong := problems(config, STAGES):
         return print_errors(wrong)
     config = with_presets(config)
-    progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop()
+    budget = TimeBudget(config["time_budget"]) if config["time_budget"] else None
+    progress, stop = Progress(sys.stderr, every_s=config["log"]["every_s"]), Stop(budget)
     try:
-        with locked(workdir), signals(stop):
+        with locked(workdir) as stop.hold, signals(stop):
             return run_stages(config, workdir, progress, stop)
     except RunError as error:
         return print_errors([str(error)])
+    except LockLostError as error:
+        progress.close()
+        print_errors([str(error)])
+        return FAILED
 
 
 def with_presets(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,9 +90,10 @@ def run_stages(
     """The run itself, in a directory that is its own."""
     files = [workdir / name for name in ("config.json", "tokenizer.model")]
     made_here = [file for file in files if not file.exists()]
-    pin_config(config, workdir)
+    with written(workdir):
+        pin_config(config, workdir)
     if (workdir / "DONE").exists():
-        print((workdir / "summary.md").read_text("utf-8"))
+        print(summary_of(config, workdir))
         print(f"This run is finished. Another one needs another --workdir than {workdir}.")
         return FINISHED
     began = time.monotonic()
@@ -97,25 +103,34 @@ def run_stages(
         for file in made_here:  # a second try may say something else
             file.unlink(missing_ok=True)
         return print_errors([" ".join(str(error).split())])
-    pin_data(run)
-    record_environment(run)
-    (workdir / "FAILED").unlink(missing_ok=True)
+    except StoppedError as error:
+        progress.say(f"{error}: nothing was computed yet; the same command begins again")
+        return SAVED
     try:
+        with written(workdir):
+            pin_data(run)
+            pin_inputs(run)
+            require_room(run)
+            record_environment(run)
+            (workdir / "FAILED").unlink(missing_ok=True)
+        look_at_journals(run)
         for name in config["pipeline"]:
             STAGES[config["stages"][name]["kind"]].run(run, name, policies)
             stop.check()
+        text = summary(config, workdir, run.lost())
+        (workdir / "summary.md").write_text(text, "utf-8")
+        write_json(workdir / "DONE", {"seconds": round(time.monotonic() - began, 1)})
     except StoppedError as error:
         progress.say(f"{error}: everything is saved; the same command goes on from here")
         return SAVED
+    except (LockLostError, RunError):  # the directory is another run's, or nothing was computed
+        raise
     except BaseException as error:
         with contextlib.suppress(OSError):  # the error itself says more than a full disk
             (workdir / "FAILED").write_text(failure(error, os.environ), "utf-8")
         write_report(workdir, progress.say)
         progress.close()
         raise
-    text = summary(config, workdir)
-    (workdir / "summary.md").write_text(text, "utf-8")
-    write_json(workdir / "DONE", {"seconds": round(time.monotonic() - began, 1)})
     write_report(workdir, progress.say)
     print(text)
     return FINISHED
@@ -124,8 +139,29 @@ def run_stages(
 def print_errors(lines: list[str]) -> int:
     """Says what is wrong, a line each, and that nothing was computed."""
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {without_own_secrets(line)}", file=sys.stderr)
     return WRONG
+
+
+@contextlib.contextmanager
+def written(workdir: pathlib.Path) -> Iterator[None]:
+    """What a launch writes before it computes: a disk that takes none of it is one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RunError(f"--workdir={workdir}: cannot be written or read ({reason})") from None
+
+
+def summary_of(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
+    """The summary of a finished run, made again if somebody took it away."""
+    file = workdir / "summary.md"
+    try:
+        if not file.exists():
+            file.write_text(summary(config, workdir, {}), "utf-8")
+        return file.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        return f"{file}: is not there, and cannot be made again ({' '.join(str(error).split())})"
 
 
 def pin_config(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
@@ -159,27 +195,6 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds the directory; the system lets go of it however the process ends."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "lock").touch()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise RunError(
-            f"--workdir={workdir}: no directory to write in ({reason}); name another one"
-        ) from None
-    with open(workdir / "lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
-                f"--workdir={workdir}: another process is at work in it; name another directory"
-            ) from None
-        yield
-
-
-@contextlib.contextmanager
 def signals(stop: Stop) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks the run to stop and save, a second one ends it at once."""
 
@@ -187,7 +202,11 @@ def signals(stop: Stop) -> Iterator[None]:
         if stop.reason:
             raise KeyboardInterrupt
         stop.reason = f"stopped by {signal.Signals(number).name}"
-        print(f"\n{stop.reason}: finishing the update, then saving", file=sys.stderr)
+        print(
+            f"\n{stop.reason}: what is being computed is finished and saved, and the run ends; "
+            "a second signal ends it at once",
+            file=sys.stderr,
+        )
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -203,7 +222,14 @@ def pin_data(run: Run) -> None:
         run.workdir / "data.json",
         {name: json.loads(json.dumps(dataset.report)) for name, dataset in run.datasets.items()},
     )
-    if file.exists() and json.loads(file.read_text("utf-8")) != here:
+    try:
+        there = json.loads(file.read_text("utf-8")) if file.exists() else here
+    except (ValueError, RecursionError):
+        raise RunError(
+            f"--workdir={run.workdir}: {file} cannot be read; delete it to go on with the data as "
+            "they are now"
+        ) from None
+    if there != here:
         raise RunError(
             f"--workdir={run.workdir}: the data are no longer those in its data.json: name another "
             "directory, or bring the files back"

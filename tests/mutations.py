@@ -24,6 +24,7 @@ from tests.mistakes.in_diagnostics import MISTAKES as IN_DIAGNOSTICS
 from tests.mistakes.in_display import MISTAKES as IN_DISPLAY
 from tests.mistakes.in_distillation import MISTAKES as IN_DISTILLATION
 from tests.mistakes.in_domain_configs import MISTAKES as IN_DOMAIN_CONFIGS
+from tests.mistakes.in_durability import MISTAKES as IN_DURABILITY
 from tests.mistakes.in_evaluation import MISTAKES as IN_EVALUATION
 from tests.mistakes.in_evaluations import MISTAKES as IN_EVALUATIONS
 from tests.mistakes.in_finding import MISTAKES as IN_FINDING
@@ -78,6 +79,7 @@ MISTAKES = [
     *IN_SYSTEM_CONFIGS,
     *IN_TRAINING,
     *IN_CHECKPOINT,
+    *IN_DURABILITY,
     *IN_DISPLAY,
     *IN_UNITS,
     *IN_SEATS,

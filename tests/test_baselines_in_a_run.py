@@ -44,9 +44,9 @@ def config_of():
     return config
 
 
-def with_domains(sections, seed):
+def with_domains(sections, seed, check):
     """The datasets, their test examples with domains."""
-    loaded = load_datasets(sections, seed)
+    loaded = load_datasets(sections, seed, check)
     for example, domain in zip(loaded["data"].test, DOMAINS, strict=False):
         example["domain"] = domain
     return loaded

@@ -42,9 +42,9 @@ def digit_of(prompt: str) -> int:
     return 1 + zlib.crc32(prompt.encode()) % 9
 
 
-def with_domains(sections, seed):
+def with_domains(sections, seed, check):
     """The datasets, their test examples with domains."""
-    loaded = load_datasets(sections, seed)
+    loaded = load_datasets(sections, seed, check)
     for example, domain in zip(loaded["data"].test, DOMAINS, strict=True):
         example["domain"] = domain
     return loaded

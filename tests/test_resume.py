@@ -1,5 +1,6 @@
 """A run that is stopped anywhere, or killed, goes on bit by bit."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -10,6 +11,7 @@ import time
 import jax
 import pytest
 
+import grpo.stages.grpo
 from grpo.pipeline import locked
 from grpo.storage.snapshot import read_about
 from models.tokenizer import Tokenizer
@@ -41,7 +43,7 @@ STOPS = [
     ("the evaluation at the end of SFT", "evaluate 0", 1, "sft", 3),
     ("the evaluation before GRPO", "evaluate 0", 3, "grpo", 0),
     ("between sampling and updates", "train 0", 1, "grpo", 0),
-    ("the same once more", "train 0", 1, "grpo", 0),
+    ("the end of the rewards", "round", 1, "grpo", 0),
     ("the middle of the first epoch", "grpo update 1", 1, "grpo", 1),
     ("the middle of the second epoch", "grpo update 3", 1, "grpo", 3),
     ("the end of an iteration", "grpo update 4", 1, "grpo", 4),
@@ -69,6 +71,22 @@ def kill(run, event):
         raise Killed(event)
 
 
+@contextlib.contextmanager
+def stopping_after_rewards(*, is_on: bool):
+    """Asks a run to stop when a round is scored, and nothing was learnt."""
+    play_round = grpo.stages.grpo.play_round
+
+    def played(setting, *words):
+        found = play_round(setting, *words)
+        setting.run.stop.reason = "stopped after round"
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        if is_on:
+            patch.setattr(grpo.stages.grpo, "play_round", played)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -88,7 +106,8 @@ def stopped(folder):
     """The same run stopped everywhere, and what each launch left."""
     workdir, got = folder / "stopped", []
     for _, event, nth, stage, _ in STOPS:
-        with watched(kill if event == "kill" else stop_at(event, nth)) as events:
+        see = kill if event == "kill" else stop_at(event, nth)
+        with watched(see) as events, stopping_after_rewards(is_on=event == "round"):
             try:
                 code = launch(config(), workdir)
             except Killed:
@@ -117,7 +136,9 @@ def test_a_stop_leaves_a_checkpoint_of_that_moment(stopped, what, event, nth, st
     is_killed = event == "kill"
     assert got["code"] == (None if is_killed else 75)
     assert got["FAILED"] == ("Killed: grpo update 10" if is_killed else None)
-    if not is_killed:
+    if event == "round":
+        assert "train 0" not in got["events"]  # what an earlier launch had sampled is not again
+    elif not is_killed:
         assert got["events"].count(event) == nth and got["events"][-1] == event
     assert not (stopped[0] / "FAILED").exists()  # the run went on
 
@@ -131,6 +152,7 @@ def test_where_a_stage_is_stands_in_its_checkpoints(stopped):
     assert cursor("the evaluation at the end of SFT") == (3, 0, 6, 0)
     assert cursor("the evaluation before GRPO") == (0, 0, 0, -1)
     assert cursor("between sampling and updates") == (0, 0, 0, 0)
+    assert cursor("the end of the rewards") == (0, 0, 0, 0)
     assert cursor("the middle of the first epoch") == (0, 1, P, 0)
     assert cursor("the middle of the second epoch") == (0, 3, P, 0)
     assert cursor("the end of an iteration") == (1, 0, P, 0)
@@ -141,7 +163,7 @@ def test_a_checkpoint_has_the_accuracy_of_its_own_parameters(straight, stopped):
     metric = {what: got["about"].metric for what, got in stopped[1].items()}
     assert metric["the evaluation before GRPO"] is None
     assert metric["between sampling and updates"] == 0.0
-    assert metric["the same once more"] == 0.0  # which an earlier launch had measured
+    assert metric["the end of the rewards"] == 0.0  # which an earlier launch had measured
     assert metric["the middle of the first epoch"] is None
     assert metric["the end of an iteration"] is None
     for stage in ("sft", "grpo"):

@@ -164,4 +164,5 @@ def certify(
                 on_a_mesh=max(variant.config["mesh"].values()) > 1,
             )  # fmt: skip
             lines.append(Line(variant.name, variant.beside, variant.exact, found, said))
-    return lines, read_journal(there["base"] / "environment.jsonl")[-1]
+    launches = read_journal(there["base"] / "environment.jsonl")
+    return lines, launches[-1] if launches else {}

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from grpo.data.nearest import nearest
+from grpo.reporting.failure import without_secrets
 
 EXAMPLE = "--config=configs/tiny.py"
 NON_BOOLEAN = re.compile(r"\('Non-boolean argument.*\)")  # as absl says it
@@ -120,7 +121,7 @@ def unknown(given: Iterable[str]) -> str | None:
 
 def end(reason: str) -> NoReturn:
     """Ends the program with a line."""
-    print(f"error: {reason}", file=sys.stderr)
+    print(f"error: {without_secrets(reason, {})}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -151,5 +152,5 @@ def run_name(argv: list[str]) -> str:
         elif name == "on":
             parts.append(f"on-{pathlib.Path(value).name}")
         elif name.startswith("config."):
-            parts.append(f"{name.removeprefix('config.')}={value}")
+            parts.append(f"{name.removeprefix('config.')}={without_secrets(value, {})}")
     return SPACE.sub("_", ",".join(parts))[:200]

@@ -19,6 +19,7 @@ from grpo.algorithms.distillation import Distillation
 from grpo.algorithms.objective import Objective
 from grpo.algorithms.preference import Preference
 from grpo.algorithms.presets import DISTILLATIONS, PREFERENCES, PRESETS
+from grpo.checks.durations import seconds_of
 from grpo.data import contamination
 from grpo.data.curriculum import DIFFICULTY, ORDERS
 from grpo.data.datasets import MIXTURE, SPLITS
@@ -83,6 +84,15 @@ def regex(value: Any) -> str | None:
         re.compile(value)
     except (re.error, TypeError) as error:
         return f"is no regular expression ({error})"
+    return None
+
+
+def duration(value: Any) -> str | None:
+    """A time, such as '8h40m'."""
+    try:
+        seconds_of(value if isinstance(value, str) else "")
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -160,6 +170,7 @@ JUDGE: dict[str, Rule] = {
 COMMON: dict[str, Rule] = {
     "seed": SEED,
     "patience": COUNT,
+    "time_budget": optional(duration),
     **{f"model.{field}": rule for field, rule in MODEL.items()},
     "models": NAMED,
     "meshes": NAMED,

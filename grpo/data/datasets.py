@@ -26,7 +26,7 @@ from grpo.data import contamination, making
 from grpo.data.examples import DataError, Example, question_key
 from grpo.data.filters import keep_short, require_disjoint, require_kept
 from grpo.data.forms import FILES
-from grpo.data.making import VALIDATION_SHARE, make
+from grpo.data.making import VALIDATION_SHARE, at_once, make
 from grpo.data.mixing import interleaved, mixed
 from grpo.data.order import usual
 from grpo.data.templates import TEMPLATES, Template
@@ -111,10 +111,12 @@ def offers(name: str, split: str, sections: Mapping[str, Section]) -> bool:
     return any(has_split(sections[part], split) for part in parts if part in sections)
 
 
-def load_datasets(sections: Mapping[str, Section], seed: int) -> dict[str, Dataset]:
-    """The datasets of a config; what is held out is never trained on."""
+def load_datasets(
+    sections: Mapping[str, Section], seed: int, check: Callable[[], None] = at_once
+) -> dict[str, Dataset]:
+    """The datasets of a config; what is held out is never trained on. `check` may end it."""
     own = {name: data for name, data in sections.items() if data["source"] != MIXTURE}
-    loaded = {name: load_dataset(data, seed) for name, data in own.items()}
+    loaded = {name: load_dataset(data, seed, check) for name, data in own.items()}
     loaded = {name: uncontaminated(dataset, own[name], loaded) for name, dataset in loaded.items()}
     for name, held in loaded.items():
         for split in ("validation", "test"):
@@ -155,11 +157,11 @@ def uncontaminated(dataset: Dataset, data: Section, loaded: Mapping[str, Dataset
     return dataset._replace(train=train, report={**dataset.report, **found})
 
 
-def load_dataset(data: Section, seed: int) -> Dataset:
+def load_dataset(data: Section, seed: int, check: Callable[[], None] = at_once) -> Dataset:
     """The dataset of a section."""
     report: Report = {"source": data["source"]}
     load = made if data["source"] in WORLDS else read
-    splits, template = load(data, seed, report), TEMPLATES[data["template"]]
+    splits, template = load(data, seed, report, check), TEMPLATES[data["template"]]
     return Dataset(**splits, template=template, report=report, mixing=None)
 
 
@@ -182,23 +184,28 @@ def with_shots(dataset: Dataset, data: Section) -> Dataset:
     )
 
 
-def made(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
+def made(
+    data: Section, seed: int, report: Report, check: Callable[[], None]
+) -> dict[str, list[Example]]:
     """The splits of a world that is made here."""
     share, source = VALIDATION_SHARE if data["validation_examples"] else 0.0, data["source"]
-    levels, worked = data["levels"], data["worked"]
+    of_all = {"worked": data["worked"], "validation_share": share, "check": check}
     return {
         part: make(
-            source, WORLDS[source], seed, data[f"{part}_examples"], levels, part, worked, share
+            source, WORLDS[source], seed, data[f"{part}_examples"], data["levels"], part, **of_all
         )
         for part in SPLITS
     }
 
 
-def read(data: Section, seed: int, report: Report) -> dict[str, list[Example]]:
+def read(
+    data: Section, seed: int, report: Report, check: Callable[[], None]
+) -> dict[str, list[Example]]:
     """The splits that stand in files; what was found in these goes into the report."""
     splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         if data[split] is not None:
+            check()
             splits[split], found = FILES[data["source"]].load(data[split], data)
             report |= {f"{split}/{key}": value for key, value in found.items()}
     if data["validation_examples"]:

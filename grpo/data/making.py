@@ -18,6 +18,11 @@ from grpo.data.examples import DataError, Example
 TEST_SHARE = 0.2  # part of a world: another share is another world
 VALIDATION_SHARE = 0.1  # of the world
 PARTS = ("train", "validation", "test")
+LOOK_EVERY = 256  # problems between two looks at whether to stop
+
+
+def at_once() -> None:
+    """A look at whether to stop, of those who never do."""
 
 
 class Drawn(NamedTuple):
@@ -73,6 +78,7 @@ def make(
     part: str,
     worked: float,
     validation_share: float,
+    check: Callable[[], None] = at_once,
 ) -> list[Example]:
     """The first `count` different examples of a part, such as "train", of some levels.
 
@@ -90,9 +96,11 @@ def make(
     # RandomState, unlike Python's random, promises the same numbers in every version (NEP 19).
     random, examples, questions = np.random.RandomState(seed), [], set()
     shows_working = np.random.RandomState([seed, 1]).random_sample(count) < worked
-    for _ in range(1000 + 100 * count):
+    for drawing in range(1000 + 100 * count):
         if len(examples) == count:
             return examples
+        if drawing % LOOK_EVERY == 0:
+            check()
         level = levels[below(random, len(levels))]
         drawn = world.draw(random, level)
         of_part = split(drawn.key, TEST_SHARE, validation_share) == part

@@ -18,7 +18,7 @@ from grpo.runs.setup import set_up
 
 NEVER = 10**9
 # What a run goes on writing, and what says how it ended.
-OWN = ("lock", "DONE", "FAILED", "summary.md", "checkpoints", "judges")
+OWN = ("lock", "DONE", "FAILED", "summary.md", "inputs.json", "checkpoints", "judges")
 
 
 class Scratch(NamedTuple):

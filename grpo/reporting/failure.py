@@ -38,6 +38,17 @@ def failure(error: BaseException, environ: Mapping[str, str]) -> str:
     return "\n".join(map(printable, without_secrets(text, environ).split("\n")))
 
 
+def without_own_secrets(text: str) -> str:
+    """A line for a terminal: of this process's variables only those that are named like secrets."""
+    named = {name: value for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    return without_secrets(text, named)
+
+
+def is_one_line(error: BaseException) -> bool:
+    """Whether an error says all that there is to say: this project's own, and the system's."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("grpo.", "models."))
+
+
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
     """A text with names for the values of environment variables, and ellipses for secrets."""
     for name, value in sorted(environ.items(), key=lambda item: (-len(item[1]), item[0])):

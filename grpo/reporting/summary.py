@@ -3,8 +3,8 @@
 Written as summary.md, with the learning curve beside it as curve.svg.
 """
 
-import json
 import pathlib
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,21 +19,23 @@ from grpo.reporting.grades import said_of, tables
 from grpo.reporting.learning_curves import learning_curves
 from grpo.reporting.reward_models import reward_models
 from grpo.reporting.text import printable
-from grpo.storage.journal import read_journal
+from grpo.storage.journal import Journal, read_journal
+from grpo.storage.whole import read_object
 
 Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
+NOTHING_LOST: Mapping[str, int] = types.MappingProxyType({})
 LONGEST = 400  # characters of a completion that are shown
 
 
-def summary(config: Config, workdir: pathlib.Path) -> str:
-    """The summary; draws the curve on the way."""
-    rows, timing = read_journal(workdir / "metrics.jsonl"), timing_of(workdir)
+def summary(config: Config, workdir: pathlib.Path, lost: Mapping[str, int] = NOTHING_LOST) -> str:
+    """The summary; draws the curve on the way. `lost` are the rows that journals miss."""
+    rows, timing = Journal(workdir / "metrics.jsonl").rows(), timing_of(workdir)
     seconds = seconds_of(timing)
     parts = [f"# {workdir.name}"]
     for name in config["pipeline"]:
         if (file := workdir / "evaluations" / f"{name}.json").exists():
-            results = json.loads(file.read_text("utf-8"))
+            results = read_object(file)
             parts += [
                 f"## {name}",
                 measured_on(config, name),
@@ -58,9 +60,14 @@ def summary(config: Config, workdir: pathlib.Path) -> str:
         ("rewards/", "what reward models know of prompts they have not learnt"),
         ("checkpoints/", "where each stage can be taken up"),
     ]
-    lines = [f"- `{workdir / file}`: {what}" for file, what in places
-             if (workdir / file).exists()]  # fmt: skip
+    lines = [f"- `{workdir / file}`: {without(what, lost.get(file.removesuffix('.jsonl'), 0))}"
+             for file, what in places if (workdir / file).exists()]  # fmt: skip
     return "\n\n".join([*(part for part in parts if part), "\n".join(lines)]) + "\n"
+
+
+def without(what: str, lost: int) -> str:
+    """What a journal has, if rows are missing that could not be written, or were lost later."""
+    return f"{what}, BUT {lost} of these rows could not be written or were lost" if lost else what
 
 
 def tables_of(stage: Config, results: Results) -> list[str]:
@@ -95,8 +102,8 @@ def seconds_of(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 def samples(config: Config, workdir: pathlib.Path, name: str) -> str:
     """The same test problems as each policy answers them."""
     shown = config["stages"][name]["shown"]
-    rows = read_journal(workdir / "evaluations" / f"{name}.jsonl")
-    ids = list(dict.fromkeys(row["id"] for row in rows))[:shown]
+    rows = Journal(workdir / "evaluations" / f"{name}.jsonl").rows()
+    ids = list(dict.fromkeys(row["id"] for row in rows if row["sample"] == 0))[:shown]
     blocks, said = [], said_of(workdir, name)
     for problem in ids:
         answers = [row for row in rows if row["id"] == problem and row["sample"] == 0]

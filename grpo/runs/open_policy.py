@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from grpo.runs.policies import Policies, made_on
+from grpo.storage.journal import replace
 from grpo.storage.manifest import NAME as MANIFEST
 from grpo.storage.snapshot import SnapshotError
 from models.checkpoints.files import CheckpointError
@@ -142,8 +143,5 @@ def trained_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of the run's directory, trained the first time."""
     if not file.is_file():
-        proto = train_tokenizer(texts(), model["vocab"], model["whole"])
-        draft = file.with_suffix(".tmp")
-        draft.write_bytes(proto)
-        draft.replace(file)
+        replace(file, train_tokenizer(texts(), model["vocab"], model["whole"]))
     return Tokenizer.load(file, SIZES[model["size"]].family)

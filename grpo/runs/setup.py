@@ -4,13 +4,15 @@ What is wrong with a file shows here, before anything is compiled: the data firs
 directory. Random weights, and those of another run, are made when they are asked for.
 """
 
+import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grpo.data.baselines import require_fitting
 from grpo.data.datasets import SPLITS, Dataset, drop_long, load_datasets, reads_of, sections_of
-from grpo.data.examples import DataError
+from grpo.data.examples import DataError, Example
+from grpo.data.making import LOOK_EVERY
 from grpo.data.templates import prompt_ids, prompt_text, target_text
 from grpo.reporting.progress import Progress
 from grpo.runs.meshes import mesh_of, own_mesh
@@ -29,7 +31,7 @@ def set_up(
 ) -> tuple[Run, Policies]:
     """The run of a config, and its policies."""
     sections = sections_of(config)
-    loaded = load_datasets(sections, config["seed"])
+    loaded = load_datasets(sections, config["seed"], stop.check)
     require_left(config, loaded)
 
     def texts() -> Sequence[str]:
@@ -52,11 +54,12 @@ def set_up(
         config=config,
         workdir=workdir,
         datasets={
-            name: fitting(dataset, sections[name], source.tokenizer)
+            name: fitting(dataset, sections[name], source.tokenizer, stop.check)
             for name, dataset in loaded.items()
         },
         progress=progress,
         stop=stop,
+        tokenizers={n: one.tokenizer for n, one in {"base": source, **others}.items()},
     )
     for name in config["pipeline"]:
         if config["stages"][name].get("baselines"):
@@ -81,9 +84,18 @@ def texts_of(dataset: Dataset) -> list[str]:
     ]
 
 
-def fitting(dataset: Dataset, data: Mapping[str, Any], tokenizer: Tokenizer) -> Dataset:
-    """The dataset without the prompts that are too long."""
-    return drop_long(dataset, lambda e: len(prompt_ids(tokenizer, e, dataset.template)), data)
+def fitting(
+    dataset: Dataset, data: Mapping[str, Any], tokenizer: Tokenizer, check: Callable[[], None]
+) -> Dataset:
+    """The dataset without the prompts that are too long; `check` may end it."""
+    counted = itertools.count()
+
+    def length_of(example: Example) -> int:
+        if next(counted) % LOOK_EVERY == 0:
+            check()
+        return len(prompt_ids(tokenizer, example, dataset.template))
+
+    return drop_long(dataset, length_of, data)
 
 
 def require_left(config: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> None:

@@ -1,7 +1,8 @@
 """The loop around a training stage's updates: what it remembers, writes down, measures and saves.
 
 A stage's memory is its TrainState, a cursor, between the updates of one iteration the groups that
-these learn from, and perhaps a batch that was sampled ahead (grpo/rollout/ahead.py). All of it goes
+these learn from, and perhaps a batch that was sampled and not scored, of this iteration or, where
+one samples ahead, of the next (grpo/rollout/ahead.py). All of it goes
 into a checkpoint, so a stage can end at any update and go on bit by bit; its journals are cut back
 to the checkpoint it goes on from.
 
@@ -12,12 +13,12 @@ to the checkpoint it goes on from.
 
 An update that is not finite changes nothing (train_step.py). After `patience` bad ones in a row the
 stage fails: the last good checkpoint stays the newest, and the batch is written into the run's
-directory.
+directory. Nor are parameters ever saved that are not finite, wherever they come from.
 """
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,9 +30,11 @@ from grpo.evaluation.evaluate import evaluate_greedy, greedy_programs
 from grpo.reporting.html.report import write_if_old
 from grpo.runs.resume import Resumed, cut_back, resume, together
 from grpo.runs.run import Run, StoppedError
+from grpo.runs.vouching import VOUCHED
+from grpo.storage.vouched import Witness
 from grpo.training.optimizer import optimizer_of, rate_of
 from grpo.training.program import Program
-from grpo.training.train_step import TrainState, init_state
+from grpo.training.train_step import TrainState, all_finite, init_state
 from models.policy import Policy
 from models.reward_model import RewardModel
 from models.sharding import shardings
@@ -76,12 +79,15 @@ class StageLoop:
         iterations: int,
         updates: int,  # of an iteration
     ):
+        run.stop.check()  # nothing is begun that is not to go on
         self.run, self.stage, self.start, self.total = run, stage, start, iterations
         self.config = run.config["stages"][stage]
+        self._finite = jax.jit(all_finite)
         self._rate = jax.jit(rate_of(self.config["optimizer"], iterations * updates))
         optimizer = optimizer_of(self.config["optimizer"], iterations * updates)
         self._metrics, self._timing = run.journal("metrics"), run.journal("timing")
         self._rollouts = run.journal("rollouts")
+        self._witnesses = {name: Witness(run.journal(name)) for name in VOUCHED}
         self._checkpoints = run.checkpoints(stage)
         make = functools.partial(init_state, optimizer=optimizer)
         shapes = placed_shapes(jax.eval_shape(make, start.trainable), start.mesh)
@@ -94,6 +100,8 @@ class StageLoop:
         self.cursor, self.seconds = there.cursor, there.seconds  # of the stage, over all launches
         self.groups = there.groups  # that the iteration's updates learn from, by name
         self.ahead = there.ahead  # a batch that waits for its verdicts, by name
+        # The batch that is now being scored, for a stop meanwhile: sampling takes longest.
+        self.sampled: Callable[[], Arrays] = dict
         self._metric = there.metric
         self._skipped, self.step = float(self.state.skipped), int(self.state.step)
         cut_back(
@@ -157,7 +165,7 @@ class StageLoop:
         is_bad = abstained > self.config["max_abstained"]
         if is_bad and self.cursor["bad_rewards"] + 1 >= self.run.config["patience"]:
             self.save()
-        self.groups, self.ahead = groups, ahead
+        self.groups, self.ahead, self.sampled = groups, ahead, dict
         self.cursor["taken"] += taken
         self._waiting = rows
         if not waits:
@@ -193,7 +201,7 @@ class StageLoop:
         self._facts |= {short: row[name] for name, short in SHOWN.items() if name in row}
         self.run.progress.update(self.stage, late.iteration + 1, self.total, self._facts)
         is_bad, self._skipped = row["skipped"] > self._skipped, row["skipped"]
-        reason = "loss or gradient is not finite"
+        reason = "loss, gradient or what the optimizer makes of it is not finite"
         self._count_bad("bad_updates", is_bad, reason, late.batch, late.step)
 
     def move_to(self, iteration: int, update: int = 0, taken: int = 0) -> None:
@@ -228,6 +236,7 @@ class StageLoop:
 
     def save_and_stop_if_asked(self) -> None:
         """Ends the run here if it is to stop; what was not kept is made again later."""
+        self.run.stop.hold()
         if self.run.stop.reason:
             self.save()
             raise StoppedError(self.run.stop.reason)
@@ -262,8 +271,15 @@ class StageLoop:
         return True
 
     def save(self, *, final: bool = False) -> None:
-        """Writes a checkpoint of everything."""
+        """Writes a checkpoint of everything, and of the journals what they hold."""
+        began = time.monotonic()
+        self.run.stop.hold()
         self.write_metrics()
+        if not self._finite((self.state.trainable, self.state.opt_state)):
+            raise TroubleError(
+                f"stage {self.stage}, update {self.step}: what is trained, or a moment of it, is "
+                "not finite, and is not saved; the checkpoints before it are as they were"
+            )
         # The accuracy is that of the parameters between two iterations.
         is_measured = self.cursor["evaluated"] == self.iteration and self.update == 0
         self._metric = self._metric if is_measured else None
@@ -275,10 +291,13 @@ class StageLoop:
                 "seconds": round(self._elapsed(), 3),
                 "metric": self._metric,
             },
-            pending=together(self.groups, self.ahead) or None,
+            pending=together(self.groups, self.sampled() or self.ahead) or None,
             metric=self._metric,
             final=final,
+            marks={name: witness.mark() for name, witness in self._witnesses.items()},
         )
+        if self.run.stop.budget is not None:
+            self.run.stop.budget.saved(time.monotonic() - began)
 
     def _is_best(self) -> bool:
         """Whether the evaluation just made is better than that of every checkpoint."""

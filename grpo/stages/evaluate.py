@@ -10,7 +10,6 @@ examples say one; <stage>.jsonl every completion, and with the first one of each
 exactly was asked.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +32,7 @@ from grpo.runs.policies import Policies
 from grpo.runs.run import Run
 from grpo.storage.journal import Journal
 from grpo.storage.manifest import write_json
+from grpo.storage.whole import read_object
 from grpo.training.program import Program
 from models.policy import Policy
 
@@ -139,7 +139,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
     examples = getattr(data, stage["split"])[: stage["examples"]]
     file = run.workdir / "evaluations" / f"{name}.json"
     journal, metrics = Journal(file.with_suffix(".jsonl")), run.journal("metrics")
-    results = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    results = read_object(file)
     journal.keep(lambda row: row["policy"] in results)
     metrics.keep(lambda row: row["stage"] != name or row["policy"] in results)
     asked = settings(run, name)
@@ -149,6 +149,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
             found, rows = measured(policy, examples, stage, setting)
             for row in rows:
                 journal.write({"policy": label, **row})
+            journal.require_whole()
             metrics.write({"stage": name, "policy": label, **found})
             domains = by_domain(rows[: len(examples)] if stage["greedy"] else rows)
             results[label] = {**found, **({"domains": domains} if domains else {})}

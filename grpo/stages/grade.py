@@ -131,6 +131,7 @@ def run(run: Run, name: str, policies: Policies) -> None:
             about |= over(title, verdicts.score_B, others)
             for row in grade_rows(examples_of(run, name), title, verdicts):
                 journal.write({"policy": policy, **row})
+        journal.require_whole()
         metrics.write({"stage": name, "policy": policy, **about})
         scores = {title: verdicts.score_B for title, verdicts in found[policy].items()}
         domains = grades_by_domain(rows, scores)
@@ -162,6 +163,7 @@ def completed(run: Run, name: str, policies: Policies) -> dict[str, Rows]:
             )  # fmt: skip
             for row in found[label]:
                 journal.write({"policy": label, **row})
+            journal.require_whole()
         right = float(np.mean([row["right"]["strict"] for row in found[label]]))
         facts = {"policy": label, "right": f"{right:.1%}"}
         run.progress.update(name, number, len(stage["policies"]), facts)

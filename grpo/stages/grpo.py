@@ -337,11 +337,14 @@ def play_round(
     """Completions and what they are worth, (1) to (4); and the following ones, if already there."""
     run, stage, needs, G = setting.run, setting.stage, setting.needs, setting.stage["group"]
 
-    # (1), (2) Sample, unless it was done an iteration ago.
-    if loop.ahead:
+    # (1), (2) Sample, unless it was done an iteration ago, or before the run was stopped.
+    if loop.ahead and number == 0:
         sampled = sampled_of(loop.ahead, loop.policy.mesh)
     else:
         sampled = sample(setting, loop, sampler, loop.iteration, number)
+    if number == 0:
+        loop.sampled = sampled.stored
+    loop.save_and_stop_if_asked()
     rollout = sampled.rollout
 
     # (3) Score on the host, and by models where rewards are theirs; the policy may go on meanwhile.

@@ -103,6 +103,8 @@ def run(run: Run, name: str, policies: Policies) -> None:
                     row |= {"chosen": chosen.text, "rejected": rejected.text}
                     pairs.write({**row, "cut_off": rejected.cut_off})
                     found[kind] += 1
+            for journal in (pairs, samples):  # before the metrics say that the batch is done
+                journal.require_whole()
             shares = {f"pairs/{kind}": count / stage["batch"] for kind, count in found.items()}
             metrics.write({"stage": name, "step": batch + 1, **shares})
             run.progress.update(name, batch + 1, batches, shares)

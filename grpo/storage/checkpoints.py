@@ -11,16 +11,19 @@ One process writes to a root at a time.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
 import shutil
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from grpo.storage.manifest import NAME, sync
+from grpo.storage.manifest import NAME, fault, sync
 from grpo.storage.snapshot import (
     About,
     Restored,
@@ -30,11 +33,13 @@ from grpo.storage.snapshot import (
     snapshot_fault,
     write_snapshot,
 )
+from grpo.storage.vouched import Mark
 from grpo.training.train_step import TrainState
 
 FRESH = "set --config.checkpoint.allow_fresh=True to start again"
 STEP = "[0-9]{8}|[1-9][0-9]{8,}"  # as `path` writes it
 MODES = {"max": 1.0, "min": -1.0}
+NO_MARKS: Mapping[str, Mark] = types.MappingProxyType({})  # of a state without journals
 
 
 class CheckpointsBrokenError(SnapshotError):
@@ -66,7 +71,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that were finished; whether they still are whole is not looked at."""
-        return [int(path.name) for path in self._named() if (path / NAME).is_file()]
+        return [int(path.name) for path in self.paths() if (path / NAME).is_file()]
 
     def best(self) -> int | None:
         """The finished step of the best metric, the later one of equals."""
@@ -94,13 +99,18 @@ class Checkpoints:
         pending: dict[str, np.ndarray] | None = None,
         metric: float | None = None,
         final: bool = False,
+        marks: Mapping[str, Mark] = NO_MARKS,
     ) -> pathlib.Path:
         """Writes a step, then deletes those that need not be kept; its like is replaced."""
         path = self.path(step)
         tmp, old = path.with_suffix(".tmp"), path.with_suffix(".old")
+        needed = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves((state, pending)))
         try:
             self._tidy()
-            write_snapshot(tmp, state, pending, About(step, metric, final, extra))
+            require_room(self.root, needed)
+            write_snapshot(tmp, state, pending, About(step, metric, final, extra), marks)
+            if reason := fault(tmp):  # before any other step is deleted for it
+                raise OSError(errno.EIO, f"what was written is not what is there: {reason}")
             if path.exists():
                 os.rename(path, old)
             os.rename(tmp, path)
@@ -108,7 +118,6 @@ class Checkpoints:
         except Exception as error:  # of orbax, TensorStore, NumPy, JSON and the file system
             with contextlib.suppress(OSError):
                 self._tidy()
-            needed = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves((state, pending)))
             raise CheckpointWriteError(
                 f"{path}: not saved; its arrays need {needed} bytes, {_free(self.root)} "
                 f"({type(error).__name__}: {str(error)[:300]})"
@@ -124,7 +133,7 @@ class Checkpoints:
         self._put_back()
         reasons: dict[pathlib.Path, str] = {}
         found = None
-        for path in reversed(self._named()):
+        for path in reversed(self.paths()):
             if not (reason := snapshot_fault(path)):
                 found = int(path.name)
                 self._verified.add(found)
@@ -146,7 +155,7 @@ class Checkpoints:
         self._verified.add(step)
         return read_snapshot(path, like)
 
-    def _named(self) -> list[pathlib.Path]:
+    def paths(self) -> list[pathlib.Path]:
         """Everything that is called like a step, oldest first."""
         if not self.root.exists():
             return []
@@ -183,6 +192,13 @@ class Checkpoints:
         folder.mkdir(exist_ok=True)
         names = [path.name, *(f"{path.name}.{n}" for n in range(1, len(os.listdir(folder)) + 1))]
         os.rename(path, next(folder / name for name in names if not (folder / name).exists()))
+
+
+def require_room(root: pathlib.Path, needed: int) -> None:
+    """Refuses to begin what a disk has no room for."""
+    root.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(root).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _free(root: pathlib.Path) -> str:

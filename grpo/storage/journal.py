@@ -7,7 +7,8 @@
     texts              in ASCII: lone surrogates and control characters are escaped, break no line
 
 A row is with the operating system when `write` returns: killing the process loses none. A machine
-that loses power may lose the last ones. One process writes at a time.
+that loses power may lose those since the last checkpoint (vouched.py). A row that cannot be written
+is counted as lost. One process writes at a time.
 """
 
 import json
@@ -28,19 +29,23 @@ class JournalError(ValueError):
 class Journal:
     """Rows appended to a file, whose folder is made if need be."""
 
-    def __init__(self, path: str | pathlib.Path):
-        self.path = pathlib.Path(path)
+    def __init__(self, path: str | pathlib.Path, *, hold: Callable[[], None] | None = None):
+        self.path, self._hold = pathlib.Path(path), hold  # `hold` raises where it may not write
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.lost = 0  # rows
         self._has_warned = False
 
     def write(self, row: Row) -> None:
         """Appends a row; a file that cannot be written costs its rows, a warning, not the run."""
         line = encode(row)
+        if self._hold is not None:
+            self._hold()
         try:
             with open(self.path, "a+b") as file:
                 drop_torn_end(file)
                 file.write(line)
         except OSError as error:
+            self.lost += 1
             if not self._has_warned:
                 self._has_warned = True
                 warn(f"{self.path}: rows are lost, it cannot be written ({error.strerror})")
@@ -62,6 +67,11 @@ class Journal:
         if dropped:
             replace(self.path.resolve(), b"".join(kept))  # the file, not a link to it
         return dropped
+
+    def require_whole(self) -> None:
+        """Refuses to go on without a row: for what others learn from, or is measured once."""
+        if self.lost:
+            raise JournalError(f"{self.path}: {self.lost} rows could not be written; free the disk")
 
     def rows(self) -> list[Row]:
         """Every row; none of a file that is not there yet."""

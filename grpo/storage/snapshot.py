@@ -5,17 +5,21 @@ arrays/trainable/    what a following stage or an evaluation wants
 arrays/optimizer/    the rest of the TrainState
 extra.json           step, metric, final, and as `extra` any JSON: data cursor, seed, ...
 pending.npz          perhaps: host arrays, such as the batch that is being learnt from
+journals.json        perhaps: which rows there were (vouched.py)
 """
 
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from grpo.storage.arrays import mismatches, read_arrays, write_arrays
 from grpo.storage.manifest import fault, read_manifest, write_json, write_manifest
+from grpo.storage.vouched import FILE as JOURNALS
+from grpo.storage.vouched import Mark, marks_as_json
 from grpo.training.train_step import TrainState
 
 Tree = Any
@@ -55,6 +59,7 @@ def write_snapshot(
     state: TrainState,
     pending: dict[str, np.ndarray] | None,
     about: About,
+    marks: Mapping[str, Mark],
 ) -> None:
     """Writes a checkpoint into a directory that does not exist; returns when the disk has it."""
     if json.loads(json.dumps(about.extra)) != about.extra:
@@ -68,6 +73,8 @@ def write_snapshot(
     write_arrays(directory / "arrays/optimizer", state._replace(trainable=None))
     if pending is not None:
         _write_pending(directory / "pending.npz", pending)
+    if marks:
+        write_json(directory / JOURNALS, marks_as_json(marks))
     write_json(directory / "extra.json", about._asdict())
     write_manifest(directory)
 

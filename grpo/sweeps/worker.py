@@ -29,7 +29,7 @@ from grpo.storage.manifest import write_json
 
 GRACE = 300.0  # seconds in which a run may save after its driver is gone
 # What says of a run that it has ended, or how, and what it is.
-OWN = ("DONE", "FAILED", "*.md", "*.svg", "*.html", "lock", "config.json")
+OWN = ("DONE", "FAILED", "*.md", "*.svg", "*.html", "lock", "config.json", "inputs.json")
 CHECKPOINTS = "checkpoints"  # whose files are written once, and then only read or deleted
 
 

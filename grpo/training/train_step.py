@@ -1,7 +1,7 @@
 """One optimizer update, for every stage: a stage brings a loss.
 
     g = Σ_m ∇ loss(rows of microbatch m)    the loss adds up over rows: any cut gives the same g
-    θ <- optimizer(θ, g)                    unless the loss or ‖g‖ is not finite: then nothing
+    θ <- θ + Δ,  Δ = optimizer(g, θ)        unless the loss, ‖g‖ or ‖Δ‖ is not finite: then nothing
                                             moves, bit by bit, and the step counts as skipped
 
 `loss(trainable, frozen, batch) -> (loss, Metrics)`. Trainable is the adapter, or the parameters;
@@ -73,6 +73,12 @@ def gradient(
     return total
 
 
+def all_finite(tree: Tree) -> Array:
+    """Whether every number of a tree is finite."""
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, checks, jnp.bool_(True))
+
+
 def update(
     state: TrainState,
     frozen: Tree,
@@ -90,7 +96,10 @@ def update(
     trainable = optax.apply_updates(state.trainable, updates)
 
     # By hand: optax.apply_if_finite gives up after some errors in a row and applies the NaN.
+    # The norms are measured anyway; moments are finite wherever the gradient's is.
+    update_norm = optax.tree.norm(updates)
     is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(metrics.sums["loss"])
+    is_finite &= jnp.isfinite(update_norm)
     keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(is_finite, new, old))
     new = TrainState(
         step=state.step + 1,
@@ -101,7 +110,7 @@ def update(
     return new, {
         **metrics.flat(),
         "grad_norm": grad_norm,
-        "update_norm": jnp.where(is_finite, optax.tree.norm(updates), 0.0),
+        "update_norm": jnp.where(is_finite, update_norm, 0.0),
         "skipped": new.skipped,
     }
 

@@ -6,7 +6,7 @@ SAME = "tests/test_resume.py::test_a_run_that_is_stopped_everywhere_ends_bit_by_
 
 MISTAKES = [
     Mistake("a checkpoint without the batch that is being learnt from", "grpo/runs/stage_loop.py",
-            "pending=together(self.groups, self.ahead) or None,",
+            "pending=together(self.groups, self.sampled() or self.ahead) or None,",
             "pending=None,",
             SAME),
     Mistake("metrics after the checkpoint are kept", "grpo/runs/resume.py",
@@ -91,7 +91,7 @@ MISTAKES = [
             "elif there != here:",
             "elif False:",
             "tests/test_resume.py::test_another_config_is_refused"),
-    Mistake("two processes in one directory", "grpo/pipeline.py",
+    Mistake("two processes in one directory", "grpo/runs/lock.py",
             "fcntl.LOCK_EX | fcntl.LOCK_NB",
             "fcntl.LOCK_SH | fcntl.LOCK_NB",
             "tests/test_resume.py::test_one_process_at_a_time"),
