@@ -1,6 +1,7 @@
 """Attention to a cache: beside a float64 softmax over all keys, reading no more than is there."""
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.attention import ATTENTION
-from models.cache import LayerCache, behind, init_cache, stored
+from models.cache import LayerCache, Prompt, behind, init_cache, stored
 from models.cached_attention import Held, cached_attention, sizes
 from models.gemma import Gemma, unembed, unstack
 from tests.helpers import TINY, left_padded, logits_of, tiny_ids, tiny_params
@@ -18,7 +19,13 @@ B = P * G
 
 
 def random(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def read(module, variables, ids, mask):
+    """The hidden states of prompts, and their keys."""
+    hidden_PID, kept = module.apply(variables, ids, mask, keep=True)
+    return hidden_PID, cast(Prompt, kept)
 
 
 def by_hand(q_BTNH, keys, seen, cap):
@@ -32,7 +39,7 @@ def by_hand(q_BTNH, keys, seen, cap):
             k = np.concatenate([np.asarray(keys.prompt.k_BKHS)[b // G, n // Q].T, k])
             v = np.concatenate([np.asarray(keys.prompt.v_BKSH)[b // G, n // Q], v])
             visible = np.concatenate([np.asarray(seen.prompt_BTI)[b, t], visible])
-        z = k @ q_BTNH[b, t, n].astype(np.float64)
+        z = k @ np.asarray(q_BTNH, np.float64)[b, t, n]
         z = cap * np.tanh(z / cap) if cap else z
         weight = np.exp(z - z.max()) * visible
         out[b, t, n] = weight @ v / weight.sum()
@@ -50,14 +57,14 @@ def case(slots, filled, tokens=1):
     prompt = np.ones((B, tokens, COLUMNS), bool)
     prompt[G:, :, :2] = False
     seen = Held(jnp.asarray(own), jnp.asarray(prompt), jnp.asarray(place))
-    return random(4, B, tokens, K * Q, H), jax.tree.map(jnp.asarray, keys), seen
+    return random(4, B, tokens, K * Q, H), keys, seen
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
 @pytest.mark.parametrize(("slots", "tokens"), [(20, 1), (300, 1), (20, 3)])
 def test_rows_behind_prompts(slots, tokens, cap):
     q, keys, seen = case(slots, filled=17 if tokens == 1 else slots, tokens=tokens)
-    got = cached_attention(ATTENTION["einsum"], jnp.asarray(q), keys, seen, cap)
+    got = cached_attention(ATTENTION["einsum"], q, keys, seen, cap)
     np.testing.assert_allclose(got, by_hand(q, keys, seen, cap), atol=2e-6)
 
 
@@ -65,7 +72,7 @@ def test_rows_behind_prompts(slots, tokens, cap):
 def test_rows_that_hold_their_prompts_go_through_their_kernel(kernel):
     q, keys, seen = case(300, filled=150)
     keys = keys.replace(prompt=None)
-    got = cached_attention(ATTENTION[kernel], jnp.asarray(q), keys, seen, None)
+    got = cached_attention(ATTENTION[kernel], q, keys, seen, None)
     np.testing.assert_allclose(got, by_hand(q, keys, seen, None), atol=2e-6)
 
 
@@ -111,8 +118,8 @@ def test_completions_behind_a_prompt_equal_whole_rows(family):
         hidden_B1D, cache = module.apply(variables, ids_B1, jnp.ones_like(ids_B1), cache)
         return unembed(config, variables["params"], hidden_B1D)[:, 0], cache
 
-    _, read = module.apply(variables, prompt, mask, keep=True)
-    cache, got = behind(read, config, rows=6, capacity=own.shape[1]), []
+    _, kept = read(module, variables, prompt, mask)
+    cache, got = behind(kept, config, rows=6, capacity=own.shape[1]), []
     for c in range(own.shape[1]):
         logits, cache = step(own[:, c : c + 1], cache)
         got.append(logits)
@@ -120,19 +127,19 @@ def test_completions_behind_a_prompt_equal_whole_rows(family):
     rings = {min(config.window, own.shape[1]), own.shape[1]}
     assert {layer.k_BKHS.shape[3] for layer in cache.layers} == rings
     columns = {min(config.window, prompt.shape[1]), prompt.shape[1]}
-    assert {layer.prompt.k_BKHS.shape for layer in cache.layers} == {
-        (3, config.num_kv_heads, config.head_dim, n) for n in columns
-    }
+    heads = (3, config.num_kv_heads, config.head_dim)
+    prompts = [layer.prompt for layer in cache.layers if layer.prompt]
+    assert {layer.k_BKHS.shape for layer in prompts} == {(*heads, n) for n in columns}
 
 
 def test_a_stored_prompt_is_what_its_tokens_leave_in_an_empty_cache():
     config, (prompt, mask, _) = TINY["gemma3"], rows()
     variables, module = {"params": unstack(tiny_params("gemma3"))}, Gemma(config)
-    hidden, read = module.apply(variables, prompt, mask, keep=True)
-    empty = init_cache(config, *prompt.shape, jnp.float32)
+    hidden, kept = read(module, variables, prompt, mask)
+    empty = init_cache(config, len(prompt), prompt.shape[1], jnp.float32)
     wanted_hidden, wanted = module.apply(variables, prompt, mask, empty)
     np.testing.assert_allclose(hidden[mask == 1], wanted_hidden[mask == 1], atol=1e-5)
-    got = stored(read, config)
+    got = stored(kept, config)
     assert jax.tree.structure(got) == jax.tree.structure(wanted)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

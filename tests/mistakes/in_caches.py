@@ -18,7 +18,7 @@ MISTAKES = [
     Mistake("read as far as the shortest row", ATTENTION,
             "jnp.max(seen.place_BT) + 1)", "jnp.min(seen.place_BT) + 1)", FAR),
     Mistake("a chunk does not see the end of itself", ATTENTION,
-            "return as_far_as(ends[-1])", "return as_far_as(ends[-1] - 1)", HAND),
+            "return all_slots()", "return as_far_as(ends[-1] - 1)", HAND),
     Mistake("the prompt's scores are not capped", ATTENTION,
             'softcap(group_product("PKRH,PKHI->PKRI", q_BKTQH, keys.prompt.k_BKHS), cap)',
             'group_product("PKRH,PKHI->PKRI", q_BKTQH, keys.prompt.k_BKHS)', HAND),
