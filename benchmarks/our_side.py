@@ -99,6 +99,7 @@ def make_update(
         optimizer,
         microbatches=microbatches,
         state=state,
+        frozen=frozen,
         rows=work.ROWS,
         mesh=None,
         group=work.GROUP,

@@ -179,8 +179,8 @@ def test_an_update_in_microbatches(mesh):
         state = put(init_state(adapter, optimizer), mesh)
         frozen = put(shallow_params(), mesh)
         step = make_train_step(
-            loss(group), optimizer, microbatches=2, state=state, rows=len(ids), mesh=mesh,
-            group=group,
+            loss(group), optimizer, microbatches=2, state=state, frozen=frozen, rows=len(ids),
+            mesh=mesh, group=group,
         )  # fmt: skip
         return step(state, frozen, put_rows((ids, mask, weights), mesh))
 

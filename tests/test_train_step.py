@@ -220,7 +220,8 @@ def stepper(is_adapter=True, mesh=None, microbatches=2, objective=VARIANTS["grpo
     trainable, frozen = (adapter(), shallow_params()) if is_adapter else (shallow_params(), None)
     state = init_state(trainable, optimizer())
     step = make_train_step(
-        loss, optimizer(), microbatches=microbatches, state=state, rows=ROWS, mesh=mesh
+        loss, optimizer(), microbatches=microbatches, state=state, frozen=frozen, rows=ROWS,
+        mesh=mesh,
     )  # fmt: skip
     return state, frozen, step
 
@@ -395,7 +396,9 @@ def test_bfloat16_weights_keep_their_program_and_their_moments():
 
     state = init_state({"w": jnp.ones((3,), jnp.bfloat16)}, optimizer())
     types = jax.tree.map(lambda x: x.dtype, state)
-    step = make_train_step(loss, optimizer(), microbatches=1, state=state, rows=1, mesh=None)
+    step = make_train_step(
+        loss, optimizer(), microbatches=1, state=state, frozen=None, rows=1, mesh=None
+    )
     for _ in range(3):
         state, _ = step(state, None, jnp.zeros((1, 3)))
     assert jax.tree.map(lambda x: x.dtype, state) == types

@@ -121,6 +121,7 @@ def make_train_step(
     *,
     microbatches: int,
     state: TrainState,
+    frozen: Tree,
     rows: int,
     mesh: Mesh | None,
     group: int = 1,
@@ -144,7 +145,11 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(where, None, row_sharding(rows, 1, mesh)),  # None: where they are
+        in_shardings=(
+            where,
+            jax.tree.map(lambda x: x.sharding, frozen),
+            row_sharding(rows, 1, mesh),
+        ),
         out_shardings=(where, NamedSharding(mesh, P())),
     )
 
@@ -189,6 +194,7 @@ def update_program(
         chain,
         microbatches=microbatches,
         state=state,
+        frozen=policy.frozen,
         rows=jax.tree.leaves(batches[0])[0].shape[0],
         mesh=policy.mesh,
         group=group,

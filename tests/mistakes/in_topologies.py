@@ -5,7 +5,7 @@ from tests.mistakes import Mistake
 HLO, PRODUCTS = "grpo/topologies/hlo.py", "grpo/topologies/products.py"
 BOUNDS, CHIPS = "grpo/topologies/bounds.py", "grpo/topologies/chips.py"
 PROGRAMS, HOURS = "grpo/topologies/programs.py", "grpo/topologies/hours.py"
-ADVICE = "grpo/topologies/advice.py"
+ADVICE, STEP = "grpo/topologies/advice.py", "grpo/training/train_step.py"
 READ = "tests/test_topologies.py::test_"
 SAID = "tests/test_topology_report.py::test_"
 WHOLE = "tests/test_frozen_weights.py::test_"
@@ -105,7 +105,9 @@ MISTAKES = [
             "return dataclasses.replace(policy, **applied).placed()",
             "return dataclasses.replace(policy, **applied)",
             f"{WHOLE}only_what_is_not_trained_is_whole"),
-    Mistake("whole weights are split", "models/sharding.py", '"whole": ("tp",)}', '"whole": AXES}',
+    Mistake("an update splits what is whole", STEP,
+            "            jax.tree.map(lambda x: x.sharding, frozen),\n",
+            "            frozen and shardings(frozen, mesh),\n",
             f"{WHOLE}an_update_gathers_no_weights"),
     Mistake("what is trained is whole too", "grpo/runs/shapes.py",
             "return dataclasses.replace(base, params=shapes_on(base.mesh, base.params))",
