@@ -89,6 +89,16 @@ def shardings(tree: Any, mesh: Mesh, axes: tuple[str, ...] = AXES) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def places(tree: Any, mesh: Mesh) -> Any:
+    """Where a tree lies on the mesh; what does not yet, where the table puts it."""
+
+    def one(leaf: Any, by_table: NamedSharding) -> NamedSharding:
+        here = getattr(leaf, "sharding", None)
+        return here if isinstance(here, NamedSharding) and here.mesh == mesh else by_table
+
+    return jax.tree.map(one, tree, shardings(tree, mesh))
+
+
 def put(tree: Any, mesh: Mesh | None, axes: tuple[str, ...] = AXES) -> Any:
     """Params or an adapter there, wherever they are; without a mesh on the first device."""
     where = jax.devices()[0] if mesh is None else shardings(tree, mesh, axes)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from grpo.runs.room import checkpoint_bytes, gigabytes
+from grpo.runs.room import checkpoint_bytes, gigabytes, kept_of
 from grpo.storage.checkpoints import Checkpoints, CheckpointWriteError
 from grpo.storage.snapshot import snapshot_fault
 from tests.small_run import (
@@ -80,6 +80,16 @@ def test_a_run_that_would_not_fit_is_refused_before_it_computes(folder, disk, ca
     disk[0] = needed - sum(array_bytes(final(workdir, name)) for name in ("sft", "grpo"))
     (workdir / "DONE").unlink()
     assert launch(config(), workdir) == 0  # what is there is counted
+
+
+def test_no_more_are_kept_than_are_made(folder):
+    few = config(keep_last=10**6).to_dict()
+    few["stages"]["sft"] |= {"steps": 7, "checkpoint_every": 3, "evaluate_every": 0}
+    assert kept_of(few, "sft") == 3  # after 3, 6 and 7
+    few["stages"]["sft"]["evaluate_every"] = 1
+    assert kept_of(few, "sft") == 4
+    few["checkpoint"]["keep_last"] = 2
+    assert kept_of(few, "sft") == 3
 
 
 def test_what_a_checkpoint_needs(folder):

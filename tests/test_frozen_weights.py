@@ -55,7 +55,7 @@ def test_the_same_run_but_for_the_order_of_sums(runs):
         told.append(np.concatenate(numbers))
         texts.append([row["completion"] for row in rows(workdir, "rollouts")])
     assert texts[0] == texts[1] and len(texts[0]) == 24
-    chex.assert_trees_all_close(*adapters, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(*adapters, rtol=1e-4, atol=1e-4)  # a hundredth of one update
     np.testing.assert_allclose(*told, rtol=1e-3, atol=1e-5)
 
 

@@ -56,7 +56,11 @@ def sized(model: Config) -> Config:
 
 def kept_of(config: Config, name: str) -> int:
     """How many checkpoints of a stage stay: the last ones, and the best where one is measured."""
-    return config["checkpoint"]["keep_last"] + bool(config["stages"][name].get("evaluate_every"))
+    stage, last = config["stages"][name], config["checkpoint"]["keep_last"]
+    amount = next((stage[field] for field in ("steps", "iterations") if field in stage), None)
+    if amount is not None:
+        last = min(last, amount // stage["checkpoint_every"] + 1)  # and its end
+    return last + bool(stage.get("evaluate_every"))
 
 
 def bytes_below(folder: pathlib.Path) -> int:

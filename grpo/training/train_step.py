@@ -22,7 +22,7 @@ from grpo.algorithms.metrics import Metrics
 from grpo.training.optimizer import optimizer_of
 from grpo.training.parts import cut
 from grpo.training.program import Program, shapes_on
-from models.sharding import row_sharding, shardings
+from models.sharding import places, row_sharding, shardings
 
 Array = jax.Array
 Tree = Any
@@ -129,7 +129,8 @@ def make_train_step(
     """`update`, compiled for states, frozen trees and batches of `rows` rows like these.
 
     The state is donated. On a mesh everything has its sharding: what is trained and its moments by
-    the table of models/sharding.py, what is not where it is, rows over `fsdp`.
+    the table of models/sharding.py, rows over `fsdp`, and what is not trained where it lies on the
+    mesh, or by the table as well.
     """
     if mesh is None:
         return _train_step(loss, optimizer, microbatches, group)
@@ -147,7 +148,7 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(
             where,
-            jax.tree.map(lambda x: x.sharding, frozen),
+            places(frozen, mesh),
             row_sharding(rows, 1, mesh),
         ),
         out_shardings=(where, NamedSharding(mesh, P())),

@@ -106,7 +106,7 @@ MISTAKES = [
             "return dataclasses.replace(policy, **applied)",
             f"{WHOLE}only_what_is_not_trained_is_whole"),
     Mistake("an update splits what is whole", STEP,
-            "            jax.tree.map(lambda x: x.sharding, frozen),\n",
+            "            places(frozen, mesh),\n",
             "            frozen and shardings(frozen, mesh),\n",
             f"{WHOLE}an_update_gathers_no_weights"),
     Mistake("what is trained is whole too", "grpo/runs/shapes.py",
