@@ -89,10 +89,10 @@ def behind(prompt: Prompt, config: GemmaConfig, rows: int, capacity: int) -> Cac
     return empty.replace(layers=tuple(layers), prompt_position_PI=prompt.position_PI)
 
 
-def stored(prompt: Prompt, config: GemmaConfig) -> Cache:
-    """A cache whose slots hold these prompts and have no room for more."""
+def stored(prompt: Prompt, config: GemmaConfig, more: int = 0) -> Cache:
+    """A cache whose slots hold these prompts, with room for so many more tokens."""
     prompts, columns = prompt.position_PI.shape
-    empty = init_cache(config, prompts, columns, prompt.layers[0].k_BKHS.dtype)
+    empty = init_cache(config, prompts, columns + more, prompt.layers[0].k_BKHS.dtype)
     layers = [
         write(slots, read, prompt.position_PI)
         for slots, read in zip(empty.layers, prompt.layers, strict=True)

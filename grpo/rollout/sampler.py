@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from grpo.algorithms.distribution import Sampling, sample
-from models.cache import Cache, Prompt, behind
+from models.cache import Cache, Prompt, behind, stored
 from models.gemma import Gemma, unembed, unstack
 from models.lora import merge
 from models.sharding import path_name, shard_cache, shard_rows, shardings
@@ -179,7 +179,7 @@ def prefill(
 
     hidden_PID, prompt = module.apply(variables, prompt_ids_PI, prompt_mask_PI, keep=True)
     logits_PV = unembed(module.config, variables["params"], hidden_PID[:, -1:])[:, 0]
-    cache = behind(cast(Prompt, prompt), module.config, batch, max_new_tokens)
+    cache = cache_of(module, cast(Prompt, prompt), group, max_new_tokens)
     cache = jax.tree.map(lambda x: shard_cache(x, mesh), cache)
     start = Decoding(
         c=jnp.int32(0),
@@ -191,6 +191,18 @@ def prefill(
         logprob_BC=jnp.zeros((batch, max_new_tokens), jnp.float32),
     )
     return draw(start, share(logits_PV), cache, drawing)
+
+
+def cache_of(module: Gemma, prompt: Prompt, group: int, max_new_tokens: int) -> Cache:
+    """What the completions go on from: one copy of their prompt's keys, or one each.
+
+    Where `tp` does not cut the key heads it cuts the queries of one, and a product of these with
+    those of the group would have to gather them, in every layer at every token.
+    """
+    config, mesh = module.config, module.mesh
+    if mesh is None or config.num_kv_heads % mesh.shape["tp"] == 0:
+        return behind(prompt, config, len(prompt.position_PI) * group, max_new_tokens)
+    return jax.tree.map(lambda x: grouped(x, group), stored(prompt, config, max_new_tokens))
 
 
 def decode(
