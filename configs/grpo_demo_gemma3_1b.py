@@ -26,10 +26,10 @@ updates of 4.98 s, 2 h 35 min; KL per token 0.133 at the end. These are accuracy
 accuracy/partial and format/demo in evaluations/greedy.json. Most of the gain is form: Google gives
 62.8 % for the same weights, properly prompted. For :repo no result is known.
 
-Preflight of :kaggle for v5e:2x2 (docs/preflight.md: estimates, never timed): GRPO 2.50 of 15.75 GiB
-of a chip, 3.39 s an iteration, 1.76 h, of which 1.52 h are rollouts, bound by compute. With the
-decode step before models/cached_attention.py, drawing by top_k not counted, it was 1.88 s, 0.98 h,
-and with the evaluations 4.53 GiB and 1.14 h; mesh 2 x 2 then took 0.80 h for GRPO.
+Preflight of :kaggle for v5e:2x2 (docs/preflight.md: estimates, never timed): GRPO 2.51 of 15.75 GiB
+of a chip, 2.55 s an iteration, 1.32 h, of which 1.08 h are rollouts, bound by compute. At an earlier
+commit, drawing by top_k not counted, it was 1.88 s, 0.98 h, and with the evaluations 4.53 GiB and
+1.14 h; mesh 2 x 2 then took 0.80 h for GRPO.
 
 Kept from the demo, though one would not choose it: the rewards with their flaws
 (grpo/rewards/demo.py), golds with commas, the prompt of :kaggle without its last line break, and
