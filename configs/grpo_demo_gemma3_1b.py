@@ -27,8 +27,8 @@ accuracy/partial and format/demo in evaluations/greedy.json. Most of the gain is
 62.8 % for the same weights, properly prompted. For :repo no result is known.
 
 Preflight of :kaggle for v5e:2x2 (docs/preflight.md: estimates, never timed): GRPO 2.51 of 15.75 GiB
-of a chip, 2.55 s an iteration, 1.32 h, of which 1.08 h are rollouts, bound by compute. At an earlier
-commit, drawing by top_k not counted, it was 1.88 s, 0.98 h, and with the evaluations 4.53 GiB and
+of a chip, 2.55 s an iteration, 1.32 h, of which 1.08 h are rollouts, bound by compute. An earlier
+commit, drawing by top_k not counted, had 1.88 s, 0.98 h, and with the evaluations 4.53 GiB and
 1.14 h; mesh 2 x 2 then took 0.80 h for GRPO.
 
 Kept from the demo, though one would not choose it: the rewards with their flaws
