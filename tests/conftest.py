@@ -26,6 +26,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax
 import pytest
 
+from tests.small_run import workshop
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MOST_MAPPINGS = 25_000  # Linux allows 65 530 to a process, and a module may need thousands
@@ -44,7 +46,9 @@ SLOW = (
     "test_reward_pool_faults", "test_sweep_runs", "test_sweep_driver", "test_sweep_submitit",
     "test_certificate",
     "test_power", "test_replay", "test_page_blocks", "test_notebook", "test_diagnostics_in_a_run",
-    "test_frozen_weights", "test_topology_report",
+    "test_frozen_weights", "test_topology_report", "test_faults_first_row", "test_faults_inputs",
+    "test_faults_journals", "test_faults_lock", "test_faults_room", "test_faults_time",
+    "test_faults_updates", "test_faults_words", "test_verify",
 )  # fmt: skip
 
 
@@ -55,6 +59,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.fast)
     places = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a module's small runs are, with what they need around them."""
+    with workshop():
+        yield tmp_path_factory.mktemp("runs")
 
 
 def pytest_unconfigure():

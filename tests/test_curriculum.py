@@ -36,7 +36,6 @@ from tests.small_run import (
     small_grpo,
     stop_at,
     watched,
-    workshop,
 )
 from tests.small_run import about as about_step
 
@@ -193,13 +192,6 @@ def config(**curriculum):
 def promoted():
     """Every mean of `noise` is above 0.2 but one of a few completions by bad luck."""
     return config(order="promoted", metric="reward", threshold=0.2, window=2, replay=0.25)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with workshop():
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -31,14 +31,7 @@ from tests.small_run import (
     small_sft,
     stop_at,
     watched,
-    workshop,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("runs")
 
 
 def small_distill(**changes) -> base.ConfigDict:

@@ -13,7 +13,6 @@ from tests.small_run import (
     small_evaluate,
     small_grpo,
     small_sft,
-    workshop,
 )
 
 JOURNALS = ("environment", "metrics", "timing", "rollouts", "evaluations/check")
@@ -33,13 +32,6 @@ def config():
     run.stages.sft, run.stages.grpo, run.stages.check = sft, grpo, check
     run.pipeline = ("sft", "grpo", "check")
     return run
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with workshop():
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,7 @@ from tests.small_run import (
     small_grpo,
     stop_at,
     watched,
-    workshop,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("journals")
 
 
 def config():

@@ -12,14 +12,7 @@ from tests.small_run import (
     small_grpo,
     small_sft,
     watched,
-    workshop,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("locks")
 
 
 def config():

@@ -22,12 +22,6 @@ from tests.small_run import (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("room")
-
-
 class Usage(NamedTuple):
     """What shutil says of a disk."""
 

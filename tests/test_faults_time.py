@@ -26,14 +26,7 @@ from tests.small_run import (
     small_grpo,
     small_sft,
     watched,
-    workshop,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("time")
 
 
 def config(**changes):

@@ -11,7 +11,7 @@ from grpo.runs.stage_loop import StageLoop, TroubleError
 from grpo.storage.snapshot import read_about
 from grpo.training.optimizer import make_optimizer
 from grpo.training.train_step import init_state, update
-from tests.small_run import arrays, final, launch, rows, small, small_sft, workshop
+from tests.small_run import arrays, final, launch, rows, small, small_sft
 
 # NumPy says so where a number of the config is beyond float32: what is wanted here.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
@@ -59,12 +59,6 @@ def test_a_result_that_is_not_finite_is_skipped_bit_by_bit(chain):
 def test_a_healthy_update_is_kept():
     before, after, metrics = stepped(optimizer())
     assert bits(after) != bits(before) and int(after.skipped) == 0 < metrics["update_norm"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("updates")
 
 
 def config(**changes):

@@ -31,7 +31,6 @@ from tests.small_run import (
     small_sft,
     stop_at,
     watched,
-    workshop,
 )
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -85,13 +84,6 @@ def stopping_after_rewards(*, is_on: bool):
         if is_on:
             patch.setattr(grpo.stages.grpo, "play_round", played)
         yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with workshop():
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -31,15 +31,7 @@ from tests.small_run import (
     stop_at,
     trimmed,
     watched,
-    workshop,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    with workshop():
-        yield folder
 
 
 def adapters():

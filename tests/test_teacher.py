@@ -31,15 +31,8 @@ from tests.small_run import (
     small_sft,
     stop_at,
     watched,
-    workshop,
 )
 from tests.test_distillation import MASK_BT, models
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with workshop():
-        yield tmp_path_factory.mktemp("runs")
 
 
 def taught(**fields) -> base.ConfigDict:

@@ -137,9 +137,10 @@ def likeliest(blocks: Blocks) -> tuple[Array, Array]:
 def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, Array]:
     """token_B, and its log-probability under π (not under what it was drawn from)."""
 
-    def z_BV() -> Array:
-        """Made in the branch that reads it: XLA would write it down for every branch."""
-        return temper(logits_BV, sampling.temperature)
+    def draw_kept() -> tuple[Array, Array]:
+        # z is made in here: what is made before the branches XLA writes down for all of them.
+        z_BV = temper(logits_BV, sampling.temperature)
+        return draw(key_B, blocks_of(restrict(z_BV, sampling)))
 
     blocks = blocks_of(logits_BV, sampling.temperature)
     restricts = (sampling.top_k > 0) | (sampling.top_p < 1) | (sampling.min_p > 0)
@@ -149,7 +150,7 @@ def sample(key_B: Array, logits_BV: Array, sampling: Sampling) -> tuple[Array, A
         (
             lambda: likeliest(blocks),
             lambda: draw(key_B, blocks),
-            lambda: draw(key_B, blocks_of(restrict(z_BV(), sampling))),
+            draw_kept,
         ),
     )
     return token_B, z_B - jax.nn.logsumexp(blocks.mass_BN, axis=1)

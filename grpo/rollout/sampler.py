@@ -178,8 +178,8 @@ def prefill(
         return shard_rows(grouped(x, group), mesh)
 
     hidden_PID, prompt = module.apply(variables, prompt_ids_PI, prompt_mask_PI, keep=True)
-    logits_PV = unembed(module.config, variables["params"], hidden_PID[:, -1:])[:, 0]
-    cache = cache_of(module, cast(Prompt, prompt), group, max_new_tokens)
+    logits_PV = last_logits(module, variables, hidden_PID)
+    cache = cache_after(module, cast(Prompt, prompt), group, max_new_tokens)
     cache = jax.tree.map(lambda x: shard_cache(x, mesh), cache)
     start = Decoding(
         c=jnp.int32(0),
@@ -193,16 +193,22 @@ def prefill(
     return draw(start, share(logits_PV), cache, drawing)
 
 
-def cache_of(module: Gemma, prompt: Prompt, group: int, max_new_tokens: int) -> Cache:
-    """What the completions go on from: one copy of their prompt's keys, or one each.
+def cache_after(module: Gemma, prompt: Prompt, group: int, max_new_tokens: int) -> Cache:
+    """What the completions of prompts that were read are written to."""
+    config = module.config
+    if has_prompts_once(module):
+        return behind(prompt, config, len(prompt.position_PI) * group, max_new_tokens)
+    return jax.tree.map(lambda x: grouped(x, group), stored(prompt, config, max_new_tokens))
+
+
+def has_prompts_once(module: Gemma) -> bool:
+    """Whether a group has one copy of its prompt's keys, not each row its own.
 
     Where `tp` does not cut the key heads it cuts the queries of one, and a product of these with
     those of the group would have to gather them, in every layer at every token.
     """
-    config, mesh = module.config, module.mesh
-    if mesh is None or config.num_kv_heads % mesh.shape["tp"] == 0:
-        return behind(prompt, config, len(prompt.position_PI) * group, max_new_tokens)
-    return jax.tree.map(lambda x: grouped(x, group), stored(prompt, config, max_new_tokens))
+    mesh = module.mesh
+    return mesh is None or module.config.num_kv_heads % mesh.shape["tp"] == 0
 
 
 def decode(
@@ -251,8 +257,12 @@ def forward(
 ) -> tuple[Array, Cache]:
     """The logits after the last of these tokens, and the cache with all of them."""
     hidden_BTD, filled = module.apply(variables, ids_BT, mask_BT, cache)
-    logits_B1V = unembed(module.config, variables["params"], hidden_BTD[:, -1:])
-    return logits_B1V[:, 0], cast(Cache, filled)
+    return last_logits(module, variables, hidden_BTD), cast(Cache, filled)
+
+
+def last_logits(module: Gemma, variables: dict[str, Params], hidden_BTD: Array) -> Array:
+    """logits_BV after the last column."""
+    return unembed(module.config, variables["params"], hidden_BTD[:, -1:])[:, 0]
 
 
 def grouped(x: Array, group: int) -> Array:

@@ -138,8 +138,8 @@ def desks_of(module: Gemma, prompts: int, seats: int) -> int:
 def read(module: Gemma, variables: dict[str, Params], ids_PI: Array, mask_PI: Array) -> Prompts:
     """The prompts without their last tokens."""
     before = functools.partial(jnp.pad, pad_width=((0, 0), (1, 0)))
-    _, read = module.apply(variables, before(ids_PI[:, :-1]), before(mask_PI[:, :-1]), keep=True)
-    return Prompts(stored(cast(Prompt, read), module.config), ids_PI[:, -1])
+    _, kept = module.apply(variables, before(ids_PI[:, :-1]), before(mask_PI[:, :-1]), keep=True)
+    return Prompts(stored(cast(Prompt, kept), module.config), ids_PI[:, -1])
 
 
 def draw(

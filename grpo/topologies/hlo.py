@@ -82,9 +82,8 @@ class Instruction:
         return len(found[1].split(",")) if found else 0
 
 
-Module = dict[
-    str, dict[str, Instruction]
-]  # computation -> name -> instruction; "ENTRY" is the main
+# computation -> name -> instruction; "ENTRY" is the main one.
+Module = dict[str, dict[str, Instruction]]
 
 
 def parse(text: str) -> Module:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
+from grpo.rollout.sampler import has_prompts_once
 from grpo.tools.preflight import cache_of
 from grpo.tools.shapes import by_device, device_bytes, leaves_beside
 from grpo.topologies import hlo
@@ -190,13 +191,14 @@ def kind_of(path: tuple) -> str:
 
 
 def cache_bytes(program: Program, policy: Policy) -> tuple[int, int]:
-    """The cache of a rollout on a chip: of prompts, and of what is written after them."""
-    _, _, ids_PI, _, key_B, *_ = program.cases[-1]
+    """The cache of a rollout on a chip: of prompts for themselves, and of its rows."""
+    module, _, ids_PI, _, key_B, *_ = program.cases[-1]
     (prompts, width), static = ids_PI.shape, program.static
-    rows = static.get("seats", len(key_B))
-    written = width * ("seats" in static) + static["max_new_tokens"]  # a seat has its own prompt
-    sizes = (prompts, width), (rows, written)
-    before, after = (device_bytes(cache_of(policy, *size)) for size in sizes)
+    has_seats, shares = "seats" in static, has_prompts_once(module)
+    own = width if has_seats or not shares else 0  # of its prompt, in each row
+    rows = static.get("seats", len(key_B)), own + static["max_new_tokens"]
+    apart = prompts if has_seats or shares else 0, width
+    before, after = (device_bytes(cache_of(policy, *size)) for size in (apart, rows))
     return before, after
 
 

@@ -146,11 +146,7 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(
-            where,
-            places(frozen, mesh),
-            row_sharding(rows, 1, mesh),
-        ),
+        in_shardings=(where, places(frozen, mesh), row_sharding(rows, 1, mesh)),
         out_shardings=(where, NamedSharding(mesh, P())),
     )
 

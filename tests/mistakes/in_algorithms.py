@@ -73,7 +73,9 @@ MISTAKES = [
             "tests/test_distribution.py::test_chi_square"),
     Mistake("scored within the kept tokens", "grpo/algorithms/distribution.py",
             "z_B - jax.nn.logsumexp(blocks.mass_BN, axis=1)",
-            "z_B - jax.nn.logsumexp(restrict(z_BV(), sampling), axis=1)",
+            "z_B - jax.nn.logsumexp(\n"
+            "        restrict(temper(logits_BV, sampling.temperature), sampling), axis=1\n"
+            "    )",
             "tests/test_distribution.py::test_scores_are_of_the_whole_vocabulary_at_this_temperature"),
     Mistake("the likeliest token is that of the heaviest block", "grpo/algorithms/distribution.py",
             "jnp.argmax(jnp.max(blocks.logits_BNW, axis=2), axis=1)", "jnp.argmax(blocks.mass_BN, axis=1)",
